@@ -66,7 +66,10 @@ pub struct Request<'a> {
 #[derive(Debug, Clone, Copy)]
 pub enum Body<'a> {
     /// Text `get`, `gets`, `gat`, `gats`: one or more keys, answered in order, then an end line.
-    GetMany { keys: Keys<'a>, touch: Option<Exptime> },
+    GetMany {
+        keys: Keys<'a>,
+        touch: Option<Exptime>,
+    },
     Get(Get<'a>),
     Store(Store<'a>),
     Delete(Delete<'a>),
@@ -75,9 +78,13 @@ pub enum Body<'a> {
     /// Meta debug (`me`): everything about an item but its value, without counting as a read.
     Peek(Key<'a>),
     /// Forget everything in the cache, now or after this delay.
-    Flush { delay: Exptime },
+    Flush {
+        delay: Exptime,
+    },
     /// The words after `stats`, separated by single spaces; empty for the general statistics.
-    Stats { argument: &'a [u8] },
+    Stats {
+        argument: &'a [u8],
+    },
     Version,
     Verbosity,
     /// `mn`, binary noop.
@@ -85,7 +92,10 @@ pub enum Body<'a> {
     Quit,
     SaslMechanisms,
     /// SASL PLAIN, start or step: `[authzid] NUL username NUL password` (RFC 4616).
-    Sasl { mechanism: &'a [u8], data: &'a [u8] },
+    Sasl {
+        mechanism: &'a [u8],
+        data: &'a [u8],
+    },
     /// A command of memcached that a service of many tenants does not offer (`slabs`, `lru`, …).
     NotOffered,
 }
