@@ -1,1 +1,15 @@
-//! (to be written)
+//! What every long-running program of ours does alike.
+//!
+//! ```text
+//!  flags, environment, file ──settings──▶ Settings        all mistakes told at once
+//!  kernel ──descriptors──▶ how many connections fit
+//!  SIGTERM, SIGINT, SIGHUP ──shutdown──▶ drain once, exit on the second, reload
+//!  clock ──▶ Now                                          the only place that looks at a clock
+//!  log ──▶ stderr                                         a storm costs ten lines a second
+//! ```
+//!
+//! Nothing here knows of caches, connections or protocols.
+
+pub mod log;
+pub mod settings;
+pub mod clock;
