@@ -1,1 +1,139 @@
-//! (to be written)
+//! The front door: takes client connections, authenticates them, and carries their requests to
+//! whoever holds the items.
+//!
+//! ```text
+//!   listener ── accept, permit ──▶ connection ── bytes ──▶ session ── operations ──▶ link
+//!   (one per loop,                 (buffers, TLS,          (decode, admit,          (a backend)
+//!    SO_REUSEPORT)                  time-outs)              answer; no I/O)
+//! ```
+//!
+//! One event loop per thread ([`event_loop`]); a connection stays with the loop that accepted it.
+//! A proxy holds no item and knows no dialect: the first is behind [`link::BackendLink`], the second
+//! in the `protocol` crate.
+
+mod connection;
+mod event_loop;
+pub mod link;
+mod listener;
+mod session;
+pub mod settings;
+mod statistics;
+pub mod tls;
+mod transport;
+pub mod usage;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Release};
+use std::thread::JoinHandle;
+
+use daemon::clock::Clock;
+use mio::{Poll, Waker};
+use tenancy::directory::Directory;
+
+use crate::event_loop::{EventLoop, Shared};
+use crate::link::BackendLink;
+use crate::settings::ProxySettings;
+use crate::tls::Tls;
+use crate::usage::ProxyUsage;
+
+/// A running proxy. Dropping it does not stop it; [`Proxy::drain`] does.
+pub struct Proxy {
+    plain_address: Option<SocketAddr>,
+    tls_address: Option<SocketAddr>,
+    loops: Vec<JoinHandle<()>>,
+    stopper: Stopper,
+}
+
+/// Asks a proxy to stop; cheap to clone, usable from any thread.
+#[derive(Clone)]
+pub struct Stopper(Arc<dyn Fn() + Send + Sync>);
+
+impl Stopper {
+    /// No new connections; open ones finish what they began, within the drain time-out.
+    pub fn drain(&self) {
+        (self.0)();
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot start an event loop")]
+    Loop(#[from] io::Error),
+}
+
+impl Proxy {
+    /// Opens the listeners and starts the event loops.
+    ///
+    /// # Errors
+    /// An address cannot be listened on, or the system refuses a thread or a poller.
+    pub fn start<L: BackendLink>(
+        settings: ProxySettings,
+        tls: Option<Tls>,
+        directory: Arc<Directory>,
+        link: Arc<L>,
+        usage: Arc<ProxyUsage>,
+        clock: Clock,
+    ) -> Result<Proxy, StartError> {
+        let threads = settings.threads;
+        let (plain_address, mut plain) = listen(settings.listen, threads)?;
+        let (tls_address, mut secure) = listen(settings.tls_listen, threads)?;
+        let stopping = AtomicBool::new(false);
+        let shared = Arc::new(Shared { settings, link, directory, usage, clock, tls, stopping });
+        let mut loops = Vec::new();
+        let mut wakers = Vec::new();
+        for index in 0..threads {
+            let poll = Poll::new()?;
+            wakers.push(Waker::new(poll.registry(), event_loop::WAKE)?);
+            let event_loop = EventLoop::new(Arc::clone(&shared), poll, plain.pop(), secure.pop())?;
+            let thread = std::thread::Builder::new().name(format!("proxy-{index}"));
+            loops.push(thread.spawn(|| event_loop.run())?);
+        }
+        let stopper = Stopper(Arc::new(move || {
+            shared.stopping.store(true, Release);
+            for waker in &wakers {
+                // Unwoken, a loop sees the flag at its next sweep.
+                drop(waker.wake());
+            }
+        }));
+        Ok(Proxy { plain_address, tls_address, loops, stopper })
+    }
+
+    /// Where plain connections are taken; the real port where 0 was asked for.
+    pub fn plain_address(&self) -> Option<SocketAddr> {
+        self.plain_address
+    }
+
+    /// Where TLS connections are taken.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
+    }
+
+    pub fn stopper(&self) -> Stopper {
+        self.stopper.clone()
+    }
+
+    /// Waits until every event loop has ended, which they do after [`Stopper::drain`].
+    pub fn join(self) {
+        for thread in self.loops {
+            // A loop that panicked has said so on its way; the others are still worth waiting for.
+            drop(thread.join());
+        }
+    }
+}
+
+type Listeners = Vec<mio::net::TcpListener>;
+
+fn listen(
+    address: Option<SocketAddr>,
+    loops: usize,
+) -> Result<(Option<SocketAddr>, Listeners), StartError> {
+    let Some(address) = address else { return Ok((None, Vec::new())) };
+    let failed = |source| StartError::Listen { address, source };
+    let listeners = listener::bind(address, loops).map_err(failed)?;
+    let bound = listeners[0].local_addr().map_err(failed)?;
+    Ok((Some(bound), listeners))
+}

@@ -1,0 +1,398 @@
+//! One client connection: its byte stream, its session, and what waits between the two.
+//!
+//! At rest a connection holds no buffer. It reads into the loop's scratch space and answers into it;
+//! only half a request, or answers the client is slow to take, are copied into its own.
+//!
+//! ```text
+//!            ┌────────────── answers the client has not taken ◀──────────────┐
+//!            ▼                                                               │
+//!   Open: write what waits ─▶ read ─▶ skip ─▶ session ─▶ write ──── all taken, nothing to read: at rest
+//!            │                                  │
+//!            │ end of stream, revoked           │ wrong password, quit, out of step
+//!            ▼                                  ▼
+//!   Closing: write what waits ─▶ Lingering: tell the peer, read and forget for a moment ─▶ closed
+//! ```
+//!
+//! Lingering matters: closing a socket with unread bytes makes the kernel reset the connection, and
+//! the client may lose the line that told it why.
+
+use std::io;
+use std::time::Duration;
+
+use crate::link::BackendLink;
+use crate::session::{Session, Then, Turn};
+use crate::settings::ProxySettings;
+use crate::transport::Transport;
+use crate::usage::ConnectionPermit;
+
+/// Bytes read from one connection at once. The larger the batch, the fewer system calls.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Rounds of reading and serving one connection gets before others have their turn.
+const ROUNDS_PER_TURN_MAX: usize = 16;
+
+/// Answers kept in the scratch space between turns; a burst of large values gives the rest back.
+const OUTPUT_BYTES_KEPT: usize = 256 * 1024;
+
+/// Slowest client that is waited for: time allowed for a half request or half-read answers grows
+/// with their size at this rate.
+const BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
+
+/// How long a closed connection is read from, so that its last answer arrives.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// Buffers that all connections of a loop share.
+pub(crate) struct Scratch {
+    input: Box<[u8]>,
+    output: Vec<u8>,
+}
+
+impl Scratch {
+    pub(crate) fn new() -> Self {
+        Scratch { input: vec![0; READ_BYTES].into(), output: Vec::with_capacity(READ_BYTES) }
+    }
+}
+
+pub(crate) struct Connection<L: BackendLink> {
+    transport: Transport,
+    session: Session<L>,
+    phase: Phase,
+    /// Whether the socket may hold bytes that were not read yet; epoll says so only once.
+    readable: bool,
+    /// Whether the peer has said that nothing more will come.
+    peer_finished: bool,
+    /// Whether `input` may hold whole requests that the session has not seen.
+    unserved: bool,
+    /// Half a request. Empty at rest.
+    input: Vec<u8>,
+    /// Length that `input` must have before the session can do more.
+    input_wanted: usize,
+    /// Bytes still to come that belong to a refused request.
+    skip: u64,
+    /// Answers that the peer has not taken; the first `written` bytes it has. Empty at rest.
+    output: Vec<u8>,
+    written: usize,
+    waiting: Waiting,
+    /// When that waiting began, in milliseconds since the loop started.
+    since_ms: u64,
+    _permit: ConnectionPermit,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Open,
+    /// What waits is still written, nothing more is read.
+    Closing,
+    /// The peer has been told; what it still sends is read and forgotten.
+    Lingering,
+}
+
+/// What a connection waits for; each kind has its own patience.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waiting {
+    ForAuthentication,
+    ForRequest,
+    ForRestOfRequest,
+    ForReader,
+    ForPeerToClose,
+}
+
+/// What the loop shall do with a connection after its turn.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum After {
+    /// Wait for the socket.
+    Rest,
+    /// There is more to do at once; others first.
+    Again,
+    Close,
+}
+
+impl<L: BackendLink> Connection<L> {
+    pub(crate) fn new(transport: Transport, permit: ConnectionPermit, now_ms: u64) -> Self {
+        Connection {
+            transport,
+            session: Session::new(),
+            phase: Phase::Open,
+            readable: false,
+            peer_finished: false,
+            unserved: false,
+            input: Vec::new(),
+            input_wanted: 1,
+            skip: 0,
+            output: Vec::new(),
+            written: 0,
+            waiting: Waiting::ForAuthentication,
+            since_ms: now_ms,
+            _permit: permit,
+        }
+    }
+
+    pub(crate) fn transport(&mut self) -> &mut Transport {
+        &mut self.transport
+    }
+
+    /// Bytes of memory held for half a request.
+    pub(crate) fn input_bytes_held(&self) -> usize {
+        self.input.capacity()
+    }
+
+    /// The socket has bytes, or the end of the stream.
+    pub(crate) fn became_readable(&mut self, peer_finished: bool) {
+        self.readable = true;
+        self.peer_finished |= peer_finished;
+    }
+
+    /// Does what can be done now.
+    pub(crate) fn turn(
+        &mut self,
+        scratch: &mut Scratch,
+        context: &Turn<'_, L>,
+        now_ms: u64,
+    ) -> After {
+        let progress = self.progress(scratch, context);
+        scratch.output.clear();
+        scratch.output.shrink_to(OUTPUT_BYTES_KEPT);
+        match progress {
+            Ok(progress) => {
+                self.note_waiting(&progress, now_ms);
+                progress.after
+            }
+            // The peer is gone, or spoke TLS that makes no sense: nobody to tell.
+            Err(_) => After::Close,
+        }
+    }
+
+    /// Stops serving: what waits is written, then the connection closes.
+    pub(crate) fn begin_to_close(&mut self) {
+        if self.phase == Phase::Open {
+            self.phase = Phase::Closing;
+        }
+    }
+
+    /// Whether nothing is under way: no half request, no unread answer.
+    pub(crate) fn is_at_rest(&self) -> bool {
+        self.input.is_empty() && self.skip == 0 && self.output.is_empty()
+    }
+
+    pub(crate) fn is_revoked(&self) -> bool {
+        self.session.is_revoked()
+    }
+
+    /// Whether the connection has waited longer than its kind of waiting allows.
+    pub(crate) fn is_overdue(&self, settings: &ProxySettings, now_ms: u64) -> bool {
+        let patience = match self.waiting {
+            Waiting::ForAuthentication => settings.authentication_timeout,
+            Waiting::ForRequest => match settings.idle_timeout {
+                Some(timeout) => timeout,
+                None => return false,
+            },
+            Waiting::ForRestOfRequest => {
+                settings.request_timeout + time_to_move(self.input_wanted as u64 + self.skip)
+            }
+            Waiting::ForReader => settings.request_timeout + time_to_move(self.output.len() as u64),
+            Waiting::ForPeerToClose => LINGER,
+        };
+        patience.as_millis() as u64 <= now_ms.saturating_sub(self.since_ms)
+    }
+
+    fn progress(&mut self, scratch: &mut Scratch, context: &Turn<'_, L>) -> io::Result<Progress> {
+        let mut progress = Progress { after: After::Rest, served: false, drained: false };
+        let mut rounds = 0;
+        loop {
+            if !self.write_waiting()? {
+                return Ok(progress); // The socket will say when it can take more.
+            }
+            progress.drained = true;
+            match self.phase {
+                Phase::Open => (),
+                Phase::Closing => {
+                    self.transport.finish();
+                    self.phase = Phase::Lingering;
+                    self.input = Vec::new();
+                    self.readable = true;
+                }
+                Phase::Lingering => {
+                    progress.after = self.read_and_forget(scratch)?;
+                    return Ok(progress);
+                }
+            }
+            if self.phase != Phase::Open {
+                continue;
+            }
+            if !self.unserved && !self.readable {
+                return Ok(progress);
+            }
+            if rounds == ROUNDS_PER_TURN_MAX {
+                progress.after = After::Again;
+                return Ok(progress);
+            }
+            rounds += 1;
+            let mut read = 0;
+            if !self.unserved {
+                match self.transport.read(&mut scratch.input) {
+                    Ok(0) => {
+                        self.begin_to_close();
+                        continue;
+                    }
+                    Ok(length) => read = length,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        self.readable = false;
+                        return Ok(progress);
+                    }
+                    Err(error) => return Err(error),
+                }
+                if read < READ_BYTES
+                    && !self.peer_finished
+                    && self.transport.short_read_means_empty()
+                {
+                    self.readable = false;
+                }
+            }
+            progress.served |= self.serve(read, scratch, context);
+            self.session.count_bytes(read, scratch.output.len());
+            self.write(&mut scratch.output)?;
+        }
+    }
+
+    /// Gives the session the bytes just read (the first `read` of the scratch input) after those
+    /// kept from before. Returns whether it got on.
+    fn serve(&mut self, read: usize, scratch: &mut Scratch, context: &Turn<'_, L>) -> bool {
+        let Scratch { input: fresh, output } = scratch;
+        let mut fresh = &fresh[..read];
+        let skipped = self.skip.min(fresh.len() as u64);
+        self.skip -= skipped;
+        fresh = &fresh[skipped as usize..];
+        // What was kept is moved out for the while, so that the session may borrow it.
+        let mut kept = std::mem::take(&mut self.input);
+        let input = if kept.is_empty() {
+            fresh
+        } else {
+            kept.extend_from_slice(fresh);
+            &kept[..]
+        };
+        let consumed = if self.unserved || self.input_wanted <= input.len() {
+            self.serve_all(input, output, context)
+        } else {
+            0
+        };
+        if kept.is_empty() {
+            self.input = fresh[consumed..].to_vec();
+        } else if consumed == kept.len() {
+            drop(kept); // At rest a connection holds no buffer.
+        } else {
+            kept.drain(..consumed);
+            self.input = kept;
+        }
+        0 < consumed
+    }
+
+    /// Lets the session work until it needs something. Returns the bytes that are done with.
+    fn serve_all(&mut self, input: &[u8], output: &mut Vec<u8>, context: &Turn<'_, L>) -> usize {
+        let mut consumed = 0;
+        loop {
+            let served = self.session.serve(&input[consumed..], output, context);
+            consumed += served.consumed;
+            self.unserved = false;
+            match served.then {
+                Then::Read { bytes_total } => self.input_wanted = bytes_total,
+                Then::Skip { bytes } => {
+                    let here = bytes.min((input.len() - consumed) as u64);
+                    consumed += here as usize;
+                    self.skip = bytes - here;
+                    self.input_wanted = 1;
+                    if consumed < input.len() {
+                        continue;
+                    }
+                }
+                Then::Drain => self.unserved = true,
+                Then::Close => self.begin_to_close(),
+            }
+            return consumed;
+        }
+    }
+
+    /// Writes answers; what the peer does not take now is kept.
+    fn write(&mut self, answers: &mut Vec<u8>) -> io::Result<()> {
+        debug_assert!(self.output.is_empty(), "served while answers wait");
+        let mut rest = &answers[..];
+        while !rest.is_empty() {
+            match self.transport.write(rest) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => rest = &rest[length..],
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.output.extend_from_slice(rest);
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        answers.clear();
+        Ok(())
+    }
+
+    /// Writes what waits. `true` when nothing waits any more.
+    fn write_waiting(&mut self) -> io::Result<bool> {
+        while self.written < self.output.len() {
+            match self.transport.write(&self.output[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(length) => self.written += length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) => return Err(error),
+            }
+        }
+        if 0 < self.written {
+            self.output = Vec::new();
+            self.written = 0;
+        }
+        self.transport.flush()
+    }
+
+    fn read_and_forget(&mut self, scratch: &mut Scratch) -> io::Result<After> {
+        for _ in 0..ROUNDS_PER_TURN_MAX {
+            match self.transport.read(&mut scratch.input) {
+                Ok(0) => return Ok(After::Close),
+                Ok(_) => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(After::Rest),
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(After::Again)
+    }
+
+    fn note_waiting(&mut self, progress: &Progress, now_ms: u64) {
+        let waiting = if self.phase == Phase::Lingering {
+            Waiting::ForPeerToClose
+        } else if !self.output.is_empty() {
+            Waiting::ForReader
+        } else if !self.session.is_authenticated() {
+            Waiting::ForAuthentication
+        } else if self.is_at_rest() {
+            Waiting::ForRequest
+        } else {
+            Waiting::ForRestOfRequest
+        };
+        let anew = match waiting {
+            // However it got on meanwhile: its time is counted from the beginning.
+            Waiting::ForAuthentication | Waiting::ForPeerToClose => false,
+            Waiting::ForRequest => true,
+            Waiting::ForRestOfRequest => progress.served,
+            Waiting::ForReader => progress.drained,
+        };
+        if anew || waiting != self.waiting {
+            self.waiting = waiting;
+            self.since_ms = now_ms;
+        }
+    }
+}
+
+struct Progress {
+    after: After,
+    /// A request was carried out.
+    served: bool,
+    /// All answers that waited were taken at some moment of the turn.
+    drained: bool,
+}
+
+fn time_to_move(bytes: u64) -> Duration {
+    Duration::from_millis(bytes * 1000 / BYTES_PER_SECOND_MIN)
+}

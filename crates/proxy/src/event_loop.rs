@@ -1,0 +1,343 @@
+//! One thread of the data plane: waits for sockets, gives each ready connection its turn.
+//!
+//! Nothing here is shared with other loops but the counters, the directory and the items behind the
+//! link; each loop accepts its own connections and keeps them until they close.
+
+use std::collections::VecDeque;
+use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Acquire};
+use std::time::{Duration, Instant};
+
+use daemon::clock::{Clock, Now};
+use mio::event::Event;
+use mio::net::{TcpListener, TcpStream};
+use mio::{Events, Interest, Poll, Registry, Token};
+use slab::Slab;
+use socket2::{SockRef, TcpKeepalive};
+use tenancy::directory::Directory;
+use tracing::{error, warn};
+
+use crate::connection::{After, Connection, Scratch};
+use crate::link::BackendLink;
+use crate::session::Turn;
+use crate::settings::ProxySettings;
+use crate::tls::Tls;
+use crate::transport::Transport;
+use crate::usage::ProxyUsage;
+
+/// Ready sockets taken from the kernel at once.
+const EVENTS_MAX: usize = 1024;
+
+/// Connections accepted before those already open get their turn.
+const ACCEPTS_PER_TURN_MAX: usize = 64;
+
+/// How often every connection is looked at for time-outs and revoked credentials. A quarter of the
+/// second within which a change must be felt.
+const SWEEP_EVERY: Duration = Duration::from_millis(250);
+
+/// How long accepting rests when the process has no descriptor left; without it the loop would spin.
+const ACCEPT_REST: Duration = Duration::from_millis(100);
+
+/// Silence after which the kernel asks whether the peer is still there, and how often it asks.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
+
+pub(crate) const WAKE: Token = Token(usize::MAX);
+const PLAIN: Token = Token(usize::MAX - 1);
+const TLS: Token = Token(usize::MAX - 2);
+
+/// What a client hears that comes when the process has all the connections it may have. Its dialect
+/// is not known yet; memcached says the same.
+const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
+
+/// What all loops of a proxy share.
+pub(crate) struct Shared<L> {
+    pub(crate) settings: ProxySettings,
+    pub(crate) link: Arc<L>,
+    pub(crate) directory: Arc<Directory>,
+    pub(crate) usage: Arc<ProxyUsage>,
+    pub(crate) clock: Clock,
+    pub(crate) tls: Option<Tls>,
+    pub(crate) stopping: AtomicBool,
+}
+
+pub(crate) struct EventLoop<L: BackendLink> {
+    shared: Arc<Shared<L>>,
+    poll: Poll,
+    plain: Option<Door>,
+    tls: Option<Door>,
+    connections: Slab<Connection<L>>,
+    /// Connections that have more to do although the kernel will not say so again.
+    again: VecDeque<usize>,
+    scratch: Scratch,
+    /// Memory held for half requests by all connections of this loop, in bytes.
+    input_bytes_held: usize,
+    started: Instant,
+    /// The time of this round; read once, because reading a clock is not free.
+    now: Now,
+    now_ms: u64,
+    next_sweep: Instant,
+    drain_until: Option<Instant>,
+}
+
+/// A listening socket.
+struct Door {
+    listener: TcpListener,
+    /// Connections may be waiting; the kernel says so only once.
+    ready: bool,
+    rests_until: Option<Instant>,
+}
+
+impl Door {
+    fn open(registry: &Registry, mut listener: TcpListener, token: Token) -> io::Result<Self> {
+        registry.register(&mut listener, token, Interest::READABLE)?;
+        Ok(Door { listener, ready: true, rests_until: None })
+    }
+}
+
+impl<L: BackendLink> EventLoop<L> {
+    pub(crate) fn new(
+        shared: Arc<Shared<L>>,
+        poll: Poll,
+        plain: Option<TcpListener>,
+        tls: Option<TcpListener>,
+    ) -> io::Result<Self> {
+        let door = |listener: Option<TcpListener>, token| {
+            listener.map(|listener| Door::open(poll.registry(), listener, token)).transpose()
+        };
+        let (plain, tls) = (door(plain, PLAIN)?, door(tls, TLS)?);
+        let started = Instant::now();
+        let now = shared.clock.now();
+        Ok(EventLoop {
+            shared,
+            plain,
+            tls,
+            poll,
+            connections: Slab::new(),
+            again: VecDeque::new(),
+            scratch: Scratch::new(),
+            input_bytes_held: 0,
+            started,
+            now,
+            now_ms: 0,
+            next_sweep: started + SWEEP_EVERY,
+            drain_until: None,
+        })
+    }
+
+    /// Serves until the proxy is stopped and every connection has gone or used up its time.
+    pub(crate) fn run(mut self) {
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut housekeeping_left = false;
+        loop {
+            let timeout = self.timeout(housekeeping_left);
+            match self.poll.poll(&mut events, Some(timeout)) {
+                Ok(()) => (),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => {
+                    error!(error = &error as &dyn std::error::Error, "cannot wait for sockets");
+                    return;
+                }
+            }
+            self.now = self.shared.clock.now();
+            self.now_ms = self.started.elapsed().as_millis() as u64;
+            for event in &events {
+                self.take(event);
+            }
+            // Only those that stood here before this round: whoever comes back waits for the next.
+            for _ in 0..self.again.len() {
+                if let Some(key) = self.again.pop_front() {
+                    self.turn(key);
+                }
+            }
+            self.accept();
+            if self.next_sweep <= Instant::now() {
+                self.sweep();
+                housekeeping_left = true;
+            }
+            if housekeeping_left {
+                housekeeping_left = self.shared.link.maintain(self.now);
+            }
+            if self.drain_until.is_none() && self.shared.stopping.load(Acquire) {
+                self.begin_to_drain();
+            }
+            if self.is_drained() {
+                return;
+            }
+        }
+    }
+
+    fn timeout(&self, housekeeping_left: bool) -> Duration {
+        let doors = [&self.plain, &self.tls];
+        let accepting = doors.into_iter().flatten().any(|d| d.ready && d.rests_until.is_none());
+        if housekeeping_left || accepting || !self.again.is_empty() {
+            return Duration::ZERO;
+        }
+        let mut until = self.next_sweep;
+        for rests_until in doors.into_iter().flatten().filter_map(|door| door.rests_until) {
+            until = until.min(rests_until);
+        }
+        until.saturating_duration_since(Instant::now())
+    }
+
+    fn take(&mut self, event: &Event) {
+        match event.token() {
+            WAKE => (), // The flags it announces are read every round.
+            PLAIN => mark_ready(&mut self.plain),
+            TLS => mark_ready(&mut self.tls),
+            Token(key) => {
+                let Some(connection) = self.connections.get_mut(key) else { return };
+                if event.is_readable() || event.is_read_closed() || event.is_error() {
+                    connection.became_readable(event.is_read_closed() || event.is_error());
+                }
+                self.turn(key);
+            }
+        }
+    }
+
+    fn turn(&mut self, key: usize) {
+        let Some(connection) = self.connections.get_mut(key) else { return };
+        let shared = &*self.shared;
+        let context = Turn {
+            link: &*shared.link,
+            directory: &shared.directory,
+            usage: &shared.usage,
+            access: shared.settings.access,
+            now: self.now,
+            output_bytes_max: shared.settings.output_bytes_max,
+        };
+        let held_before = connection.input_bytes_held();
+        // The last wall: should a promise of ours be broken, it costs this connection only.
+        let after = catch_unwind(AssertUnwindSafe(|| {
+            connection.turn(&mut self.scratch, &context, self.now_ms)
+        }));
+        let held_after = connection.input_bytes_held();
+        self.input_bytes_held = self.input_bytes_held + held_after - held_before;
+        match after {
+            Ok(After::Rest) if held_before < held_after && self.input_is_full() => {
+                warn!(limit = "input_bytes_max", "connection closed: too many half requests");
+                self.close(key);
+            }
+            Ok(After::Rest) => (),
+            Ok(After::Again) => self.again.push_back(key),
+            Ok(After::Close) => self.close(key),
+            Err(_) => {
+                error!("connection closed: a request broke an invariant (see the panic above)");
+                self.scratch = Scratch::new();
+                self.close(key);
+            }
+        }
+    }
+
+    fn input_is_full(&self) -> bool {
+        let settings = &self.shared.settings;
+        settings.input_bytes_max / settings.threads < self.input_bytes_held
+    }
+
+    fn close(&mut self, key: usize) {
+        let mut connection = self.connections.remove(key);
+        self.input_bytes_held -= connection.input_bytes_held();
+        // Closing the descriptor takes it out of epoll as well; this keeps mio's books.
+        drop(self.poll.registry().deregister(connection.transport().socket()));
+    }
+
+    fn accept(&mut self) {
+        let now = Instant::now();
+        for secure in [false, true] {
+            let door = if secure { &mut self.tls } else { &mut self.plain };
+            let Some(door) = door else { continue };
+            if door.rests_until.is_some_and(|until| until <= now) {
+                door.rests_until = None;
+            }
+            if !door.ready || door.rests_until.is_some() {
+                continue;
+            }
+            for _ in 0..ACCEPTS_PER_TURN_MAX {
+                let door = if secure { &mut self.tls } else { &mut self.plain };
+                let Some(door) = door else { break };
+                match door.listener.accept() {
+                    Ok((socket, _)) => self.welcome(socket, secure),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                        door.ready = false;
+                        break;
+                    }
+                    // The peer was gone before it was its turn.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => (),
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                    Err(error) => {
+                        // Out of descriptors or memory: those who are in go on, the rest wait.
+                        warn!(error = &error as &dyn std::error::Error, "cannot accept");
+                        door.rests_until = Some(now + ACCEPT_REST);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self, mut socket: TcpStream, secure: bool) {
+        let shared = &self.shared;
+        let Some(permit) = shared.usage.enter(shared.settings.connections_max) else {
+            if !secure {
+                // A fresh socket takes a line; whether the client reads it is its affair.
+                drop(socket.write(TOO_MANY));
+            }
+            return;
+        };
+        let keepalive =
+            TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
+        // Neither option can be missed by a client that is still there.
+        drop(socket.set_nodelay(true));
+        drop(SockRef::from(&socket).set_tcp_keepalive(&keepalive));
+        let transport = match &shared.tls {
+            Some(tls) if secure => Transport::tls(socket, tls.config()),
+            _ => Ok(Transport::plain(socket)),
+        };
+        let Ok(mut transport) = transport else { return };
+        let entry = self.connections.vacant_entry();
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        let registered =
+            self.poll.registry().register(transport.socket(), Token(entry.key()), interest);
+        if registered.is_ok() {
+            entry.insert(Connection::new(transport, permit, self.now_ms));
+        }
+    }
+
+    /// Closes who has waited too long and whose credential is gone.
+    fn sweep(&mut self) {
+        self.next_sweep = Instant::now() + SWEEP_EVERY;
+        let draining = self.drain_until.is_some();
+        let mut overdue = Vec::new();
+        for (key, connection) in &mut self.connections {
+            if connection.is_overdue(&self.shared.settings, self.now_ms) {
+                overdue.push(key);
+            } else if connection.is_revoked() || (draining && connection.is_at_rest()) {
+                connection.begin_to_close();
+                self.again.push_back(key);
+            }
+        }
+        for key in overdue {
+            self.close(key);
+        }
+    }
+
+    /// No new connections; those at rest are closed, the others finish what they began.
+    fn begin_to_drain(&mut self) {
+        self.drain_until = Some(Instant::now() + self.shared.settings.drain_timeout);
+        self.plain = None;
+        self.tls = None;
+        self.sweep();
+    }
+
+    fn is_drained(&self) -> bool {
+        self.drain_until.is_some_and(|until| self.connections.is_empty() || until <= Instant::now())
+    }
+}
+
+fn mark_ready(door: &mut Option<Door>) {
+    if let Some(door) = door {
+        door.ready = true;
+    }
+}

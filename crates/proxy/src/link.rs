@@ -1,0 +1,100 @@
+//! The door behind which items live.
+//!
+//! A proxy holds no item. It asks whoever owns the key through this trait: today a backend in the
+//! same process, by a direct call; later one on another node, over a pipelined connection.
+
+use daemon::clock::Now;
+use protocol::operation::{
+    Arithmetic, ArithmeticOutcome, Delete, DeleteOutcome, Exptime, Get, GetOutcome, Hit, Key,
+    Store, StoreOutcome, Touch, TouchOutcome,
+};
+use tenancy::id::CacheId;
+
+/// How a proxy reaches the items of a cache.
+///
+/// Two-step on purpose: [`locate`](Self::locate) is called for a whole batch of keys first, so that
+/// an implementation can start fetching their memory, and the operations follow.
+pub trait BackendLink: Send + Sync + 'static {
+    /// A cache once found, so that a request need not look it up again.
+    type Cache: Send;
+    /// Where a key lives; valid for the cache it was made with.
+    type Located: Copy;
+
+    /// `None` when no backend knows the cache (it was deleted, or is not here yet).
+    fn open(&self, cache: CacheId) -> Option<Self::Cache>;
+
+    fn locate(&self, cache: &Self::Cache, key: Key<'_>) -> Self::Located;
+
+    /// Calls `visit` with what was found. The value may be borrowed from memory that is locked
+    /// meanwhile, so `visit` copies and returns.
+    fn get<R>(
+        &self,
+        cache: &Self::Cache,
+        at: Self::Located,
+        get: &Get<'_>,
+        now: Now,
+        visit: impl FnOnce(GetOutcome<'_>) -> R,
+    ) -> R;
+
+    /// Everything about an item; does not count as a read. Same rules as [`get`](Self::get).
+    fn peek<R>(
+        &self,
+        cache: &Self::Cache,
+        at: Self::Located,
+        key: Key<'_>,
+        now: Now,
+        visit: impl FnOnce(Option<Hit<'_>>) -> R,
+    ) -> R;
+
+    fn store(
+        &self,
+        cache: &Self::Cache,
+        at: Self::Located,
+        store: &Store<'_>,
+        now: Now,
+    ) -> StoreOutcome;
+
+    fn delete(
+        &self,
+        cache: &Self::Cache,
+        at: Self::Located,
+        delete: &Delete<'_>,
+        now: Now,
+    ) -> DeleteOutcome;
+
+    fn arithmetic(
+        &self,
+        cache: &Self::Cache,
+        at: Self::Located,
+        arithmetic: &Arithmetic<'_>,
+        now: Now,
+    ) -> ArithmeticOutcome;
+
+    fn touch(
+        &self,
+        cache: &Self::Cache,
+        at: Self::Located,
+        touch: &Touch<'_>,
+        now: Now,
+    ) -> TouchOutcome;
+
+    /// Forgets every item of the cache, now or after `delay`.
+    fn flush(&self, cache: &Self::Cache, delay: Exptime, now: Now);
+
+    /// The cache's own statistics of this kind (`""` is the general ones), name by name.
+    /// `false` when there is no such kind.
+    fn stats(
+        &self,
+        cache: &Self::Cache,
+        kind: &[u8],
+        now: Now,
+        visit: &mut dyn FnMut(&str, &str),
+    ) -> bool;
+
+    /// Sets the cache's counters to zero; gauges stay.
+    fn reset_stats(&self, cache: &Self::Cache);
+
+    /// Does a bounded piece of the owner's housekeeping; called when an event loop has nothing
+    /// else to do. `true` when there is more.
+    fn maintain(&self, now: Now) -> bool;
+}
