@@ -4,6 +4,7 @@
 //! neither expires anything nor keeps it alive. The wall clock is read for what people and clients
 //! say in Unix time, and for nothing else.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 /// What time it is, read once and handed down.
@@ -17,26 +18,61 @@ pub struct Now {
 
 /// Reads the clocks. Cheap to copy; every copy tells the same time.
 #[derive(Debug, Clone, Copy)]
-pub struct Clock {
-    start: Instant,
+pub struct Clock(Source);
+
+#[derive(Debug, Clone, Copy)]
+enum Source {
+    Machine {
+        start: Instant,
+    },
+    /// Stands still until its [`Hand`] is moved. Leaked, so that a clock stays as cheap to copy as
+    /// the real one; tests make a few.
+    Hand {
+        seconds: &'static AtomicU32,
+        unix_at_start: i64,
+    },
 }
 
 /// The first second of a process is 1, so that 0 is free for "before everything".
-const FIRST_SECOND: u64 = 1;
+const FIRST_SECOND: u32 = 1;
 
 impl Clock {
     /// A clock whose time begins now. One per process.
     pub fn start() -> Self {
-        Clock { start: Instant::now() }
+        Clock(Source::Machine { start: Instant::now() })
     }
 
+    /// A clock for tests and simulation, which goes on only when its hand is moved.
+    pub fn by_hand(unix_at_start: i64) -> (Self, Hand) {
+        let seconds: &'static AtomicU32 = Box::leak(Box::default());
+        (Clock(Source::Hand { seconds, unix_at_start }), Hand { seconds })
+    }
+
+    #[inline]
     pub fn now(&self) -> Now {
-        let seconds = self.start.elapsed().as_secs() + FIRST_SECOND;
-        Now {
+        let (elapsed, unix) = match self.0 {
             // A process would have to run for 136 years to see the end of this.
-            since_start: u32::try_from(seconds).unwrap_or(u32::MAX),
-            unix: unix_seconds(),
-        }
+            Source::Machine { start } => {
+                (u32::try_from(start.elapsed().as_secs()).unwrap_or(u32::MAX), unix_seconds())
+            }
+            Source::Hand { seconds, unix_at_start } => {
+                let elapsed = seconds.load(Ordering::Acquire);
+                (elapsed, unix_at_start.saturating_add(elapsed.into()))
+            }
+        };
+        Now { since_start: elapsed.saturating_add(FIRST_SECOND), unix }
+    }
+}
+
+/// Moves the clock it was made with; only forward, as monotonic clocks go.
+#[derive(Debug)]
+pub struct Hand {
+    seconds: &'static AtomicU32,
+}
+
+impl Hand {
+    pub fn advance(&self, seconds: u32) {
+        self.seconds.fetch_add(seconds, Ordering::Release);
     }
 }
 
@@ -49,7 +85,7 @@ fn unix_seconds() -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{Clock, Now};
 
     #[test]
     fn a_process_begins_in_its_first_second() {
@@ -59,5 +95,13 @@ mod tests {
     #[test]
     fn unix_time_is_after_this_was_written() {
         assert!(1_700_000_000 < Clock::start().now().unix);
+    }
+
+    #[test]
+    fn a_clock_by_hand_stands_until_it_is_moved() {
+        let (clock, hand) = Clock::by_hand(1_000);
+        assert_eq!(clock.now(), Now { since_start: 1, unix: 1_000 });
+        hand.advance(60);
+        assert_eq!(clock.now(), Now { since_start: 61, unix: 1_060 });
     }
 }

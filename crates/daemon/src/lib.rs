@@ -10,6 +10,8 @@
 //!
 //! Nothing here knows of caches, connections or protocols.
 
+pub mod clock;
+pub mod descriptors;
 pub mod log;
 pub mod settings;
-pub mod clock;
+pub mod shutdown;

@@ -1,0 +1,262 @@
+//! The settings of `larder up` and `larder node`.
+//!
+//! One table, below, is the only place that names a setting: the [`Settings`] struct, reading and
+//! checking, the environment variables, and the example file that `larder settings` prints are all
+//! made from it.
+//!
+//! ```text
+//!  written:  default ◀ file ◀ LARDER_… ◀ flag     the later wins, but every one is checked
+//!                │ kind (what may be written, and what it becomes)
+//!                ▼
+//!  used:     Settings { idle_timeout: Option<Duration>, … }
+//! ```
+
+mod example;
+mod kind;
+mod read;
+#[cfg(test)]
+mod tests;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use example::example;
+pub use read::{Flag, Place, Problem, SettingsError, Written, check, load};
+
+use tracing::Level;
+
+use crate::log::{FORMATS, Format, LEVELS};
+use kind::{Address, Bytes, Choice, CountOrAuto, File, Kind, Optional, Seconds, SecondsOrNever};
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const TIB: u64 = 1024 * 1024 * MIB;
+
+/// One row of the table: all there is to say about a setting, but for its type.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// The key in the file. The environment variable is `LARDER_` and this in capitals.
+    pub name: &'static str,
+    /// The heading it stands under in the example file.
+    pub section: &'static str,
+    /// What it is, a line each.
+    pub help: &'static [&'static str],
+    /// As one would write it in the environment; empty is "not set".
+    pub default: &'static str,
+    /// Why the default is what it is.
+    pub why: &'static str,
+    /// What may be written, as the end of "must be …".
+    pub expects: fn() -> String,
+    /// Whether a value stands in quotes in the file.
+    pub is_text: bool,
+}
+
+impl Setting {
+    pub fn environment_variable(&self) -> String {
+        format!("LARDER_{}", self.name.to_uppercase())
+    }
+}
+
+/// Writes the rows out as the struct of settings, the table, and the reading of each one.
+macro_rules! settings {
+    ($(
+        section $section:literal;
+        $(
+            $(#[doc = $help:literal])+
+            $name:ident => $field:ident: $used:ty = $kind:expr, default $default:literal,
+                because $why:literal;
+        )+
+    )+) => {
+        /// The settings as used: checked, in the units that the code wants.
+        #[derive(Debug, Clone, PartialEq, Eq)]
+        pub struct Settings {
+            $($( $(#[doc = $help])+ pub $field: $used, )+)+
+        }
+
+        /// Every setting there is, in the order of the example file.
+        pub const TABLE: &[Setting] = &[
+            $($( Setting {
+                name: stringify!($name),
+                section: $section,
+                help: &[$($help),+],
+                default: $default,
+                why: $why,
+                expects: || $kind.expects(),
+                is_text: kind::is_text(&$kind),
+            }, )+)+
+        ];
+
+        impl Settings {
+            /// Takes each setting out of what was written; what does not fit stays at its default
+            /// and becomes a problem.
+            fn from_written(reader: &mut read::Reader<'_>) -> Settings {
+                Settings {
+                    $($( $field: reader.take(stringify!($name), $default, &$kind), )+)+
+                }
+            }
+        }
+    };
+}
+
+settings! {
+    section "Where to listen";
+
+    /// Where clients connect without TLS.
+    listen => listen: SocketAddr = Address, default "127.0.0.1:11211",
+        because "memcached's port, and nobody but this machine until someone decides so";
+
+    /// Where clients connect with TLS, beside the plain listener.
+    tls_listen => tls_listen: Option<SocketAddr> = Optional(Address), default "",
+        because "a certificate is needed first";
+
+    /// The certificate chain of the TLS listener, PEM. Read again on SIGHUP.
+    tls_certificate => tls_certificate: Option<PathBuf> = Optional(File), default "",
+        because "only you have one; without one, `larder up` makes one for development";
+
+    /// The private key of that certificate, PEM. Read again on SIGHUP.
+    tls_key => tls_key: Option<PathBuf> = Optional(File), default "",
+        because "it belongs to the certificate";
+
+    /// Accept TLS only from clients with a certificate of these authorities, PEM.
+    tls_client_ca => tls_client_ca: Option<PathBuf> = Optional(File), default "",
+        because "a user name and a password suffice for most";
+
+    /// Where the control API answers.
+    control_listen => control_listen: SocketAddr = Address, default "127.0.0.1:11280",
+        because "who can reach it can ask for secrets, so nobody but this machine";
+
+    section "What the machine gives";
+
+    /// Event loops that serve clients; 0 is one per core.
+    threads => threads: Option<u32> = CountOrAuto { max: 1024 }, default "0",
+        because "an event loop uses up to one core, and more loops than cores only switch";
+
+    /// Memory for the items of all caches together.
+    memory_bytes => memory_bytes: u64 = Bytes { min: 16 * MIB, max: 16 * TIB }, default "1 GiB",
+        because "small enough for a developer's machine";
+
+    /// Client connections at the same time; 0 is as many as the process may have descriptors,
+    /// less 256 for listeners, files and the control API.
+    connections_max => connections_max: Option<u32> =
+        CountOrAuto { max: 10_000_000 }, default "0",
+        because "the descriptor limit is what a machine's owner sets anyway";
+
+    section "What one client may do";
+
+    /// Largest item: its key and its value together.
+    item_bytes_max => item_bytes_max: u64 = Bytes { min: KIB, max: 128 * MIB }, default "1 MiB",
+        because "memcached's own limit, which clients know";
+
+    /// A client that has not authenticated by then is disconnected.
+    authentication_timeout_seconds => authentication_timeout: Duration =
+        Seconds { min: 1, max: 300 }, default "5",
+        because "a client sends its password at once, and strangers shall not hold connections";
+
+    /// A client that has sent only half of a request by then is disconnected.
+    request_timeout_seconds => request_timeout: Duration =
+        Seconds { min: 1, max: 3600 }, default "30",
+        because "the largest item over a mobile line takes less";
+
+    /// A client that has asked nothing for so long is disconnected; 0 is never.
+    idle_timeout_seconds => idle_timeout: Option<Duration> =
+        SecondsOrNever { max: 366 * 86_400 }, default "86400",
+        because "pools keep connections over a quiet night, machines that vanished do not come back";
+
+    /// Answers kept for a client that does not read them. It is read no further until it does.
+    output_bytes_max => output_bytes_max: u64 = Bytes { min: 64 * KIB, max: 1024 * MIB },
+        default "4 MiB",
+        because "a few of the largest items: more would only fill memory, not the line";
+
+    /// Half-received requests of all clients together; past this, the largest are refused.
+    input_bytes_max => input_bytes_max: u64 = Bytes { min: MIB, max: TIB }, default "256 MiB",
+        because "two hundred clients in the midst of sending the largest item";
+
+    /// How long clients may take to finish what they have begun, once the program shall stop.
+    drain_timeout_seconds => drain_timeout: Duration =
+        Seconds { min: 1, max: 3600 }, default "10",
+        because "service managers kill what has not ended after 30 to 90";
+
+    section "What to write to the log (stderr)";
+
+    /// The least severe lines to write.
+    log_level => log_level: Level = Choice(LEVELS), default "info",
+        because "says what changed, and nothing per request";
+
+    /// Lines for people, or one JSON object a line for collectors.
+    log_format => log_format: Format = Choice(FORMATS), default "text",
+        because "people read it first";
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings::from_written(&mut read::Reader::new(&[], &mut Vec::new()))
+    }
+}
+
+/// A rule about two settings.
+struct Relation {
+    /// Where the problem is: the first of these that was written.
+    names: [&'static str; 2],
+    is_broken: fn(&Settings) -> bool,
+    message: &'static str,
+}
+
+/// What no setting can know alone.
+const RELATIONS: &[Relation] = &[
+    Relation {
+        names: ["tls_key", "tls_certificate"],
+        is_broken: |s| s.tls_certificate.is_some() != s.tls_key.is_some(),
+        message: "tls_certificate and tls_key go together: give both or neither",
+    },
+    Relation {
+        names: ["tls_certificate", "tls_listen"],
+        is_broken: |s| s.tls_certificate.is_some() && s.tls_listen.is_none(),
+        message: "tls_certificate has no use without tls_listen: give an address such as \
+                  \"0.0.0.0:11212\"",
+    },
+    Relation {
+        names: ["tls_client_ca", "tls_listen"],
+        is_broken: |s| s.tls_client_ca.is_some() && s.tls_listen.is_none(),
+        message: "tls_client_ca has no use without tls_listen: give an address such as \
+                  \"0.0.0.0:11212\"",
+    },
+    Relation {
+        names: ["tls_listen", "listen"],
+        is_broken: |s| s.tls_listen.is_some_and(|tls| clash(tls, s.listen)),
+        message: "tls_listen and listen must be different addresses",
+    },
+    Relation {
+        names: ["control_listen", "listen"],
+        is_broken: |s| clash(s.control_listen, s.listen),
+        message: "control_listen and listen must be different addresses",
+    },
+    Relation {
+        names: ["control_listen", "tls_listen"],
+        is_broken: |s| s.tls_listen.is_some_and(|tls| clash(tls, s.control_listen)),
+        message: "control_listen and tls_listen must be different addresses",
+    },
+    Relation {
+        names: ["item_bytes_max", "memory_bytes"],
+        // Below that, a single client's item could push everything else out.
+        is_broken: |s| s.memory_bytes / 8 < s.item_bytes_max,
+        message: "item_bytes_max must be at most an eighth of memory_bytes",
+    },
+    Relation {
+        names: ["output_bytes_max", "item_bytes_max"],
+        is_broken: |s| s.output_bytes_max < s.item_bytes_max,
+        message: "output_bytes_max must be at least item_bytes_max, or the largest item could not \
+                  be answered",
+    },
+    Relation {
+        names: ["input_bytes_max", "item_bytes_max"],
+        is_broken: |s| s.input_bytes_max < s.item_bytes_max,
+        message: "input_bytes_max must be at least item_bytes_max, or the largest item could not \
+                  be received",
+    },
+];
+
+/// Port 0 is any free port, so two of them never clash.
+fn clash(a: SocketAddr, b: SocketAddr) -> bool {
+    a == b && a.port() != 0
+}
