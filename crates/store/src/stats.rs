@@ -1,0 +1,69 @@
+//! What a cache and the whole store count.
+
+use crate::operation::Seconds;
+
+/// One cache's accounts. Counters count since the cache was created or
+/// [`crate::Cache::reset_stats`]; the last group is how things stand now. Named as in memcached's
+/// `stats`, where it has the same figure.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    pub cmd_get: u64,
+    pub cmd_set: u64,
+    pub cmd_touch: u64,
+    pub cmd_flush: u64,
+    pub get_hits: u64,
+    pub get_misses: u64,
+    /// Misses that found an expired item.
+    pub get_expired: u64,
+    pub touch_hits: u64,
+    pub touch_misses: u64,
+    pub delete_hits: u64,
+    pub delete_misses: u64,
+    pub incr_hits: u64,
+    pub incr_misses: u64,
+    pub decr_hits: u64,
+    pub decr_misses: u64,
+    pub cas_hits: u64,
+    pub cas_misses: u64,
+    /// Compares that found another value.
+    pub cas_badval: u64,
+    pub store_too_large: u64,
+    pub store_no_memory: u64,
+    /// Items that ever became part of the cache.
+    pub total_items: u64,
+    /// Live items dropped because memory was needed.
+    pub evictions: u64,
+    /// Those of `evictions` that had never been read.
+    pub evicted_unread: u64,
+    /// Those of `evictions` that happened because another cache claimed its guarantee.
+    pub evictions_lent: u64,
+    /// Items dropped after they had expired.
+    pub expired: u64,
+    /// Those of `expired` that had never been read.
+    pub expired_unread: u64,
+    /// Writes of a key that was evicted not long ago: more memory would have kept it.
+    pub ghost_hits: u64,
+    /// When the first eviction happened, since creation or the last flush, resize or reset.
+    pub first_eviction: Option<Seconds>,
+
+    /// Items held, among them expired ones not yet dropped.
+    pub items: u64,
+    /// Key and value bytes of those items: what the limit counts.
+    pub bytes: u64,
+    /// The guaranteed memory, in the same bytes.
+    pub limit_maxbytes: u64,
+    /// Memory truly taken, with all overhead.
+    pub held_bytes: u64,
+}
+
+/// How the memory of the whole store stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct StoreStats {
+    pub caches: u64,
+    /// Memory the store may take.
+    pub memory_bytes: u64,
+    /// Memory promised to caches, with allowance for overhead.
+    pub guaranteed_bytes: u64,
+    /// Memory taken by items and indexes.
+    pub used_bytes: u64,
+}
