@@ -31,8 +31,10 @@ pub enum Wire {
     Meta,
     Binary {
         opcode: u8,
-        /// Says nothing when all went well (and on a miss of a get).
+        /// Says nothing when all went well; a get says nothing on a miss.
         quiet: bool,
+        /// Repeats the key in its answer.
+        with_key: bool,
     },
 }
 
@@ -114,7 +116,12 @@ const fn binary(
     needs: Needs,
     grammar: Grammar,
 ) -> CommandSpec {
-    row(name, Wire::Binary { opcode, quiet: matches!(quiet, Quiet::Yes) }, needs, grammar)
+    row(
+        name,
+        Wire::Binary { opcode, quiet: matches!(quiet, Quiet::Yes), with_key: false },
+        needs,
+        grammar,
+    )
 }
 
 #[derive(Clone, Copy)]
@@ -135,8 +142,11 @@ const fn row(name: &'static str, wire: Wire, needs: Needs, grammar: Grammar) -> 
     CommandSpec { name, wire, needs, has_value, before_authentication: false, index: 0, grammar }
 }
 
+/// How many rows [`COMMANDS`] has.
+pub const COMMANDS_LEN: usize = 71;
+
 /// Every command of every dialect.
-pub static COMMANDS: [CommandSpec; 72] = numbered({
+pub static COMMANDS: [CommandSpec; COMMANDS_LEN] = numbered({
     use Direction::{Decrement, Increment};
     use Grammar as G;
     use Needs::{Flush, Nothing, Read, Write};
@@ -181,7 +191,6 @@ pub static COMMANDS: [CommandSpec; 72] = numbered({
         text("debugtime", Nothing, G::NotOffered),
         text("shutdown", Nothing, G::NotOffered),
         text("refresh_certs", Nothing, G::NotOffered),
-        text("mcp", Nothing, G::NotOffered),
         // Binary.
         binary(0x00, "bin_get", No, Read, G::Get { with_cas: true }),
         binary(0x01, "bin_set", No, Write, G::Store(Set)),
@@ -195,8 +204,8 @@ pub static COMMANDS: [CommandSpec; 72] = numbered({
         binary(0x09, "bin_getq", Yes, Read, G::Get { with_cas: true }),
         binary(0x0a, "bin_noop", No, Nothing, G::Noop),
         binary(0x0b, "bin_version", No, Nothing, G::Version).before_authentication(),
-        binary(0x0c, "bin_getk", No, Read, G::Get { with_cas: true }),
-        binary(0x0d, "bin_getkq", Yes, Read, G::Get { with_cas: true }),
+        binary(0x0c, "bin_getk", No, Read, G::Get { with_cas: true }).with_key(),
+        binary(0x0d, "bin_getkq", Yes, Read, G::Get { with_cas: true }).with_key(),
         binary(0x0e, "bin_append", No, Write, G::Store(Append)),
         binary(0x0f, "bin_prepend", No, Write, G::Store(Prepend)),
         binary(0x10, "bin_stat", No, Read, G::Stats),
@@ -217,14 +226,21 @@ pub static COMMANDS: [CommandSpec; 72] = numbered({
         binary(0x20, "bin_sasl_list", No, Nothing, G::SaslList).before_authentication(),
         binary(0x21, "bin_sasl_start", No, Nothing, G::SaslStart).before_authentication(),
         binary(0x22, "bin_sasl_step", No, Nothing, G::SaslStep).before_authentication(),
-        binary(0x23, "bin_gatk", No, Write, G::GetAndTouch { with_cas: true }),
-        binary(0x24, "bin_gatkq", Yes, Write, G::GetAndTouch { with_cas: true }),
+        binary(0x23, "bin_gatk", No, Write, G::GetAndTouch { with_cas: true }).with_key(),
+        binary(0x24, "bin_gatkq", Yes, Write, G::GetAndTouch { with_cas: true }).with_key(),
     ]
 });
 
 impl CommandSpec {
     const fn before_authentication(mut self) -> Self {
         self.before_authentication = true;
+        self
+    }
+
+    const fn with_key(mut self) -> Self {
+        if let Wire::Binary { with_key, .. } = &mut self.wire {
+            *with_key = true;
+        }
         self
     }
 }
@@ -236,4 +252,141 @@ const fn numbered<const N: usize>(mut rows: [CommandSpec; N]) -> [CommandSpec; N
         index += 1;
     }
     rows
+}
+
+/// The row of a text or meta command, by its first word.
+#[inline]
+pub fn find_word(word: &[u8]) -> Option<&'static CommandSpec> {
+    let (Some(&first), Some(&second), Some(&last)) = (word.first(), word.get(1), word.last())
+    else {
+        return None;
+    };
+    let slot = slot(SPREAD, pack(first, second, last, word.len()));
+    let row = COMMANDS.get(usize::from(WORD_SLOTS[slot]))?;
+    (row.name.as_bytes() == word).then_some(row)
+}
+
+/// The row of a binary command.
+#[inline]
+pub fn find_opcode(opcode: u8) -> Option<&'static CommandSpec> {
+    COMMANDS.get(usize::from(OPCODE_SLOTS[usize::from(opcode)]))
+}
+
+/// The row with this name, for code that is about one command. Fails to compile if there is none.
+pub(crate) const fn named(name: &str) -> &'static CommandSpec {
+    let mut index = 0;
+    while index < COMMANDS.len() {
+        if equal(COMMANDS[index].name.as_bytes(), name.as_bytes()) {
+            return &COMMANDS[index];
+        }
+        index += 1;
+    }
+    panic!("no row of that name")
+}
+
+const fn equal(left: &[u8], right: &[u8]) -> bool {
+    if left.len() != right.len() {
+        return false;
+    }
+    let mut index = 0;
+    while index < left.len() {
+        if left[index] != right[index] {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+// The lookups are arrays that the compiler fills from the table: opcodes index theirs directly;
+// words are spread over theirs by a multiplier that the compiler searches until no two share a slot.
+
+/// In a slot without a row. Past the end of the table, so that looking it up finds nothing.
+const NO_ROW: u8 = u8::MAX;
+const _: () = assert!(COMMANDS_LEN <= NO_ROW as usize);
+
+const SLOT_BITS: u32 = 8;
+
+/// What tells the words of the table apart (a clash would not compile).
+const fn pack(first: u8, second: u8, last: u8, length: usize) -> u32 {
+    u32::from_le_bytes([first, second, last, length as u8])
+}
+
+const fn slot(spread: u32, packed: u32) -> usize {
+    (packed.wrapping_mul(spread) >> (u32::BITS - SLOT_BITS)) as usize
+}
+
+const SPREAD: u32 = {
+    let mut spread = 0x9e37_79b1; // 2^32 / golden ratio: a good place to begin to search
+    while word_slots(spread).is_none() {
+        spread += 2;
+    }
+    spread
+};
+
+static WORD_SLOTS: [u8; 1 << SLOT_BITS] = word_slots(SPREAD).expect("searched until there were");
+
+/// Where each word of the table goes under this multiplier; `None` if two would share a slot.
+const fn word_slots(spread: u32) -> Option<[u8; 1 << SLOT_BITS]> {
+    let mut slots = [NO_ROW; 1 << SLOT_BITS];
+    let mut index = 0;
+    while index < COMMANDS.len() {
+        let name = COMMANDS[index].name.as_bytes();
+        if !matches!(COMMANDS[index].wire, Wire::Binary { .. }) {
+            let slot = slot(spread, pack(name[0], name[1], name[name.len() - 1], name.len()));
+            if slots[slot] != NO_ROW {
+                return None;
+            }
+            slots[slot] = index as u8;
+        }
+        index += 1;
+    }
+    Some(slots)
+}
+
+static OPCODE_SLOTS: [u8; 256] = {
+    let mut slots = [NO_ROW; 256];
+    let mut index = 0;
+    while index < COMMANDS.len() {
+        if let Wire::Binary { opcode, .. } = COMMANDS[index].wire {
+            assert!(slots[opcode as usize] == NO_ROW, "two rows for one opcode");
+            slots[opcode as usize] = index as u8;
+        }
+        index += 1;
+    }
+    slots
+};
+
+#[cfg(test)]
+mod tests {
+    use super::{COMMANDS, Wire, find_opcode, find_word};
+    use std::collections::HashSet;
+
+    #[test]
+    fn every_row_is_found_by_what_is_on_the_wire() {
+        for row in &COMMANDS {
+            let found = match row.wire {
+                Wire::Text | Wire::Meta => find_word(row.name.as_bytes()),
+                Wire::Binary { opcode, .. } => find_opcode(opcode),
+            };
+            assert_eq!(found.map(|found| found.name), Some(row.name));
+        }
+    }
+
+    #[test]
+    fn names_and_places_are_unique() {
+        let names: HashSet<_> = COMMANDS.iter().map(|row| row.name).collect();
+        assert_eq!(names.len(), COMMANDS.len());
+        assert!(COMMANDS.iter().enumerate().all(|(place, row)| row.index == place));
+    }
+
+    #[test]
+    fn what_is_not_in_the_table_is_not_found() {
+        for word in ["", "g", "GET", "gex", "get ", "bin_get", "flush_alx", "unknown"] {
+            assert!(find_word(word.as_bytes()).is_none(), "{word:?}");
+        }
+        for opcode in [0x1f, 0x25, 0x30, 0x3c, 0xff] {
+            assert!(find_opcode(opcode).is_none(), "{opcode:#x}");
+        }
+    }
 }

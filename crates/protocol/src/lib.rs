@@ -20,9 +20,14 @@
 //! | meta (lines beginning with `m`, mixed freely with text) | `meta` | [`reply`] |
 //! | binary (frames beginning with 0x80) | `binary` | [`reply`] |
 
+mod binary;
 pub mod command;
 pub mod decode;
+pub mod key_room;
+mod meta;
 pub mod operation;
 pub mod reply;
 pub mod request;
 pub mod sasl;
+mod text;
+mod words;

@@ -43,12 +43,21 @@ pub struct Get<'a> {
     pub recache_below_seconds: Option<i64>,
     /// Give a vivified item this CAS value (meta `E`).
     pub new_cas: Option<u64>,
+    /// Leave no trace of having read: neither the item's age nor "was read" change (meta `u`).
+    pub unseen: bool,
 }
 
 impl<'a> Get<'a> {
     #[inline]
     pub fn plain(key: Key<'a>) -> Self {
-        Get { key, touch: None, vivify: None, recache_below_seconds: None, new_cas: None }
+        Get {
+            key,
+            touch: None,
+            vivify: None,
+            recache_below_seconds: None,
+            new_cas: None,
+            unseen: false,
+        }
     }
 }
 

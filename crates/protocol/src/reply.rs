@@ -1,4 +1,17 @@
 //! How one request wants to hear its outcome, and the saying of it.
+//!
+//! A [`Reply`] is made by the decoder and travels with the request. Whoever carries the request out
+//! calls the one method that fits the outcome; which dialect it is, whether it is quiet and what is
+//! to be echoed is the reply's own business.
+
+mod binary;
+mod decimal;
+mod meta;
+mod text;
+
+pub(crate) use binary::BinaryForm;
+pub(crate) use meta::MetaForm;
+pub(crate) use text::TextForm;
 
 use crate::command::Needs;
 use crate::operation::{
@@ -6,15 +19,16 @@ use crate::operation::{
 };
 use crate::request::Problem;
 
-/// How the outcome of one request is to be said: its dialect, whether it is quiet, and what it
-/// wants echoed. Every method appends to `out`, and appends nothing where the client asked for
-/// silence.
+/// How the outcome of one request is to be said. Every method appends to `out`, and appends nothing
+/// where the client asked for silence.
 #[derive(Debug, Clone, Copy)]
 pub struct Reply<'a>(pub(crate) Form<'a>);
 
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Form<'a> {
-    Text(&'a [u8]),
+    Text(TextForm),
+    Meta(MetaForm<'a>),
+    Binary(BinaryForm),
 }
 
 /// Why a request that can be read is not carried out.
@@ -28,94 +42,211 @@ pub enum Refusal {
     Capability(Needs),
     /// A service of many tenants does not offer this command.
     NotOffered,
-    /// A limit of the cache or of the service was met; the text says which, without a line end.
+    /// A limit of the cache or of the service was met. The text says which, without a line end.
     Limit(&'static str),
+}
+
+impl Refusal {
+    /// What people read of it.
+    fn text(self) -> &'static str {
+        match self {
+            Refusal::Unauthenticated => "unauthenticated",
+            Refusal::AuthenticationFailed => "authentication failure",
+            Refusal::Capability(Needs::Nothing | Needs::Read) => "this credential may not read",
+            Refusal::Capability(Needs::Write) => "this credential may not write",
+            Refusal::Capability(Needs::Flush) => "this credential may not flush",
+            Refusal::NotOffered => "command not offered by this service",
+            Refusal::Limit(text) => text,
+        }
+    }
 }
 
 impl Reply<'_> {
     /// One item of a text multi-get.
     #[inline]
     pub fn item(&self, out: &mut Vec<u8>, key: Key<'_>, hit: &Hit<'_>) {
-        let _ = (out, key, hit);
+        match &self.0 {
+            Form::Text(form) => form.item(out, key, hit),
+            Form::Meta(form) => form.get(out, key, Some(hit)),
+            Form::Binary(form) => form.get(out, key, Some(hit)),
+        }
     }
 
-    /// The end of a text multi-get.
+    /// The end of a text multi-get. Other dialects have none.
     #[inline]
     pub fn items_end(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        match &self.0 {
+            Form::Text(_) => out.extend_from_slice(b"END\r\n"),
+            Form::Meta(_) | Form::Binary(_) => (),
+        }
     }
 
+    /// The outcome of a [`crate::request::Body::Get`], whole.
     #[inline]
     pub fn get(&self, out: &mut Vec<u8>, key: Key<'_>, outcome: &GetOutcome<'_>) {
-        let _ = (out, key, outcome);
+        match &self.0 {
+            Form::Text(form) => {
+                if let Some(hit) = outcome {
+                    form.item(out, key, hit);
+                }
+                out.extend_from_slice(b"END\r\n");
+            }
+            Form::Meta(form) => form.get(out, key, outcome.as_ref()),
+            Form::Binary(form) => form.get(out, key, outcome.as_ref()),
+        }
     }
 
     #[inline]
     pub fn store(&self, out: &mut Vec<u8>, key: Key<'_>, outcome: StoreOutcome) {
-        let _ = (out, key, outcome);
+        match &self.0 {
+            Form::Text(form) => form.store(out, outcome),
+            Form::Meta(form) => form.store(out, key, outcome),
+            Form::Binary(form) => form.store(out, outcome),
+        }
     }
 
     pub fn delete(&self, out: &mut Vec<u8>, key: Key<'_>, outcome: DeleteOutcome) {
-        let _ = (out, key, outcome);
+        match &self.0 {
+            Form::Text(form) => form.delete(out, outcome),
+            Form::Meta(form) => form.delete(out, key, outcome),
+            Form::Binary(form) => form.delete(out, outcome),
+        }
     }
 
     pub fn arithmetic(&self, out: &mut Vec<u8>, key: Key<'_>, outcome: ArithmeticOutcome) {
-        let _ = (out, key, outcome);
+        match &self.0 {
+            Form::Text(form) => form.arithmetic(out, outcome),
+            Form::Meta(form) => form.arithmetic(out, key, outcome),
+            Form::Binary(form) => form.arithmetic(out, outcome),
+        }
     }
 
-    pub fn touch(&self, out: &mut Vec<u8>, key: Key<'_>, outcome: TouchOutcome) {
-        let _ = (out, key, outcome);
+    /// The key is not part of any answer to a touch; it is here so that all outcomes of one item
+    /// are said alike.
+    pub fn touch(&self, out: &mut Vec<u8>, _key: Key<'_>, outcome: TouchOutcome) {
+        match &self.0 {
+            Form::Text(form) => form.touch(out, outcome),
+            // The meta dialect touches with `mg`.
+            Form::Meta(_) => (),
+            Form::Binary(form) => form.touch(out, outcome),
+        }
     }
 
-    /// Meta debug.
+    /// The outcome of a meta debug.
     pub fn peek(&self, out: &mut Vec<u8>, key: Key<'_>, outcome: Option<&Hit<'_>>) {
-        let _ = (out, key, outcome);
+        match &self.0 {
+            Form::Meta(form) => form.peek(out, key, outcome),
+            // Only the meta dialect can ask.
+            Form::Text(_) | Form::Binary(_) => (),
+        }
     }
 
-    /// A flush or a verbosity was done.
+    /// A flush, a verbosity, or a `stats detail` was done.
     pub fn ok(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        match &self.0 {
+            Form::Text(form) => form.line(out, "OK"),
+            Form::Meta(_) => (),
+            Form::Binary(form) => form.ok(out),
+        }
     }
 
     pub fn version(&self, out: &mut Vec<u8>, version: &str) {
-        let _ = (out, version);
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => {
+                out.extend_from_slice(b"VERSION ");
+                out.extend_from_slice(version.as_bytes());
+                out.extend_from_slice(b"\r\n");
+            }
+            Form::Binary(form) => form.text(out, version),
+        }
     }
 
     pub fn noop(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => out.extend_from_slice(b"MN\r\n"),
+            Form::Binary(form) => form.ok(out),
+        }
     }
 
     /// The last words before the connection is closed.
     pub fn quit(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => (),
+            Form::Binary(form) => form.ok(out),
+        }
     }
 
     pub fn stat(&self, out: &mut Vec<u8>, name: &str, value: &str) {
-        let _ = (out, name, value);
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => {
+                for part in ["STAT ", name, " ", value, "\r\n"] {
+                    out.extend_from_slice(part.as_bytes());
+                }
+            }
+            Form::Binary(form) => form.stat(out, name, value),
+        }
     }
 
     pub fn stats_end(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => out.extend_from_slice(b"END\r\n"),
+            Form::Binary(form) => form.stat(out, "", ""),
+        }
     }
 
     /// `stats reset` was done.
     pub fn stats_reset(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => out.extend_from_slice(b"RESET\r\n"),
+            Form::Binary(form) => form.stat(out, "", ""),
+        }
+    }
+
+    /// There are no statistics of that name.
+    pub fn stats_unknown(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => out.extend_from_slice(b"ERROR\r\n"),
+            Form::Binary(form) => form.not_found(out),
+        }
     }
 
     pub fn sasl_mechanisms(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => (),
+            Form::Binary(form) => form.text(out, "PLAIN"),
+        }
+    }
+
+    /// The mechanism was chosen without a message; the message shall come with a step.
+    pub fn sasl_continue(&self, out: &mut Vec<u8>) {
+        match &self.0 {
+            Form::Text(_) | Form::Meta(_) => (),
+            Form::Binary(form) => form.authentication_continues(out),
+        }
     }
 
     pub fn authenticated(&self, out: &mut Vec<u8>) {
-        let _ = out;
+        match &self.0 {
+            Form::Text(form) => form.line(out, "STORED"),
+            Form::Meta(_) => (),
+            Form::Binary(form) => form.text(out, "Authenticated"),
+        }
     }
 
     pub fn refused(&self, out: &mut Vec<u8>, refusal: Refusal) {
-        let _ = (out, refusal);
+        match &self.0 {
+            Form::Text(form) => form.refused(out, refusal),
+            Form::Meta(_) => TextForm::ANSWERED.refused(out, refusal),
+            Form::Binary(form) => form.refused(out, refusal),
+        }
     }
 
     pub fn wrong(&self, out: &mut Vec<u8>, problem: Problem) {
-        let _ = (out, problem);
+        match &self.0 {
+            Form::Text(form) => form.wrong(out, problem),
+            // Errors are said however quiet the request wanted its answer.
+            Form::Meta(_) => TextForm::ANSWERED.wrong(out, problem),
+            Form::Binary(form) => form.wrong(out, problem),
+        }
     }
 }

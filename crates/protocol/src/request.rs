@@ -65,7 +65,9 @@ pub struct Request<'a> {
 
 #[derive(Debug, Clone, Copy)]
 pub enum Body<'a> {
-    /// Text `get`, `gets`, `gat`, `gats`: one or more keys, answered in order, then an end line.
+    /// Text `get`, `gets`, `gat`, `gats` with two or more keys: answered in order
+    /// ([`Reply::item`]), then an end line ([`Reply::items_end`]). With one key they are a
+    /// [`Body::Get`].
     GetMany {
         keys: Keys<'a>,
         touch: Option<Exptime>,
@@ -81,7 +83,7 @@ pub enum Body<'a> {
     Flush {
         delay: Exptime,
     },
-    /// The words after `stats`, separated by single spaces; empty for the general statistics.
+    /// What follows `stats`, without spaces around it; empty for the general statistics.
     Stats {
         argument: &'a [u8],
     },
@@ -125,3 +127,19 @@ pub struct Limits {
     /// authentication, so that a stranger cannot make us hold much.
     pub item_bytes_max: u32,
 }
+
+impl Limits {
+    #[inline]
+    pub(crate) fn exceeded_by(&self, key: Key<'_>, value_bytes: u32) -> bool {
+        u64::from(self.item_bytes_max) < key.bytes().len() as u64 + u64::from(value_bytes)
+    }
+}
+
+/// Longest line of a command that does not retrieve many keys, its end included. memcached closes a
+/// connection that sent as much without a line end; the longest sensible line (a meta command with
+/// a longest key and every flag) is a quarter of it.
+pub const LINE_BYTES_MAX: usize = 2048;
+
+/// Longest line of `get`, `gets`, `gat` and `gats`, whose keys memcached does not count: four
+/// thousand longest keys, or many more ordinary ones.
+pub const RETRIEVAL_LINE_BYTES_MAX: usize = 1024 * 1024;
