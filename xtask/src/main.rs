@@ -1,3 +1,49 @@
-//! Developer tasks: `cargo xtask ci` runs what CI runs.
+//! The one door to every developer task: `cargo xtask ci` runs what CI runs.
 
-fn main() {}
+mod ci;
+mod fuzz;
+mod step;
+mod tidy;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+Usage: cargo xtask <task>
+
+  ci                     all that CI runs: fmt, clippy, tidy, test
+  test                   install what the tests need, then run all tests
+  tidy                   check what no compiler checks: arrows, transcripts, documents, leftovers
+  fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
+";
+
+#[expect(clippy::print_stderr, reason = "a command line tool speaks to its user")]
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let steps = match words.as_slice() {
+        ["ci"] => ci::all(),
+        ["test"] => ci::test(),
+        ["tidy"] => vec![ci::tidy()],
+        ["fuzz", rest @ ..] => match fuzz::minutes(rest) {
+            Ok(minutes) => fuzz::steps(minutes),
+            Err(problem) => {
+                eprintln!("{problem}\n\n{USAGE}");
+                return ExitCode::from(2);
+            }
+        },
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    step::run(steps)
+}
+
+/// The folder of the workspace.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("xtask is a folder of the workspace")
+        .to_owned()
+}

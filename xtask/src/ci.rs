@@ -1,0 +1,98 @@
+//! What CI runs, in the order in which a mistake is found soonest.
+
+use std::thread::sleep;
+use std::time::Duration;
+
+use crate::step::{Outcome, Step, carry_out, command, count_tests, is_there};
+use crate::{root, tidy as checks};
+
+pub(crate) fn all() -> Vec<Step> {
+    let mut steps = vec![fmt(), tidy(), clippy()];
+    steps.extend(test());
+    steps
+}
+
+pub(crate) fn test() -> Vec<Step> {
+    let mut steps = vec![install(), tests()];
+    // `cargo test` runs the examples of the documentation as well; nextest cannot.
+    if has_nextest() {
+        steps.push(examples());
+    }
+    steps
+}
+
+fn fmt() -> Step {
+    Step::new("fmt", || {
+        if !is_there("cargo", &["fmt", "--version"]) {
+            return Outcome::Skipped("rustfmt is not installed".to_owned());
+        }
+        carry_out(command("cargo", &["fmt", "--all", "--check"]))
+    })
+}
+
+fn clippy() -> Step {
+    Step::new("clippy", || {
+        if !is_there("cargo", &["clippy", "--version"]) {
+            return Outcome::Skipped("clippy is not installed".to_owned());
+        }
+        let arguments = "clippy --workspace --all-targets --locked --quiet -- -D warnings";
+        carry_out(command("cargo", &words(arguments)))
+    })
+}
+
+pub(crate) fn tidy() -> Step {
+    Step::new("tidy", || match checks::problems(&root()) {
+        problems if problems.is_empty() => Outcome::Done,
+        problems => {
+            let lines: Vec<_> = problems.iter().map(|problem| format!("    {problem}")).collect();
+            Outcome::Failed(format!("{} problems\n{}", problems.len(), lines.join("\n")))
+        }
+    })
+}
+
+/// How often installing is tried: a mirror or a network that fails three times is down.
+const INSTALL_TRIES: u32 = 3;
+/// Waited after the first failure, and twice as long after each further one.
+const INSTALL_WAIT: Duration = Duration::from_secs(10);
+
+/// Installs the clients that the tests drive. Quick when all of it is there.
+fn install() -> Step {
+    Step::new("install what the tests need", || {
+        let mut outcome = Outcome::Done;
+        for tried in 0..INSTALL_TRIES {
+            if 0 < tried {
+                sleep(INSTALL_WAIT * 2_u32.pow(tried - 1));
+            }
+            outcome = carry_out(command("bash", &["clients/install.sh"]));
+            if outcome == Outcome::Done {
+                break;
+            }
+        }
+        outcome
+    })
+}
+
+fn tests() -> Step {
+    Step::new("test", || {
+        let arguments = if has_nextest() {
+            "nextest run --workspace --locked --no-fail-fast --color=never"
+        } else {
+            "test --workspace --locked --no-fail-fast"
+        };
+        count_tests(command("cargo", &words(arguments)))
+    })
+}
+
+fn examples() -> Step {
+    Step::new("examples of the documentation", || {
+        count_tests(command("cargo", &words("test --workspace --locked --doc --no-fail-fast")))
+    })
+}
+
+fn has_nextest() -> bool {
+    is_there("cargo", &["nextest", "--version"])
+}
+
+fn words(arguments: &str) -> Vec<&str> {
+    arguments.split_whitespace().collect()
+}

@@ -1,0 +1,95 @@
+//! Who may depend on whom, held against what cargo says.
+
+use serde_json::Value;
+
+use crate::step::command;
+
+/// What a crate may use of ours.
+enum May {
+    Use(&'static [&'static str]),
+    UseAll,
+}
+
+use May::{Use, UseAll};
+
+/// The arrows of the architecture. What is absent matters most: a proxy holds no item, control
+/// speaks no memcached, and nothing pure knows a program.
+const ARROWS: &[(&str, May)] = &[
+    // Pure: told the time, no sockets, no files.
+    ("protocol", Use(&[])),
+    ("tenancy", Use(&[])),
+    ("store", Use(&["tenancy"])),
+    // Programs and what they share.
+    ("daemon", Use(&[])),
+    ("backend", Use(&["protocol", "tenancy", "store", "daemon"])),
+    ("proxy", Use(&["protocol", "tenancy", "daemon"])),
+    ("control", Use(&["tenancy", "daemon"])),
+    ("bench", Use(&["protocol", "daemon"])),
+    (
+        "larder",
+        Use(&["protocol", "tenancy", "store", "daemon", "backend", "proxy", "control", "bench"]),
+    ),
+    // Tests and tasks: nothing uses them.
+    ("testbed", UseAll),
+    ("xtask", UseAll),
+];
+
+pub(super) fn problems() -> Vec<String> {
+    let told = command("cargo", &["metadata", "--no-deps", "--format-version=1", "--offline"])
+        .output()
+        .map_err(|error| error.to_string())
+        .and_then(|output| {
+            serde_json::from_slice(&output.stdout).map_err(|error| {
+                format!("{error}: {}", String::from_utf8_lossy(&output.stderr).trim())
+            })
+        });
+    match told {
+        Ok(metadata) => against(&metadata),
+        Err(why) => vec![format!("could not ask cargo for the crates: {why}")],
+    }
+}
+
+fn against(metadata: &Value) -> Vec<String> {
+    let mut problems = Vec::new();
+    for package in metadata["packages"].as_array().into_iter().flatten() {
+        let name = package["name"].as_str().unwrap_or_default();
+        let Some((_, may)) = ARROWS.iter().find(|(known, _)| *known == name) else {
+            problems.push(format!("crate {name} is not in the table of arrows"));
+            continue;
+        };
+        let Use(allowed) = may else { continue };
+        for dependency in package["dependencies"].as_array().into_iter().flatten() {
+            let used = dependency["name"].as_str().unwrap_or_default();
+            // Only ours have a path.
+            if dependency["path"].is_string() && !allowed.contains(&used) {
+                problems.push(format!("crate {name} uses {used}, which the arrows do not allow"));
+            }
+        }
+    }
+    problems
+}
+
+#[cfg(test)]
+mod tests {
+    use super::against;
+    use serde_json::json;
+
+    #[test]
+    fn an_arrow_that_is_not_in_the_table_is_told() {
+        let metadata = json!({"packages": [
+            {"name": "proxy", "dependencies": [
+                {"name": "protocol", "path": "/p"}, {"name": "store", "path": "/s"},
+                {"name": "mio", "path": null},
+            ]},
+            {"name": "util", "dependencies": []},
+            {"name": "testbed", "dependencies": [{"name": "store", "path": "/s"}]},
+        ]});
+        assert_eq!(
+            against(&metadata),
+            [
+                "crate proxy uses store, which the arrows do not allow",
+                "crate util is not in the table of arrows",
+            ]
+        );
+    }
+}
