@@ -1,1 +1,17 @@
-//! (to be written)
+//! The bench of real processes: starts Larder and memcached as their users would, and talks to them
+//! over real sockets.
+//!
+//! Everything else tests a crate; this tests the program. It knows nothing of Larder but its command
+//! line, its printed lines and the memcached protocol, so that it can judge without sharing Larder's
+//! mistakes.
+//!
+//! * [`process`]: a child process that cannot outlive its test, its log, its memory and CPU time.
+//! * [`larder`], [`memcached`]: the two servers, ready to be connected to.
+//! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
+//! * [`eventually`]: waits for a condition instead of for time.
+
+pub mod connection;
+pub mod eventually;
+pub mod larder;
+pub mod memcached;
+pub mod process;

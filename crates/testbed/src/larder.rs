@@ -1,0 +1,207 @@
+//! A running Larder, reached only as its users reach it: command line, printed lines, sockets.
+
+use crate::connection::{Connection, Login};
+use crate::process::Process;
+use serde_json::Value;
+use std::env;
+use std::net::{SocketAddr, ToSocketAddrs};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::sync::OnceLock;
+use tempfile::TempDir;
+
+/// A `larder up` that serves, with a folder of its own.
+pub struct Larder {
+    pub process: Process,
+    /// Where memcached clients connect.
+    pub addr: SocketAddr,
+    pub tls_addr: SocketAddr,
+    /// Certificate file that TLS clients must trust.
+    pub tls_ca: PathBuf,
+    /// The development cache's credential, with every capability.
+    pub login: Login,
+    dir: DataDir,
+}
+
+/// The folder of one installation; outlives restarts of the process.
+#[derive(Clone)]
+pub struct DataDir(std::sync::Arc<TempDir>);
+
+/// How to start a [`Larder`].
+#[derive(Default)]
+pub struct LarderOptions {
+    arguments: Vec<String>,
+    descriptors_max: Option<u32>,
+    dir: Option<DataDir>,
+}
+
+impl Larder {
+    #[track_caller]
+    pub fn start() -> Larder {
+        LarderOptions::default().start()
+    }
+
+    /// A Larder whose clients need no password.
+    #[track_caller]
+    pub fn start_without_auth() -> Larder {
+        LarderOptions::default().argument("--no-auth").start()
+    }
+
+    pub fn options() -> LarderOptions {
+        LarderOptions::default()
+    }
+
+    /// An authenticated text connection.
+    #[track_caller]
+    pub fn connect(&self) -> Connection {
+        Connection::open_as(self.addr, &self.login)
+    }
+
+    pub fn dir(&self) -> DataDir {
+        self.dir.clone()
+    }
+
+    /// Adds a credential to the development cache, with only these capabilities beyond reading.
+    #[track_caller]
+    pub fn add_credential(&self, capabilities: &[&str]) -> Login {
+        let made = self.run(&["credential", "add", &self.cache()]);
+        let word = |name: &str| made[name].as_str().expect("credentials are text").to_owned();
+        let login = Login { username: word("username"), password: word("password") };
+        for capability in ["write", "flush", "api"] {
+            let verb = if capabilities.contains(&capability) { "allow" } else { "deny" };
+            self.run(&["credential", verb, &login.username, capability]);
+        }
+        login
+    }
+
+    /// The development cache, as the command line names it.
+    #[track_caller]
+    pub fn cache(&self) -> String {
+        let caches = self.run(&["cache", "list"]);
+        caches[0]["name"].as_str().expect("there is a development cache").to_owned()
+    }
+
+    /// Runs `larder <arguments> --data DIR --json` and returns what it printed.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Value {
+        let output = self.try_run(arguments);
+        assert!(
+            output.status.success(),
+            "larder {arguments:?} failed: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+            let printed = String::from_utf8_lossy(&output.stdout);
+            panic!("larder {arguments:?} printed no JSON ({error}): {printed}")
+        })
+    }
+
+    #[track_caller]
+    pub fn try_run(&self, arguments: &[&str]) -> Output {
+        Command::new(program())
+            .args(arguments)
+            .args(["--json", "--data"])
+            .arg(self.dir.path())
+            .output()
+            .expect("the program that serves can also be run as a command")
+    }
+}
+
+impl LarderOptions {
+    #[must_use]
+    pub fn argument(mut self, argument: &str) -> Self {
+        self.arguments.push(argument.to_owned());
+        self
+    }
+
+    /// Lets the process have at most this many descriptors.
+    #[must_use]
+    pub fn descriptors_max(mut self, count: u32) -> Self {
+        self.descriptors_max = Some(count);
+        self
+    }
+
+    /// Uses the state of an earlier Larder.
+    #[must_use]
+    pub fn dir(mut self, dir: &DataDir) -> Self {
+        self.dir = Some(dir.clone());
+        self
+    }
+
+    #[track_caller]
+    pub fn start(self) -> Larder {
+        let dir = self.dir.unwrap_or_default();
+        let mut command = match self.descriptors_max {
+            Some(count) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={count}:{count}")).arg("--").arg(program());
+                command
+            }
+            None => Command::new(program()),
+        };
+        command.args(["up", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"]);
+        command.args(["--control", "127.0.0.1:0", "--data"]).arg(dir.path());
+        command.args(&self.arguments);
+        let mut process = Process::start(&mut command);
+        let addr = resolve(&process.wait_for_line("MEMCACHIER_SERVERS="));
+        let username = process.wait_for_line("MEMCACHIER_USERNAME=");
+        let password = process.wait_for_line("MEMCACHIER_PASSWORD=");
+        let tls_addr = resolve(&process.wait_for_line("LARDER_TLS_SERVERS="));
+        let tls_ca = PathBuf::from(process.wait_for_line("LARDER_TLS_CA="));
+        Larder { process, addr, tls_addr, tls_ca, login: Login { username, password }, dir }
+    }
+}
+
+impl DataDir {
+    pub fn new() -> DataDir {
+        let dir = TempDir::new().expect("the temporary folder is writable");
+        DataDir(std::sync::Arc::new(dir))
+    }
+
+    pub fn path(&self) -> &Path {
+        self.0.path()
+    }
+}
+
+impl Default for DataDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// The program under test: `LARDER_BIN`, or else the one of this build, brought up to date first.
+pub fn program() -> &'static Path {
+    static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
+    PROGRAM.get_or_init(|| env::var_os("LARDER_BIN").map_or_else(build, PathBuf::from))
+}
+
+/// Builds the binary with the profile that this code was built with, so that `cargo test -p testbed`
+/// never judges an old one.
+fn build() -> PathBuf {
+    let this = env::current_exe().expect("a running program has a path");
+    // Test programs live in <target>/<profile>/deps, binaries one folder above.
+    let folder = this.parent().expect("a program lives in a folder");
+    let folder =
+        if folder.ends_with("deps") { folder.parent().expect("deps is inside") } else { folder };
+    let profile = folder.file_name().expect("the profile's folder has a name");
+    let profile = if profile == "debug" { "dev".as_ref() } else { profile };
+    let status = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+        .args(["build", "--quiet", "--package", "larder", "--profile"])
+        .arg(profile)
+        .arg("--target-dir")
+        .arg(folder.parent().expect("a profile's folder is inside the target folder"))
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .status()
+        .expect("cargo is there, for it ran this test");
+    assert!(status.success(), "larder does not build");
+    folder.join("larder")
+}
+
+#[track_caller]
+fn resolve(server: &str) -> SocketAddr {
+    server
+        .to_socket_addrs()
+        .ok()
+        .and_then(|mut addrs| addrs.next())
+        .unwrap_or_else(|| panic!("{server:?} is not host:port"))
+}
