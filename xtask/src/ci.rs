@@ -7,7 +7,7 @@ use crate::step::{Outcome, Step, carry_out, command, count_tests, is_there};
 use crate::{root, tidy as checks};
 
 pub(crate) fn all() -> Vec<Step> {
-    let mut steps = vec![fmt(), tidy(), clippy()];
+    let mut steps = vec![fmt(), tidy(), deny(), clippy()];
     steps.extend(test());
     steps
 }
@@ -27,6 +27,15 @@ fn fmt() -> Step {
             return Outcome::Skipped("rustfmt is not installed".to_owned());
         }
         carry_out(command("cargo", &["fmt", "--all", "--check"]))
+    })
+}
+
+fn deny() -> Step {
+    Step::new("deny", || {
+        if !is_there("cargo", &["deny", "--version"]) {
+            return Outcome::Skipped("cargo-deny is not installed".to_owned());
+        }
+        carry_out(command("cargo", &words("deny --locked check bans licenses sources")))
     })
 }
 
