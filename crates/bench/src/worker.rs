@@ -1,0 +1,477 @@
+//! One thread of the load: an event loop over its share of the connections.
+//!
+//! ```text
+//!            ┌──────────────────────────── turn ────────────────────────────┐
+//!  due? ──► generator ──► output ──► socket      (open loop: at its time)   │
+//!            ▲                                                              │
+//!  epoll ──► socket ──► input ──► pipeline checks ──► as many new requests  │
+//!            │                    and counts          (closed loop)         │
+//!            └──────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! A generator must cost less than what it measures: one read and one write per connection and
+//! turn, shared buffers, no allocation per request, one look at the clock per readable connection.
+//!
+//! **Open loop.** Requests have a time at which they should leave, decided beforehand. Their
+//! latency counts from then, even when no connection was free: a server that pauses for a second
+//! is charged for every request that should have come in that second (no coordinated omission).
+
+use crate::connection::{Connection, Role, State};
+use crate::error::BenchError;
+use crate::generator::{Generator, Task};
+use crate::login::{Verdict, said};
+use crate::machine::{pin_to, thread_cpu};
+use crate::pace::{Arrivals, Pace};
+use crate::plan::Plan;
+use crate::tally::Tally;
+use crate::timer::Timer;
+use mio::event::Event;
+use mio::{Events, Poll, Token};
+use slab::Slab;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+/// What a phase of the run is to do.
+#[derive(Debug, Clone)]
+pub(crate) struct Goal {
+    pub(crate) task: Task,
+    /// After this, no more requests are sent.
+    pub(crate) duration: Option<Duration>,
+    pub(crate) pace: Pace,
+    /// Requests in flight per connection.
+    pub(crate) in_flight: usize,
+}
+
+/// What a phase cost this thread.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Cost {
+    pub(crate) elapsed: Duration,
+    /// User and system time of the thread.
+    pub(crate) cpu: Duration,
+    /// Time in which there was something to do; for a thread that spins, and so always runs.
+    pub(crate) busy: Duration,
+}
+
+pub(crate) struct Worker<'p> {
+    plan: &'p Plan,
+    part: usize,
+    poll: Poll,
+    timer: Timer,
+    connections: Slab<Connection>,
+    /// The connections that carry load, in the order in which an open loop takes them.
+    active: Vec<usize>,
+    generator: Generator,
+    pub(crate) tally: Tally,
+    in_flight: usize,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    /// Time zero of every nanosecond here.
+    began: Instant,
+    last_reply: u64,
+    pub(crate) progress: &'p AtomicU64,
+}
+
+/// Sockets looked at per turn; more only wait for the next turn.
+const EVENTS_MAX: usize = 1024;
+/// Connections being opened at once: below the backlog of every server we know.
+const CONNECTING_MAX: usize = 128;
+/// A server that has not let one more connection in for so long never will.
+const CONNECT_WAIT: Duration = Duration::from_secs(30);
+/// A server that answers nothing for so long is broken, and waiting longer tells nothing.
+const STALL: Duration = Duration::from_secs(10);
+/// How long the last requests of a phase may take to be answered.
+const DRAIN: Duration = Duration::from_secs(5);
+/// A waiting thread looks around so often, to notice a stall or the end.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
+/// The timer's place among the connections.
+const TIMER: Token = Token(usize::MAX);
+
+impl<'p> Worker<'p> {
+    pub(crate) fn new(
+        plan: &'p Plan,
+        part: usize,
+        progress: &'p AtomicU64,
+    ) -> Result<Worker<'p>, BenchError> {
+        let poll = Poll::new().map_err(BenchError::machine("could not make an event queue"))?;
+        let timer = Timer::new(poll.registry(), TIMER)
+            .map_err(BenchError::machine("could not make a timer"))?;
+        Ok(Worker {
+            plan,
+            part,
+            poll,
+            timer,
+            connections: Slab::new(),
+            active: Vec::new(),
+            generator: Generator::new(plan, part),
+            tally: Tally::new(),
+            in_flight: 0,
+            input: Vec::new(),
+            output: Vec::new(),
+            began: Instant::now(),
+            last_reply: 0,
+            progress,
+        })
+    }
+
+    /// Opens this thread's share of the connections and logs in on each.
+    pub(crate) fn connect(&mut self) -> Result<(), BenchError> {
+        self.pin()?;
+        let mut roles = share(self.plan.connections, self.part, self.plan.threads)
+            .map(|number| (number, Role::Active))
+            .chain(
+                share(self.plan.idle, self.part, self.plan.threads)
+                    .map(|number| (number, Role::Idle)),
+            );
+        let mut opening = 0;
+        let mut last_success = Instant::now();
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        loop {
+            while opening < CONNECTING_MAX {
+                let Some((number, role)) = roles.next() else { break };
+                self.open(number, role)?;
+                opening += 1;
+            }
+            if opening == 0 {
+                return Ok(());
+            }
+            if last_success.elapsed() > CONNECT_WAIT {
+                return Err(self.connect_timeout(opening));
+            }
+            self.wait(&mut events, Some(LOOK_AROUND))?;
+            for event in events.iter().filter(|event| event.token() != TIMER) {
+                let token = event.token().0;
+                let Some(connection) = self.connections.get(token) else { continue };
+                if connection.state == State::Ready {
+                    // An idle connection that the server gave up at once.
+                    self.hear_idle(token)?;
+                } else if self.advance(token)? {
+                    opening -= 1;
+                    last_success = Instant::now();
+                    self.progress.fetch_add(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Carries out one phase; ends when its last request is answered.
+    pub(crate) fn run(&mut self, goal: &Goal) -> Result<Cost, BenchError> {
+        self.pin()?;
+        let cpu_before = thread_cpu();
+        let mut busy = Duration::ZERO;
+        let mut events = Events::with_capacity(EVENTS_MAX);
+        self.generator.begin(goal.task.clone());
+        let start = self.now();
+        let end = goal.duration.map_or(u64::MAX, |duration| start + nanos(duration));
+        let mut arrivals = match goal.pace {
+            Pace::Closed => None,
+            Pace::Open(rate) => Some(Arrivals::new(rate, start, self.plan.seed, self.part)),
+        };
+        self.last_reply = start;
+        // What one reply calls for: in a closed loop the next request, in an open one nothing.
+        let depth = if arrivals.is_none() { goal.in_flight } else { 0 };
+        for token in self.active.clone() {
+            self.refill(token, depth, start)?;
+        }
+        loop {
+            let now = self.now();
+            let over = now >= end || self.generator.is_exhausted();
+            if !over && let Some(arrivals) = &mut arrivals {
+                self.send_due(arrivals, goal.in_flight, now)?;
+            }
+            if over && self.in_flight == 0 {
+                break;
+            }
+            if now > end.saturating_add(nanos(DRAIN)) {
+                self.tally.unanswered += self.in_flight as u64;
+                break;
+            }
+            self.check_stall(now)?;
+            let wait = self.patience(now, end, over, arrivals.as_ref())?;
+            self.wait(&mut events, Some(wait))?;
+            let depth = if self.now() < end { depth } else { 0 };
+            let woke = self.plan.spin.then(Instant::now);
+            for event in events.iter().filter(|event| event.token() != TIMER) {
+                self.handle(event, depth)?;
+            }
+            if let Some(woke) = woke.filter(|_| !events.is_empty()) {
+                busy += woke.elapsed();
+            }
+            self.progress.store(self.tally.requests(), Ordering::Relaxed);
+        }
+        if let (Some(arrivals), Some(_)) = (&mut arrivals, goal.duration) {
+            self.tally.unsent += arrivals.due_before(end);
+        }
+        let elapsed = Duration::from_nanos(self.now() - start);
+        Ok(Cost { elapsed, cpu: thread_cpu() - cpu_before, busy })
+    }
+
+    /// The first refusal and its server, if the last phase met one.
+    pub(crate) fn refusal(&self) -> Option<(String, String)> {
+        let server = self.connections.iter().next().map(|(_, connection)| connection.server)?;
+        let said = self.tally.refusals.first()?;
+        Some((self.plan.servers[server].name.clone(), said.clone()))
+    }
+
+    fn pin(&self) -> Result<(), BenchError> {
+        match self.plan.pin.len() {
+            0 => Ok(()),
+            count => pin_to(self.plan.pin[self.part % count]),
+        }
+    }
+
+    fn now(&self) -> u64 {
+        nanos(self.began.elapsed())
+    }
+
+    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<(), BenchError> {
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
+                Err(BenchError::Machine { what: "could not wait for events", source: error })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// How long the thread may sleep if nothing comes.
+    fn patience(
+        &mut self,
+        now: u64,
+        end: u64,
+        over: bool,
+        arrivals: Option<&Arrivals>,
+    ) -> Result<Duration, BenchError> {
+        if self.plan.spin {
+            return Ok(Duration::ZERO);
+        }
+        if over {
+            return Ok(LOOK_AROUND);
+        }
+        if let Some(arrivals) = arrivals {
+            // Without a free connection only a reply can help; its event ends the sleep.
+            if arrivals.next_at() <= now {
+                return Ok(LOOK_AROUND);
+            }
+            // The timer is good to microseconds, the timeout of epoll to milliseconds.
+            self.timer
+                .arm(Duration::from_nanos(arrivals.next_at() - now))
+                .map_err(BenchError::machine("could not set a timer"))?;
+        }
+        Ok(LOOK_AROUND.min(Duration::from_nanos(end - now)))
+    }
+
+    fn check_stall(&self, now: u64) -> Result<(), BenchError> {
+        if self.in_flight == 0 || now.saturating_sub(self.last_reply) < nanos(STALL) {
+            return Ok(());
+        }
+        let waiting = self.connections.iter().find(|(_, c)| c.pipeline.len() > 0);
+        let server = waiting.map_or(0, |(_, connection)| connection.server);
+        Err(BenchError::Stalled {
+            server: self.plan.servers[server].name.clone(),
+            seconds: STALL.as_secs(),
+            in_flight: self.in_flight,
+        })
+    }
+
+    /// Sends every request whose time has come, as long as there are connections free for them.
+    fn send_due(
+        &mut self,
+        arrivals: &mut Arrivals,
+        in_flight_max: usize,
+        now: u64,
+    ) -> Result<(), BenchError> {
+        while arrivals.next_at() <= now && !self.generator.is_exhausted() {
+            if self.in_flight >= in_flight_max * self.active.len() {
+                return Ok(());
+            }
+            let place = arrivals.take_turn(self.active.len());
+            let token = self.active[place];
+            if self.connections[token].pipeline.len() >= in_flight_max {
+                continue;
+            }
+            let intended = arrivals.next_at();
+            if self.in_flight == 0 {
+                // Nothing was owed until now: silence before this says nothing of the server.
+                self.last_reply = now;
+            }
+            let lateness = self.now().saturating_sub(intended);
+            self.tally.lateness.saturating_record(lateness);
+            arrivals.advance();
+            self.refill_at(token, 1, intended)?;
+        }
+        Ok(())
+    }
+
+    /// Brings a connection up to `depth` requests in flight.
+    fn refill(&mut self, token: usize, depth: usize, now: u64) -> Result<(), BenchError> {
+        let missing = depth.saturating_sub(self.connections[token].pipeline.len());
+        if missing == 0 { Ok(()) } else { self.refill_at(token, missing, now) }
+    }
+
+    fn refill_at(&mut self, token: usize, count: usize, intended: u64) -> Result<(), BenchError> {
+        let connection = &mut self.connections[token];
+        self.output.clear();
+        for _ in 0..count {
+            if !self.generator.next(intended, &mut connection.pipeline, &mut self.output) {
+                break;
+            }
+            self.in_flight += 1;
+        }
+        if self.output.is_empty() {
+            return Ok(());
+        }
+        self.tally.bytes_sent += self.output.len() as u64;
+        match connection.send(&self.output) {
+            Ok(()) => Ok(()),
+            Err(error) => self.lose(token, error),
+        }
+    }
+
+    fn handle(&mut self, event: &Event, depth: usize) -> Result<(), BenchError> {
+        let token = event.token().0;
+        // An earlier event of this turn may have lost it.
+        let Some(connection) = self.connections.get_mut(token) else { return Ok(()) };
+        if connection.role == Role::Idle {
+            return self.hear_idle(token);
+        }
+        if event.is_writable()
+            && let Err(error) = connection.flush()
+        {
+            return self.lose(token, error);
+        }
+        if !event.is_readable() && !event.is_read_closed() && !event.is_error() {
+            return Ok(());
+        }
+        loop {
+            let arrived = match self.connections[token].receive(&mut self.input) {
+                Ok(arrived) => arrived,
+                Err(error) => return self.lose(token, error),
+            };
+            if arrived.new > 0 {
+                self.take(token, arrived.len, depth)?;
+                self.tally.bytes_received += arrived.new as u64;
+            }
+            if !self.connections.contains(token) {
+                return Ok(());
+            }
+            if arrived.closed {
+                return self.lose(token, io::ErrorKind::UnexpectedEof.into());
+            }
+            // The news of a closed stream comes but once, so then the end must be read, too.
+            let end_is_near = event.is_read_closed() && arrived.new > 0;
+            if !arrived.more && !end_is_near {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Checks the replies at the front of the input and sends what follows them.
+    fn take(&mut self, token: usize, len: usize, depth: usize) -> Result<(), BenchError> {
+        let now = self.now();
+        let connection = &mut self.connections[token];
+        let bytes = &self.input[..len];
+        let before = connection.pipeline.len();
+        let Generator { dialect, ref mut items, .. } = self.generator;
+        let taken = connection.pipeline.take(bytes, now, dialect, items, &mut self.tally);
+        let consumed = taken.map_err(|_| BenchError::OutOfStep {
+            server: self.plan.servers[connection.server].name.clone(),
+            said: said(bytes),
+        })?;
+        connection.keep(&bytes[consumed..]);
+        self.in_flight -= before - connection.pipeline.len();
+        self.last_reply = now;
+        self.refill(token, depth, now)
+    }
+
+    /// An idle connection has nothing to hear but its end.
+    fn hear_idle(&mut self, token: usize) -> Result<(), BenchError> {
+        match self.connections[token].receive(&mut self.input) {
+            Ok(arrived) if !arrived.closed => Ok(()),
+            Ok(_) => self.lose(token, io::ErrorKind::UnexpectedEof.into()),
+            Err(error) => self.lose(token, error),
+        }
+    }
+
+    fn lose(&mut self, token: usize, source: io::Error) -> Result<(), BenchError> {
+        let connection = self.connections.remove(token);
+        self.tally.connections_lost += 1;
+        self.tally.unanswered += connection.pipeline.len() as u64;
+        self.in_flight -= connection.pipeline.len();
+        if connection.role == Role::Idle {
+            return Ok(());
+        }
+        self.active.retain(|&other| other != token);
+        if self.active.is_empty() {
+            let server = self.plan.servers[connection.server].name.clone();
+            return Err(BenchError::AllLost { server, source });
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, number: usize, role: Role) -> Result<(), BenchError> {
+        let server = number % self.plan.servers.len();
+        let entry = self.connections.vacant_entry();
+        let token = entry.key();
+        let transport = self.plan.open(server, self.poll.registry(), Token(token))?;
+        entry.insert(Connection::new(transport, role, server));
+        if role == Role::Active {
+            self.active.push(token);
+        }
+        Ok(())
+    }
+
+    /// Goes on with the login of a connection; true once it is ready.
+    fn advance(&mut self, token: usize) -> Result<bool, BenchError> {
+        let connection = &mut self.connections[token];
+        let server = connection.server;
+        if connection.state == State::Connecting {
+            if !self.plan.is_open(connection)? {
+                return Ok(false);
+            }
+            let Some(login) = &self.plan.login else {
+                connection.state = State::Ready;
+                return Ok(true);
+            };
+            connection.state = State::LoggingIn;
+            connection.send(login.request()).map_err(|_| self.plan.login_closed(server))?;
+        }
+        connection.flush().map_err(|_| self.plan.login_closed(server))?;
+        let arrived =
+            connection.receive(&mut self.input).map_err(|_| self.plan.login_closed(server))?;
+        let bytes = &self.input[..arrived.len];
+        let login = self.plan.login.as_ref().expect("only a login leads to this state");
+        match login.verdict(bytes) {
+            Verdict::Accepted { consumed } => {
+                connection.keep(&bytes[consumed..]);
+                connection.state = State::Ready;
+                Ok(true)
+            }
+            Verdict::Refused(said) => {
+                let server = self.plan.servers[server].name.clone();
+                Err(BenchError::LoginRefused { server, said })
+            }
+            Verdict::NeedMore if arrived.closed => Err(self.plan.login_closed(server)),
+            Verdict::NeedMore => {
+                connection.keep(bytes);
+                Ok(false)
+            }
+        }
+    }
+
+    fn connect_timeout(&self, waiting: usize) -> BenchError {
+        let late = self.connections.iter().find(|(_, c)| c.state != State::Ready);
+        let server = late.map_or(0, |(_, connection)| connection.server);
+        let server = self.plan.servers[server].name.clone();
+        BenchError::ConnectTimeout { server, seconds: CONNECT_WAIT.as_secs(), waiting }
+    }
+}
+
+/// Which of `total` things fall to one of `parts` threads.
+pub(crate) fn share(total: usize, part: usize, parts: usize) -> impl Iterator<Item = usize> {
+    (0..total).skip(part).step_by(parts)
+}
+
+fn nanos(duration: Duration) -> u64 {
+    // Five hundred years fit.
+    duration.as_nanos() as u64
+}
