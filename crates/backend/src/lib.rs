@@ -1,1 +1,211 @@
-//! (to be written)
+//! Holds items for proxies: maps what clients ask for onto the store.
+//!
+//! Two things happen here and nowhere else: a client's idea of time becomes the store's
+//! ([`expiry`]), and the protocol's operations become the store's. Both crates stay free of each
+//! other.
+
+mod expiry;
+mod statistics;
+
+use std::sync::Arc;
+
+use daemon::clock::Now;
+use protocol::operation as ask;
+use store::operation as act;
+use store::store::{Cache, CacheLimits, LimitError, Located, Settings, Store};
+use tenancy::id::CacheId;
+use tenancy::plan::Limits;
+
+use crate::expiry::{expiry, flush_moment, moment_after, seconds};
+
+/// Steps of housekeeping between two looks at the sockets; well under a millisecond.
+const MAINTENANCE_STEPS: u32 = 64;
+
+/// The backend of one process: all its caches.
+pub struct Backend {
+    store: Store,
+}
+
+impl Backend {
+    /// A backend with this much memory for items and overhead, in bytes. The seed keys the hash of
+    /// keys, so it must not be guessable.
+    pub fn new(memory_bytes: u64, seed: u64) -> Self {
+        Backend { store: Store::new(Settings { memory_bytes, seed }) }
+    }
+
+    /// # Errors
+    /// The cache is there already, or its memory cannot be guaranteed.
+    pub fn create_cache(&self, id: CacheId, limits: Limits) -> Result<(), LimitError> {
+        self.store.create_cache(id, cache_limits(limits)).map(drop)
+    }
+
+    /// # Errors
+    /// There is no such cache, or its memory cannot be guaranteed.
+    pub fn resize_cache(&self, id: CacheId, limits: Limits, now: Now) -> Result<(), LimitError> {
+        self.store.resize_cache(id, cache_limits(limits), seconds(now))
+    }
+
+    /// `false` when there was none.
+    pub fn remove_cache(&self, id: CacheId) -> bool {
+        self.store.remove_cache(id)
+    }
+
+    pub fn cache(&self, id: CacheId) -> Option<Arc<Cache>> {
+        self.store.cache(id)
+    }
+
+    /// Does a bounded piece of housekeeping. `true` when there is more.
+    pub fn maintain(&self, now: Now) -> bool {
+        self.store.maintain(seconds(now), MAINTENANCE_STEPS)
+    }
+}
+
+#[inline]
+pub fn get<R>(
+    cache: &Cache,
+    at: &Located<'_>,
+    get: &ask::Get<'_>,
+    now: Now,
+    visit: impl FnOnce(ask::GetOutcome<'_>) -> R,
+) -> R {
+    let args = act::GetArgs {
+        touch: get.touch.map(|exptime| expiry(exptime, now)),
+        vivify: get.vivify.map(|exptime| expiry(exptime, now)),
+        recache_before: get.recache_below_seconds.map(|seconds| moment_after(seconds, now)),
+        new_cas: get.new_cas,
+    };
+    cache.get(at, args, seconds(now), |hit| visit(hit.map(told)))
+}
+
+pub fn peek<R>(
+    cache: &Cache,
+    at: &Located<'_>,
+    now: Now,
+    visit: impl FnOnce(Option<ask::Hit<'_>>) -> R,
+) -> R {
+    cache.peek(at, seconds(now), |hit| visit(hit.map(told)))
+}
+
+#[inline]
+pub fn store(
+    cache: &Cache,
+    at: &Located<'_>,
+    store: &ask::Store<'_>,
+    now: Now,
+) -> ask::StoreOutcome {
+    let args = act::StoreArgs {
+        value: store.value,
+        flags: store.flags,
+        expiry: expiry(store.exptime, now),
+        mode: match store.mode {
+            ask::StoreMode::Set => act::StoreMode::Set,
+            ask::StoreMode::Add => act::StoreMode::Add,
+            ask::StoreMode::Replace => act::StoreMode::Replace,
+            ask::StoreMode::Append => act::StoreMode::Append,
+            ask::StoreMode::Prepend => act::StoreMode::Prepend,
+        },
+        compare_cas: store.compare_cas,
+        new_cas: store.new_cas,
+        invalidate: store.invalidate,
+        vivify: store.vivify.map(|exptime| expiry(exptime, now)),
+    };
+    match cache.store(at, args, seconds(now)) {
+        act::StoreOutcome::Stored { cas, value_bytes } => {
+            ask::StoreOutcome::Stored { cas, value_bytes }
+        }
+        act::StoreOutcome::NotStored => ask::StoreOutcome::NotStored,
+        act::StoreOutcome::Exists => ask::StoreOutcome::Exists,
+        act::StoreOutcome::NotFound => ask::StoreOutcome::NotFound,
+        act::StoreOutcome::TooLarge => ask::StoreOutcome::TooLarge,
+        act::StoreOutcome::OutOfMemory => ask::StoreOutcome::OutOfMemory,
+    }
+}
+
+pub fn delete(
+    cache: &Cache,
+    at: &Located<'_>,
+    delete: &ask::Delete<'_>,
+    now: Now,
+) -> ask::DeleteOutcome {
+    let args = act::DeleteArgs {
+        compare_cas: delete.compare_cas,
+        new_cas: delete.new_cas,
+        invalidate: delete.invalidate,
+        touch: delete.touch.map(|exptime| expiry(exptime, now)),
+        remove_value: delete.remove_value,
+    };
+    match cache.delete(at, args, seconds(now)) {
+        act::DeleteOutcome::Deleted => ask::DeleteOutcome::Deleted,
+        act::DeleteOutcome::NotFound => ask::DeleteOutcome::NotFound,
+        act::DeleteOutcome::Exists => ask::DeleteOutcome::Exists,
+    }
+}
+
+pub fn arithmetic(
+    cache: &Cache,
+    at: &Located<'_>,
+    arithmetic: &ask::Arithmetic<'_>,
+    now: Now,
+) -> ask::ArithmeticOutcome {
+    let args = act::ArithmeticArgs {
+        direction: match arithmetic.direction {
+            ask::Direction::Increment => act::Direction::Increment,
+            ask::Direction::Decrement => act::Direction::Decrement,
+        },
+        delta: arithmetic.delta,
+        initial: arithmetic.initial.map(|initial| act::Initial {
+            number: initial.number,
+            expiry: expiry(initial.exptime, now),
+        }),
+        compare_cas: arithmetic.compare_cas,
+        new_cas: arithmetic.new_cas,
+        touch: arithmetic.touch.map(|exptime| expiry(exptime, now)),
+    };
+    match cache.arithmetic(at, args, seconds(now)) {
+        act::ArithmeticOutcome::Counted { number, cas, ttl_seconds } => {
+            ask::ArithmeticOutcome::Counted { number, cas, ttl_seconds }
+        }
+        act::ArithmeticOutcome::NotFound => ask::ArithmeticOutcome::NotFound,
+        act::ArithmeticOutcome::NotNumeric => ask::ArithmeticOutcome::NotNumeric,
+        act::ArithmeticOutcome::Exists => ask::ArithmeticOutcome::Exists,
+        act::ArithmeticOutcome::OutOfMemory => ask::ArithmeticOutcome::OutOfMemory,
+    }
+}
+
+pub fn touch(
+    cache: &Cache,
+    at: &Located<'_>,
+    touch: &ask::Touch<'_>,
+    now: Now,
+) -> ask::TouchOutcome {
+    match cache.touch(at, expiry(touch.exptime, now), seconds(now)) {
+        act::TouchOutcome::Touched { cas } => ask::TouchOutcome::Touched { cas },
+        act::TouchOutcome::NotFound => ask::TouchOutcome::NotFound,
+    }
+}
+
+pub fn flush(cache: &Cache, delay: ask::Exptime, now: Now) {
+    cache.flush(flush_moment(delay, now), seconds(now));
+}
+
+/// The cache's figures under memcached's names.
+pub fn figures(cache: &Cache) -> Vec<(&'static str, u64)> {
+    statistics::figures(&cache.stats())
+}
+
+fn cache_limits(limits: Limits) -> CacheLimits {
+    CacheLimits { memory_bytes: limits.memory_bytes, item_bytes_max: limits.item_bytes_max }
+}
+
+#[inline]
+fn told(hit: act::Hit<'_>) -> ask::Hit<'_> {
+    ask::Hit {
+        value: hit.value,
+        flags: hit.flags,
+        cas: hit.cas,
+        ttl_seconds: hit.ttl_seconds,
+        read_before: hit.read_before,
+        idle_seconds: hit.idle_seconds,
+        lease: ask::Lease { won: hit.lease.won, stale: hit.lease.stale, taken: hit.lease.taken },
+    }
+}

@@ -19,6 +19,8 @@
 use std::io;
 use std::time::Duration;
 
+use protocol::key_room::KeyRoom;
+
 use crate::link::BackendLink;
 use crate::session::{Session, Then, Turn};
 use crate::settings::ProxySettings;
@@ -45,11 +47,16 @@ const LINGER: Duration = Duration::from_secs(2);
 pub(crate) struct Scratch {
     input: Box<[u8]>,
     output: Vec<u8>,
+    room: KeyRoom,
 }
 
 impl Scratch {
     pub(crate) fn new() -> Self {
-        Scratch { input: vec![0; READ_BYTES].into(), output: Vec::with_capacity(READ_BYTES) }
+        Scratch {
+            input: vec![0; READ_BYTES].into(),
+            output: Vec::with_capacity(READ_BYTES),
+            room: KeyRoom::new(),
+        }
     }
 }
 
@@ -257,7 +264,7 @@ impl<L: BackendLink> Connection<L> {
     /// Gives the session the bytes just read (the first `read` of the scratch input) after those
     /// kept from before. Returns whether it got on.
     fn serve(&mut self, read: usize, scratch: &mut Scratch, context: &Turn<'_, L>) -> bool {
-        let Scratch { input: fresh, output } = scratch;
+        let Scratch { input: fresh, output, room } = scratch;
         let mut fresh = &fresh[..read];
         let skipped = self.skip.min(fresh.len() as u64);
         self.skip -= skipped;
@@ -271,7 +278,7 @@ impl<L: BackendLink> Connection<L> {
             &kept[..]
         };
         let consumed = if self.unserved || self.input_wanted <= input.len() {
-            self.serve_all(input, output, context)
+            self.serve_all(input, output, room, context)
         } else {
             0
         };
@@ -287,10 +294,16 @@ impl<L: BackendLink> Connection<L> {
     }
 
     /// Lets the session work until it needs something. Returns the bytes that are done with.
-    fn serve_all(&mut self, input: &[u8], output: &mut Vec<u8>, context: &Turn<'_, L>) -> usize {
+    fn serve_all(
+        &mut self,
+        input: &[u8],
+        output: &mut Vec<u8>,
+        room: &mut KeyRoom,
+        context: &Turn<'_, L>,
+    ) -> usize {
         let mut consumed = 0;
         loop {
-            let served = self.session.serve(&input[consumed..], output, context);
+            let served = self.session.serve(&input[consumed..], output, room, context);
             consumed += served.consumed;
             self.unserved = false;
             match served.then {

@@ -18,19 +18,19 @@ pub trait BackendLink: Send + Sync + 'static {
     /// A cache once found, so that a request need not look it up again.
     type Cache: Send;
     /// Where a key lives; valid for the cache it was made with.
-    type Located: Copy;
+    type Located<'k>: Copy;
 
     /// `None` when no backend knows the cache (it was deleted, or is not here yet).
     fn open(&self, cache: CacheId) -> Option<Self::Cache>;
 
-    fn locate(&self, cache: &Self::Cache, key: Key<'_>) -> Self::Located;
+    fn locate<'k>(&self, cache: &Self::Cache, key: Key<'k>) -> Self::Located<'k>;
 
     /// Calls `visit` with what was found. The value may be borrowed from memory that is locked
     /// meanwhile, so `visit` copies and returns.
     fn get<R>(
         &self,
         cache: &Self::Cache,
-        at: Self::Located,
+        at: Self::Located<'_>,
         get: &Get<'_>,
         now: Now,
         visit: impl FnOnce(GetOutcome<'_>) -> R,
@@ -40,8 +40,7 @@ pub trait BackendLink: Send + Sync + 'static {
     fn peek<R>(
         &self,
         cache: &Self::Cache,
-        at: Self::Located,
-        key: Key<'_>,
+        at: Self::Located<'_>,
         now: Now,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R;
@@ -49,7 +48,7 @@ pub trait BackendLink: Send + Sync + 'static {
     fn store(
         &self,
         cache: &Self::Cache,
-        at: Self::Located,
+        at: Self::Located<'_>,
         store: &Store<'_>,
         now: Now,
     ) -> StoreOutcome;
@@ -57,7 +56,7 @@ pub trait BackendLink: Send + Sync + 'static {
     fn delete(
         &self,
         cache: &Self::Cache,
-        at: Self::Located,
+        at: Self::Located<'_>,
         delete: &Delete<'_>,
         now: Now,
     ) -> DeleteOutcome;
@@ -65,7 +64,7 @@ pub trait BackendLink: Send + Sync + 'static {
     fn arithmetic(
         &self,
         cache: &Self::Cache,
-        at: Self::Located,
+        at: Self::Located<'_>,
         arithmetic: &Arithmetic<'_>,
         now: Now,
     ) -> ArithmeticOutcome;
@@ -73,7 +72,7 @@ pub trait BackendLink: Send + Sync + 'static {
     fn touch(
         &self,
         cache: &Self::Cache,
-        at: Self::Located,
+        at: Self::Located<'_>,
         touch: &Touch<'_>,
         now: Now,
     ) -> TouchOutcome;
@@ -81,15 +80,9 @@ pub trait BackendLink: Send + Sync + 'static {
     /// Forgets every item of the cache, now or after `delay`.
     fn flush(&self, cache: &Self::Cache, delay: Exptime, now: Now);
 
-    /// The cache's own statistics of this kind (`""` is the general ones), name by name.
-    /// `false` when there is no such kind.
-    fn stats(
-        &self,
-        cache: &Self::Cache,
-        kind: &[u8],
-        now: Now,
-        visit: &mut dyn FnMut(&str, &str),
-    ) -> bool;
+    /// The cache's figures under memcached's names (`doc/protocol.txt`, "General-purpose
+    /// statistics").
+    fn figures(&self, cache: &Self::Cache) -> Vec<(&'static str, u64)>;
 
     /// Sets the cache's counters to zero; gauges stay.
     fn reset_stats(&self, cache: &Self::Cache);

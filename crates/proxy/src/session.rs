@@ -23,6 +23,7 @@ use arrayvec::ArrayVec;
 use daemon::clock::Now;
 use protocol::command::{Dialect, Needs};
 use protocol::decode::decode;
+use protocol::key_room::KeyRoom;
 use protocol::operation::{Delete, Exptime, Get, Key};
 use protocol::reply::{Refusal, Reply};
 use protocol::request::{Body, Decoded, Keys, Limits, Request, Wrong};
@@ -124,7 +125,13 @@ impl<L: BackendLink> Session<L> {
     }
 
     /// Carries out the requests in `input`, appending the answers to `out`.
-    pub(crate) fn serve(&mut self, input: &[u8], out: &mut Vec<u8>, turn: &Turn<'_, L>) -> Served {
+    pub(crate) fn serve(
+        &mut self,
+        input: &[u8],
+        out: &mut Vec<u8>,
+        room: &mut KeyRoom,
+        turn: &Turn<'_, L>,
+    ) -> Served {
         let mut consumed = 0;
         let Some(&first) = input.first() else {
             return Served { consumed, then: Then::Read { bytes_total: 1 } };
@@ -142,9 +149,9 @@ impl<L: BackendLink> Session<L> {
         loop {
             let before = consumed;
             let then = if self.member.is_some() {
-                self.serve_batch(dialect, input, &mut consumed, out, turn)
+                self.serve_batch(dialect, input, &mut consumed, out, room, turn)
             } else {
-                self.serve_stranger(dialect, input, &mut consumed, out, turn)
+                self.serve_stranger(dialect, input, &mut consumed, out, room, turn)
             };
             if let Some(then) = then {
                 return Served { consumed, then };
@@ -160,10 +167,12 @@ impl<L: BackendLink> Session<L> {
         input: &[u8],
         consumed: &mut usize,
         out: &mut Vec<u8>,
+        room: &mut KeyRoom,
         turn: &Turn<'_, L>,
     ) -> Option<Then> {
+        room.clear();
         let limits = Limits { item_bytes_max: ANONYMOUS_ITEM_BYTES_MAX };
-        let request = match decode(dialect, &input[*consumed..], &limits) {
+        let request = match decode(dialect, &input[*consumed..], &limits, room) {
             Decoded::NeedMore { bytes_total } => return Some(Then::Read { bytes_total }),
             Decoded::Wrong(wrong) => {
                 // Which commands we know is nothing a stranger need learn.
@@ -247,17 +256,19 @@ impl<L: BackendLink> Session<L> {
         input: &[u8],
         consumed: &mut usize,
         out: &mut Vec<u8>,
+        room: &mut KeyRoom,
         turn: &Turn<'_, L>,
     ) -> Option<Then> {
+        room.clear();
         let member = self.member.as_ref().expect("called for authenticated sessions only");
         if member.is_revoked() {
             return Some(Then::Close);
         }
         let limits = member.limits();
-        let mut batch = ArrayVec::<Pending<'_, L::Located>, BATCH_REQUESTS_MAX>::new();
+        let mut batch = ArrayVec::<Pending<'_, L::Located<'_>>, BATCH_REQUESTS_MAX>::new();
         let mut end = *consumed;
         let stopped = loop {
-            match decode(dialect, &input[end..], &limits) {
+            match decode(dialect, &input[end..], &limits, room) {
                 Decoded::Complete(request, length) => {
                     end += length;
                     let at = key_of(&request.body).map(|key| turn.link.locate(&member.cache, key));
@@ -327,7 +338,7 @@ impl<L: BackendLink> Session<L> {
 
     fn carry_out(
         &mut self,
-        pending: &Pending<'_, L::Located>,
+        pending: &Pending<'_, L::Located<'_>>,
         out: &mut Vec<u8>,
         turn: &Turn<'_, L>,
     ) -> Flow {
@@ -413,7 +424,7 @@ impl<L: BackendLink> Session<L> {
         let member = self.member.as_ref().expect("called for authenticated sessions only");
         let mut keys = keys.skip(self.keys_answered);
         loop {
-            let mut batch = ArrayVec::<(Key<'_>, L::Located), BATCH_REQUESTS_MAX>::new();
+            let mut batch = ArrayVec::<(Key<'_>, L::Located<'_>), BATCH_REQUESTS_MAX>::new();
             for key in keys.by_ref().take(BATCH_REQUESTS_MAX) {
                 batch.push((key, turn.link.locate(&member.cache, key)));
             }
@@ -507,7 +518,7 @@ impl<L: BackendLink> Member<L> {
     fn on_one_item(
         &self,
         admitted: &Admitted<'_, '_>,
-        at: L::Located,
+        at: L::Located<'_>,
         out: &mut Vec<u8>,
         turn: &Turn<'_, L>,
     ) {
@@ -542,7 +553,7 @@ impl<L: BackendLink> Member<L> {
                 reply.touch(out, touch.key, link.touch(cache, at, touch, now));
             }
             Body::Peek(key) => {
-                link.peek(cache, at, *key, now, |hit| reply.peek(out, *key, hit.as_ref()));
+                link.peek(cache, at, now, |hit| reply.peek(out, *key, hit.as_ref()));
             }
             Body::Flush { .. }
             | Body::Stats { .. }
@@ -587,3 +598,6 @@ fn key_of<'a>(body: &Body<'a>) -> Option<Key<'a>> {
 fn plain_candidate<'a>(mechanism: &[u8], data: &'a [u8]) -> Option<Candidate<'a>> {
     (mechanism == b"PLAIN").then(|| sasl::plain(data)).flatten()
 }
+
+#[cfg(test)]
+mod tests;

@@ -64,6 +64,25 @@ impl ProxyUsage {
     }
 }
 
+impl CacheUsage {
+    /// The counts under memcached's names (`doc/protocol.txt`, "General-purpose statistics").
+    pub fn figures(&self) -> Vec<(&'static str, u64)> {
+        vec![
+            ("total_connections", self.connections_total.load(Relaxed)),
+            ("bytes_read", self.bytes_read_total.load(Relaxed)),
+            ("bytes_written", self.bytes_written_total.load(Relaxed)),
+        ]
+    }
+
+    /// Sets the counts to zero (`stats reset`).
+    pub(crate) fn reset(&self) {
+        for counter in [&self.connections_total, &self.bytes_read_total, &self.bytes_written_total]
+        {
+            counter.store(0, Relaxed);
+        }
+    }
+}
+
 /// Counts one open connection of the process for as long as it lives.
 #[derive(Debug)]
 pub(crate) struct ConnectionPermit(Arc<ProxyUsage>);

@@ -1,0 +1,57 @@
+//! What the control plane can do to the backend and the proxy of the same process.
+
+use std::sync::Arc;
+
+use backend::Backend;
+use control::data_plane::{DataPlane, DataPlaneError};
+use daemon::clock::Clock;
+use protocol::operation::Exptime;
+use proxy::usage::ProxyUsage;
+use store::store::LimitError;
+use tenancy::id::CacheId;
+use tenancy::plan::Limits;
+
+pub(crate) struct LocalDataPlane {
+    pub(crate) backend: Arc<Backend>,
+    pub(crate) usage: Arc<ProxyUsage>,
+    pub(crate) clock: Clock,
+}
+
+impl DataPlane for LocalDataPlane {
+    fn put_cache(&self, id: CacheId, limits: Limits) -> Result<(), DataPlaneError> {
+        let put = match self.backend.create_cache(id, limits) {
+            Err(LimitError::Exists) => self.backend.resize_cache(id, limits, self.clock.now()),
+            other => other,
+        };
+        put.map_err(|error| match error {
+            LimitError::NoRoom { free_bytes, .. } => {
+                DataPlaneError::NoRoom { available_bytes: free_bytes }
+            }
+            LimitError::Exists | LimitError::NotFound => {
+                DataPlaneError::Unavailable { reason: error.to_string() }
+            }
+        })
+    }
+
+    fn remove_cache(&self, id: CacheId) {
+        self.backend.remove_cache(id);
+        self.usage.forget(id);
+    }
+
+    fn flush_cache(&self, id: CacheId) -> Result<(), DataPlaneError> {
+        let cache = self.backend.cache(id).ok_or_else(|| missing(id))?;
+        backend::flush(&cache, Exptime(0), self.clock.now());
+        Ok(())
+    }
+
+    fn statistics(&self, id: CacheId) -> Result<Vec<(String, u64)>, DataPlaneError> {
+        let cache = self.backend.cache(id).ok_or_else(|| missing(id))?;
+        let mut statistics = self.usage.cache(id).figures();
+        statistics.extend(backend::figures(&cache));
+        Ok(statistics.into_iter().map(|(name, figure)| (name.to_owned(), figure)).collect())
+    }
+}
+
+fn missing(id: CacheId) -> DataPlaneError {
+    DataPlaneError::Unavailable { reason: format!("the backend does not know cache {id}") }
+}
