@@ -11,6 +11,7 @@
 
 use std::future::Future;
 use std::io;
+use std::mem;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
@@ -24,13 +25,11 @@ pub struct Shutdown {
     state: Arc<Mutex<State>>,
 }
 
-type Callback = Box<dyn Fn() + Send>;
-
 #[derive(Default)]
 struct State {
     draining: bool,
-    on_drain: Vec<Callback>,
-    on_reload: Vec<Callback>,
+    on_drain: Vec<Box<dyn FnOnce() + Send>>,
+    on_reload: Vec<Arc<dyn Fn() + Send + Sync>>,
     /// Tasks in [`Draining`], by the number each was given.
     waiting: Vec<(u64, Waker)>,
     waiting_last: u64,
@@ -59,44 +58,40 @@ impl Shutdown {
     /// Begins to drain, as the first signal does. Again it does nothing.
     pub fn drain(&self) {
         let mut state = self.state();
-        if state.draining {
-            return;
-        }
         state.draining = true;
-        for callback in state.on_drain.drain(..) {
-            callback();
-        }
-        for (_, waker) in state.waiting.drain(..) {
-            waker.wake();
-        }
+        let callbacks = mem::take(&mut state.on_drain);
+        let waiting = mem::take(&mut state.waiting);
+        // Whoever is woken may look here at once.
+        drop(state);
+        callbacks.into_iter().for_each(|callback| callback());
+        waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
     /// Has files read again, as SIGHUP does.
     pub fn reload(&self) {
-        for callback in &self.state().on_reload {
-            callback();
-        }
+        let callbacks = self.state().on_reload.clone();
+        callbacks.iter().for_each(|callback| callback());
     }
 
     pub fn is_draining(&self) -> bool {
         self.state().draining
     }
 
-    /// Calls `wake` once when draining begins, at once if it has begun. It shall only wake someone:
-    /// it runs on the thread of signals and must not call back into this.
-    pub fn on_drain(&self, wake: impl Fn() + Send + 'static) {
+    /// Calls `act` once when draining begins, at once if it has begun. It runs on the thread that
+    /// hears signals and holds up the next one, so it shall be quick: wake a loop, set a flag.
+    pub fn on_drain(&self, act: impl FnOnce() + Send + 'static) {
         let mut state = self.state();
         if state.draining {
             drop(state);
-            wake();
+            act();
         } else {
-            state.on_drain.push(Box::new(wake));
+            state.on_drain.push(Box::new(act));
         }
     }
 
-    /// Calls `wake` on each SIGHUP; see [`Shutdown::on_drain`] for what it may do.
-    pub fn on_reload(&self, wake: impl Fn() + Send + 'static) {
-        self.state().on_reload.push(Box::new(wake));
+    /// Calls `act` on each SIGHUP, on the thread that hears signals.
+    pub fn on_reload(&self, act: impl Fn() + Send + Sync + 'static) {
+        self.state().on_reload.push(Arc::new(act));
     }
 
     /// Completes when draining begins. Needs no particular runtime.
@@ -107,7 +102,7 @@ impl Shutdown {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        self.state.lock().expect("callbacks only wake, so none panics while it is locked")
+        self.state.lock().expect("nothing that can panic happens while it is locked")
     }
 }
 
@@ -165,7 +160,7 @@ mod tests {
         }
     }
 
-    fn counted(count: &Arc<Count>) -> impl Fn() + Send + 'static {
+    fn counted(count: &Arc<Count>) -> impl Fn() + Send + Sync + 'static {
         let count = Arc::clone(count);
         move || Arc::clone(&count).wake()
     }
@@ -181,6 +176,19 @@ mod tests {
         assert!(shutdown.is_draining());
         shutdown.on_drain(counted(&after));
         assert_eq!((before.get(), after.get()), (1, 1));
+    }
+
+    #[test]
+    fn who_is_called_may_look_back() {
+        let shutdown = Shutdown::default();
+        let (inner, count) = (shutdown.clone(), Arc::<Count>::default());
+        let counted = counted(&count);
+        shutdown.on_drain(move || {
+            assert!(inner.is_draining());
+            inner.on_drain(counted);
+        });
+        shutdown.drain();
+        assert_eq!(count.get(), 1);
     }
 
     #[test]

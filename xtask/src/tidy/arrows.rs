@@ -18,12 +18,13 @@ const ARROWS: &[(&str, May)] = &[
     // Pure: told the time, no sockets, no files.
     ("protocol", Use(&[])),
     ("tenancy", Use(&[])),
+    ("cluster", Use(&["tenancy"])),
     ("store", Use(&["tenancy"])),
     // Programs and what they share.
     ("daemon", Use(&[])),
-    ("backend", Use(&["protocol", "tenancy", "store", "daemon"])),
-    ("proxy", Use(&["protocol", "tenancy", "daemon"])),
-    ("control", Use(&["tenancy", "daemon"])),
+    ("backend", Use(&["protocol", "tenancy", "cluster", "store", "daemon"])),
+    ("proxy", Use(&["protocol", "tenancy", "cluster", "daemon"])),
+    ("control", Use(&["tenancy", "cluster", "daemon"])),
     ("bench", Use(&["protocol", "daemon"])),
     (
         "larder",
