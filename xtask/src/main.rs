@@ -13,7 +13,7 @@ Usage: cargo xtask <task>
 
   ci                     all that CI runs: fmt, clippy, tidy, test
   test                   install what the tests need, then run all tests
-  tidy                   check what no compiler checks: arrows, transcripts, documents, leftovers
+  tidy                   check what no compiler checks: arrows, documents, leftovers
   fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
 ";
 

@@ -1,9 +1,11 @@
 //! Checks what no compiler checks, so that what the documents promise stays true.
+//!
+//! What one crate can check alone is a test of that crate: that each command is said in a transcript
+//! (`protocol`), that the documented settings are the real ones (`daemon`).
 
 mod arrows;
 mod documents;
 mod sources;
-mod transcripts;
 
 use std::path::{Path, PathBuf};
 
@@ -15,7 +17,6 @@ pub(crate) fn problems(root: &Path) -> Vec<String> {
     match tracked(root) {
         Ok(files) => {
             problems.extend(sources::problems(root, &files));
-            problems.extend(transcripts::problems(&files));
             problems.extend(documents::problems(root, &files));
         }
         Err(why) => problems.push(why),
