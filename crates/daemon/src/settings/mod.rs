@@ -52,12 +52,6 @@ pub struct Setting {
     pub is_text: bool,
 }
 
-impl Setting {
-    pub fn environment_variable(&self) -> String {
-        format!("LARDER_{}", self.name.to_uppercase())
-    }
-}
-
 /// Writes the rows out as the struct of settings, the table, and the reading of each one.
 macro_rules! settings {
     ($(

@@ -11,8 +11,8 @@ use toml::de::{DeTable, DeValue};
 use super::kind::Kind;
 use super::{RELATIONS, Settings, TABLE};
 
-/// A settings file is a page; what is larger is another file.
-const FILE_BYTES_MAX: u64 = 1 << 20;
+/// A settings file is a few pages; what is larger is another file.
+const FILE_BYTES_MAX: u64 = 64 * 1024;
 
 /// A setting given on the command line.
 #[derive(Debug, Clone, Copy)]
@@ -163,12 +163,23 @@ impl Written {
 impl fmt::Display for Written {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Written::Text(text) | Written::Word(text) => write!(f, "{text:?}"),
+            Written::Text(text) | Written::Word(text) => write!(f, "\"{}\"", shown(text)),
             Written::Integer(integer) => write!(f, "{integer}"),
             Written::Other(kind) => f.write_str(kind),
         }
     }
 }
+
+/// A text as a message shows it: on one line, and not all of it if it is long.
+fn shown(text: &str) -> String {
+    match text.char_indices().nth(SHOWN_CHARACTERS_MAX) {
+        Some((end, _)) => format!("{}…", text[..end].escape_debug()),
+        None => text.escape_debug().to_string(),
+    }
+}
+
+/// Longer than any setting's name, and enough to recognise a value.
+const SHOWN_CHARACTERS_MAX: usize = 64;
 
 /// One value in one place.
 pub(super) struct Given {
@@ -269,13 +280,12 @@ fn written(value: &DeValue<'_>) -> Written {
 }
 
 fn unknown(name: &str, value: &DeValue<'_>) -> String {
-    match (nearest(name), value) {
-        (Some(near), _) => format!("unknown setting {name}; did you mean {near}?"),
-        (None, DeValue::Table(_)) => {
-            format!("unknown setting {name}; settings stand in no [table]")
-        }
-        (None, _) => format!("unknown setting {name}; `larder settings` prints all there are"),
-    }
+    let advice = match (nearest(name), value) {
+        (Some(near), _) => format!("did you mean {near}?"),
+        (None, DeValue::Table(_)) => "settings stand in no [table]".to_owned(),
+        (None, _) => "`larder settings` prints all there are".to_owned(),
+    };
+    format!("unknown setting {}; {advice}", shown(name))
 }
 
 fn from_environment(

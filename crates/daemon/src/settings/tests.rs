@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use proptest::prelude::{any, proptest};
 
-use super::{Flag, Settings, TABLE, check, example};
+use super::{Flag, Settings, TABLE, check, example, load};
 
 #[test]
 fn nothing_written_gives_the_defaults() {
@@ -201,6 +201,35 @@ fn a_column_counts_characters() {
             "larder.toml:4:1: not TOML: invalid unquoted key, expected letters, numbers, `-`, `_`",
         ],
     );
+}
+
+#[test]
+fn a_long_or_odd_value_is_shown_in_part_and_on_one_line() {
+    problems(
+        &format!("log_level = \"a\\n{}\"\n\"x\\ny\" = 1\n", "b".repeat(1_000)),
+        &[],
+        &[],
+        &[
+            &format!(
+                "larder.toml:1:13: log_level must be one of \"error\", \"warn\", \"info\", \
+                 \"debug\", \"trace\", not \"a\\n{}…\"",
+                "b".repeat(62)
+            ),
+            "larder.toml:2:1: unknown setting x\\ny; `larder settings` prints all there are",
+        ],
+    );
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_with_its_path() {
+    let folder = tempfile::tempdir().expect("a folder can be made");
+    let absent = load(Some(&folder.path().join("absent.toml")), &[]).expect_err("it is not there");
+    assert!(absent.to_string().ends_with("absent.toml"), "{absent}");
+    let huge = folder.path().join("huge.toml");
+    std::fs::write(&huge, "# ".repeat(100_000)).expect("a file can be written");
+    let refused = load(Some(&huge), &[]).expect_err("it is too large");
+    let cause = std::error::Error::source(&refused).expect("it has a cause").to_string();
+    assert!(cause.starts_with("200000 bytes is more than"), "{cause}");
 }
 
 #[test]
