@@ -39,7 +39,8 @@ pub(crate) fn find_or_make(
     let certificate = directory.join("certificate.pem");
     let key = directory.join("key.pem");
     if !(authority.exists() && certificate.exists() && key.exists()) {
-        let written = |path: &Path, source| DevelopmentTlsError::Write { path: path.into(), source };
+        let written =
+            |path: &Path, source| DevelopmentTlsError::Write { path: path.into(), source };
         fs::create_dir_all(directory).map_err(|source| written(directory, source))?;
         let made = make()?;
         for (path, pem) in

@@ -7,9 +7,8 @@
 //!   SIGTERM ─▶ proxy drains ─▶ control API stops ─▶ exit
 //! ```
 
-use std::fmt::Write as _;
 use std::fs;
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -144,7 +143,7 @@ pub(crate) enum UpError {
 /// Serves until a signal asks to stop and the clients have finished.
 pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     let settings = args.settings()?;
-    daemon::log::start(settings.log_level, settings.log_format)
+    let _log = daemon::log::start(settings.log_level, settings.log_format)
         .map_err(|error| UpError::Log(error.into()))?;
     let shutdown = Shutdown::on_signals().map_err(UpError::Signals)?;
     let connections_max =
@@ -152,17 +151,13 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     let clock = Clock::start();
     let usage = Arc::new(ProxyUsage::default());
     let backend = Arc::new(Backend::new(settings.memory_bytes, random_seed()?));
-    let data_plane = LocalDataPlane {
-        backend: Arc::clone(&backend),
-        usage: Arc::clone(&usage),
-        clock,
-    };
+    let data_plane =
+        LocalDataPlane { backend: Arc::clone(&backend), usage: Arc::clone(&usage), clock };
     let control = Arc::new(open_control(&args.data, clock, Arc::new(data_plane))?);
     let (cache, issued) = control.ensure_development_cache()?;
 
     let tls = tls(&settings, &args.data)?;
-    let access =
-        if args.no_auth { Access::Everyone(cache.id) } else { Access::Credentials };
+    let access = if args.no_auth { Access::Everyone(cache.id) } else { Access::Credentials };
     let proxy = Proxy::start(
         proxy_settings(&settings, access, connections_max as usize),
         tls.as_ref().map(|tls| tls.tls.clone()),
@@ -184,9 +179,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
         });
     }
 
-    let listener = std::net::TcpListener::bind(settings.control_listen).map_err(|source| {
-        UpError::ControlListen { address: settings.control_listen, source }
-    })?;
+    let listener = std::net::TcpListener::bind(settings.control_listen)
+        .map_err(|source| UpError::ControlListen { address: settings.control_listen, source })?;
     let control_address = listener.local_addr().map_err(UpError::ControlEnded)?;
     let servers = proxy.plain_address().map(|address| reachable(address).to_string());
     let api = ApiSettings { servers: servers.into_iter().collect() };
@@ -331,28 +325,27 @@ impl Welcome<'_> {
     }
 
     fn text(&self) -> String {
-        let mut text = self.variables();
-        let Some(address) = self.plain.map(reachable) else { return text };
+        let variables = self.variables();
+        let Some(address) = self.plain.map(reachable) else { return variables };
         let (host, port) = (address.ip(), address.port());
         let login = self.credential.map_or(String::new(), |issued| {
             let password = issued.secret.reveal();
-            format!(
-                "set {} 0 0 {}\\r\\n{password}\\r\\n",
-                issued.credential.username,
-                password.len()
-            )
+            let username = &issued.credential.username;
+            format!("set {username} 0 0 {}\\r\\n{password}\\r\\n", password.len())
         });
-        let talk = format!("{login}set greeting 0 0 5\\r\\nhello\\r\\nget greeting\\r\\nquit\\r\\n");
-        // Writing to a string cannot fail.
-        drop(write!(
-            text,
-            "\nTry it, from another terminal (paste one line):\n\
-             (printf '{talk}'; sleep 1) | telnet {host} {port}\n\
+        let talk = format!(
+            "{login}set greeting 0 0 5\\r\\nhello\\r\\nget greeting\\r\\nquit\\r\\n"
+        );
+        // Telnet ends a line by itself, and makes something else of a carriage return.
+        let typed = talk.replace("\\r", "");
+        format!(
+            "{variables}\nTry it, from another terminal (paste one line):\n\
+             (printf '{typed}'; sleep 1) | telnet {host} {port}\n\
              python3 -c \"import socket; s = socket.create_connection(('{host}', {port})); \
              s.sendall(b'{talk}'); print(s.makefile().read())\"\n\n\
-             Manage it with `larder cache --help` and `larder credential --help`; stop it with Ctrl-C.\n"
-        ));
-        text
+             Manage it with `larder cache --help` and `larder credential --help`; stop it with \
+             Ctrl-C.\n"
+        )
     }
 }
 
