@@ -30,4 +30,6 @@ pub mod reply;
 pub mod request;
 pub mod sasl;
 mod text;
+#[cfg(feature = "transcript")]
+pub mod transcript;
 mod words;

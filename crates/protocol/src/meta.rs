@@ -235,7 +235,9 @@ impl<'a> Flags<'a> {
             mode: None,
             opaque_is_too_long: false,
         };
-        if WORDS_MAX < words_before + words.take(WORDS_MAX).count() {
+        // A flag and the space before it are two bytes, so most lines are too short to have many.
+        let words_left = WORDS_MAX - words_before;
+        if 2 * words_left < words.0.len() && words_left < words.count() {
             return Err(Problem::Line("CLIENT_ERROR options flags are too long"));
         }
         let mut problem = None;
@@ -377,9 +379,9 @@ impl MetaForm<'_> {
                 self.seen |= bit;
                 Ok(())
             }
-            // memcached's table of what it has seen ends here.
-            127.. => Err(DUPLICATE_FLAG),
-            _ => Err(INVALID_FLAG),
+            b'0'..=b'9' => Err(INVALID_FLAG),
+            // memcached's tokeniser knows words with these beginnings only.
+            _ => Err(Problem::BadFormat),
         }
     }
 }
