@@ -41,7 +41,7 @@ fn targets() -> Result<Vec<String>, String> {
 }
 
 fn step(target: String, minutes: u64) -> Step {
-    Step::new("fuzz", move || {
+    Step::new(&format!("fuzz {target}"), move || {
         let seconds = format!("-max_total_time={}", minutes * 60);
         let arguments = ["+nightly", "fuzz", "run", &target, "--", &seconds];
         let mut fuzz = command("cargo", &arguments);

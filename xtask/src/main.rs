@@ -1,5 +1,6 @@
 //! The one door to every developer task: `cargo xtask ci` runs what CI runs.
 
+mod bench_peers;
 mod ci;
 mod fuzz;
 mod step;
@@ -14,6 +15,7 @@ Usage: cargo xtask <task>
   ci                     all that CI runs: fmt, clippy, tidy, test
   test                   install what the tests need, then run all tests
   tidy                   check what no compiler checks: arrows, documents, leftovers
+  bench-peers [--quick]  measure Larder beside memcached; --help tells more
   fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
 ";
 
@@ -25,6 +27,9 @@ fn main() -> ExitCode {
         ["ci"] => ci::all(),
         ["test"] => ci::test(),
         ["tidy"] => vec![ci::tidy()],
+        ["bench-peers", rest @ ..] => {
+            return bench_peers::run(rest.iter().map(|&word| word.to_owned()));
+        }
         ["fuzz", rest @ ..] => match fuzz::minutes(rest) {
             Ok(minutes) => fuzz::steps(minutes),
             Err(problem) => {

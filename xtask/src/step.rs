@@ -10,13 +10,13 @@ use crate::root;
 
 /// One thing to do.
 pub(crate) struct Step {
-    pub(crate) name: &'static str,
+    pub(crate) name: String,
     pub(crate) act: Box<dyn FnOnce() -> Outcome>,
 }
 
 impl Step {
-    pub(crate) fn new(name: &'static str, act: impl FnOnce() -> Outcome + 'static) -> Self {
-        Step { name, act: Box::new(act) }
+    pub(crate) fn new(name: &str, act: impl FnOnce() -> Outcome + 'static) -> Self {
+        Step { name: name.to_owned(), act: Box::new(act) }
     }
 }
 
@@ -60,7 +60,7 @@ pub(crate) fn run(steps: Vec<Step>) -> ExitCode {
             tests.get_or_insert_with(Tests::default).add(*more);
         }
         failed |= matches!(outcome, Outcome::Failed(_) | Outcome::TestsFailed(..));
-        let line = verdict(step.name, start.elapsed(), &outcome);
+        let line = verdict(&step.name, start.elapsed(), &outcome);
         println!("{line}");
         summary.push(line);
     }

@@ -1,0 +1,380 @@
+//! Starts the servers, puts load on them in turn, and reads what it cost them.
+
+use super::Effort;
+use super::outcome::{Outcome, Sample, Side, Spread};
+use super::rows::{Against, IDLE_CONNECTIONS, Measure, Row};
+use bench::{BenchArgs, Moment, Report, run_observed};
+use clap::Parser;
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::Serialize;
+use std::error::Error;
+use std::thread;
+use std::time::Duration;
+use testbed::larder::Larder;
+use testbed::memcached::Memcached;
+use testbed::process::Process;
+
+const SERVER_CPU: usize = 0;
+const GENERATOR_CPU: usize = 1;
+
+/// Where and against what the figures were taken.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Setting {
+    pub(super) memcached: String,
+    pub(super) processor: String,
+    pub(super) kernel: String,
+    pub(super) rounds: u8,
+    pub(super) seconds_per_run: f64,
+    pub(super) is_quick: bool,
+}
+
+impl std::fmt::Display for Setting {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(
+            f,
+            "memcached {} with one thread; {}, Linux {}; {} rounds of {} s, server on core \
+             {SERVER_CPU}, generator on core {GENERATOR_CPU}",
+            self.memcached, self.processor, self.kernel, self.rounds, self.seconds_per_run
+        )
+    }
+}
+
+/// Holds one row after the other; keeps the servers as long as rows want the same items.
+pub(super) struct Contest {
+    effort: Effort,
+    setting: Setting,
+    pair: Option<Pair>,
+}
+
+/// Both servers, with the same items in them.
+struct Pair {
+    larder: Larder,
+    username: String,
+    password: String,
+    memcached: Memcached,
+    /// Ordinary items; with few, every load fills in its own.
+    items: u64,
+    is_filled: bool,
+}
+
+/// What one load cost one server.
+struct Cost {
+    report: Report,
+    cpu: Duration,
+}
+
+/// The load's words, as on the command line of `larder bench`.
+#[derive(Parser)]
+struct Load {
+    #[command(flatten)]
+    bench: BenchArgs,
+}
+
+impl Contest {
+    pub(super) fn new(effort: Effort) -> Result<Contest, Box<dyn Error>> {
+        if thread::available_parallelism()?.get() < 2 {
+            return Err("one core for the server and one for the generator are needed".into());
+        }
+        let (major, minor, patch) = Memcached::version();
+        let setting = Setting {
+            memcached: format!("{major}.{minor}.{patch}"),
+            processor: processor(),
+            kernel: std::fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            rounds: effort.rounds,
+            seconds_per_run: effort.duration.as_secs_f64(),
+            is_quick: effort.quick,
+        };
+        Ok(Contest { effort, setting, pair: None })
+    }
+
+    pub(super) fn setting(&self) -> &Setting {
+        &self.setting
+    }
+
+    pub(super) fn hold(&mut self, row: &'static Row) -> Result<Outcome, Box<dyn Error>> {
+        let effort = self.effort;
+        match &row.measure {
+            Measure::Cpu { load, against, at_most, items } => {
+                let pair = self.pair(*items)?;
+                pair.fill_many(load)?;
+                pair.cpu(row, load, *against, *at_most, effort)
+            }
+            Measure::Logins { load, at_least } => {
+                self.pair(0)?.logins(row, load, *at_least, effort)
+            }
+            Measure::IdleBytes { tls, at_most } => {
+                // A fresh pair: memory that an earlier row left free would hide the cost.
+                self.pair = None;
+                let outcome = self.pair(0)?.idle_bytes(row, *tls, *at_most);
+                self.pair = None;
+                outcome
+            }
+            Measure::OverheadBytes { load, key_and_value_bytes, at_most, items } => {
+                self.pair = None;
+                self.pair(*items)?.overhead(row, load, *key_and_value_bytes, *at_most)
+            }
+        }
+    }
+
+    /// The servers for so many items; 0 takes any.
+    fn pair(&mut self, items: u64) -> Result<&mut Pair, Box<dyn Error>> {
+        let fits = self.pair.as_ref().is_some_and(|pair| items == 0 || pair.items == items);
+        if !fits {
+            self.pair = None;
+        }
+        if self.pair.is_none() {
+            self.pair = Some(Pair::start(items)?);
+        }
+        Ok(self.pair.as_mut().expect("it was made just above"))
+    }
+}
+
+/// The memory both servers may use for items.
+fn memory_mib(items: u64) -> u64 {
+    if items > 1_000_000 { 4096 } else { 1024 }
+}
+
+impl Pair {
+    fn start(items: u64) -> Result<Pair, Box<dyn Error>> {
+        let mib = memory_mib(items);
+        let (larder, memcached) = on_server_cpu(|| {
+            let larder = Larder::options()
+                .argument("--threads")
+                .argument("1")
+                .argument("--memory")
+                .argument(&format!("{mib}MiB"))
+                .start();
+            let memory = mib.to_string();
+            let memcached = Memcached::start_with(&["-m", &memory, "-c", "20000", "-b", "4096"]);
+            (larder, memcached)
+        })?;
+        // The plan whose memory is nearest to what the servers have.
+        let plan = if mib > 1024 { "5000" } else { "1000" };
+        larder.run(&["cache", "create", CACHE, "--plan", plan]);
+        let made = larder.run(&["credential", "add", CACHE]);
+        let word = |name: &str| {
+            made[name].as_str().map(str::to_owned).ok_or(format!("a credential has no {name}"))
+        };
+        let (username, password) = (word("username")?, word("password")?);
+        larder.run(&["credential", "allow", &username, "write"]);
+        Ok(Pair { larder, username, password, memcached, items, is_filled: false })
+    }
+
+    fn process(&self, side: Side) -> &Process {
+        match side {
+            Side::Larder => &self.larder.process,
+            Side::Memcached => &self.memcached.process,
+        }
+    }
+
+    /// Stores many items in both servers, once.
+    fn fill_many(&mut self, load: &str) -> Result<(), Box<dyn Error>> {
+        if self.is_filled || self.items <= ITEMS_FILLED_EACH_TIME {
+            return Ok(());
+        }
+        for side in [Side::Larder, Side::Memcached] {
+            self.fill(side, load)?;
+        }
+        self.is_filled = true;
+        Ok(())
+    }
+
+    fn fill(&self, side: Side, load: &str) -> Result<(), Box<dyn Error>> {
+        let words = format!("{load} --keys {} --requests 1 -c 50", self.items);
+        self.load(side, &words, |_| ()).map(drop)
+    }
+
+    fn cpu(
+        &self,
+        row: &'static Row,
+        load: &str,
+        against: Against,
+        at_most: f64,
+        effort: Effort,
+    ) -> Result<Outcome, Box<dyn Error>> {
+        let fill = if self.is_filled { "--no-fill" } else { "" };
+        let words = format!(
+            "{load} {fill} --keys {} --distribution uniform --warm-up {}ms --duration {}ms",
+            self.items,
+            effort.warm_up.as_millis(),
+            effort.duration.as_millis()
+        );
+        let (their_side, their_words) = match against {
+            Against::Memcached => (Side::Memcached, words.clone()),
+            // The last of two equal flags counts for nothing here, so the dialect is taken out.
+            Against::OurText => {
+                let plain = words.replace("--dialect binary", "").replace("--dialect meta", "");
+                (Side::Larder, plain)
+            }
+        };
+        let mut ours = Vec::new();
+        let mut theirs = Vec::new();
+        for round in 0..effort.rounds {
+            // Whoever comes second may find a warmer machine: they take turns at it.
+            if round % 2 == 0 {
+                ours.push(self.sample(Side::Larder, &words)?);
+                theirs.push(self.sample(their_side, &their_words)?);
+            } else {
+                theirs.push(self.sample(their_side, &their_words)?);
+                ours.push(self.sample(Side::Larder, &words)?);
+            }
+        }
+        Ok(Outcome::ratio(row, ours, theirs, at_most))
+    }
+
+    fn sample(&self, side: Side, words: &str) -> Result<Sample, Box<dyn Error>> {
+        let Cost { report, cpu } = self.cost(side, words)?;
+        if !report.is_clean() {
+            return Err(format!("{side} did not serve {words}:\n{report}").into());
+        }
+        if report.misses > 0 {
+            return Err(format!("{side} lost items that fit: {report}").into());
+        }
+        Ok(Sample {
+            cpu_us_per_request: cpu.as_secs_f64() * 1e6 / report.requests as f64,
+            requests_per_second: report.requests_per_second,
+            p50_us: report.latency_us.p50,
+            p99_us: report.latency_us.p99,
+            generator_percent: report.generator.utilisation_percent,
+        })
+    }
+
+    fn cost(&self, side: Side, words: &str) -> Result<Cost, Box<dyn Error>> {
+        let process = self.process(side);
+        let mut before = Duration::ZERO;
+        let mut after = Duration::ZERO;
+        let report = self.load(side, words, |moment| match moment {
+            Moment::Connected => (),
+            Moment::Measuring => before = process.cpu_time(),
+            Moment::Measured => after = process.cpu_time(),
+        })?;
+        Ok(Cost { report, cpu: after.saturating_sub(before) })
+    }
+
+    fn logins(
+        &self,
+        row: &'static Row,
+        load: &str,
+        at_least: f64,
+        effort: Effort,
+    ) -> Result<Outcome, Box<dyn Error>> {
+        let words = format!("{load} --duration {}ms", effort.duration.as_millis());
+        let mut per_second = Vec::new();
+        for _ in 0..effort.rounds {
+            let Cost { report, cpu } = self.cost(Side::Larder, &words)?;
+            per_second.push(report.requests as f64 / cpu.as_secs_f64());
+        }
+        Ok(Outcome::at_least(row, Spread::of(&per_second), at_least, "per s"))
+    }
+
+    fn idle_bytes(
+        &self,
+        row: &'static Row,
+        tls: bool,
+        at_most: f64,
+    ) -> Result<Outcome, Box<dyn Error>> {
+        let ours = self.idle_bytes_of(Side::Larder, tls)?;
+        // Debian's memcached and most others' are started without a certificate.
+        let theirs = if tls { None } else { Some(self.idle_bytes_of(Side::Memcached, false)?) };
+        Ok(Outcome::at_most(row, ours, theirs, at_most, "B"))
+    }
+
+    fn idle_bytes_of(&self, side: Side, tls: bool) -> Result<f64, Box<dyn Error>> {
+        let process = self.process(side);
+        // A first visit takes what is allocated once, whatever the number of connections.
+        let tls_words = if tls { self.tls_words() } else { String::new() };
+        let words = |count: u64, duration: &str| {
+            format!("-c 0 --idle {count} --duration {duration} {tls_words}")
+        };
+        self.load_words(side, tls, &words(10, "1ms"), |_| ())?;
+        let before = process.memory_bytes();
+        let mut during = before;
+        let report = self.load_words(side, tls, &words(IDLE_CONNECTIONS, "100ms"), |moment| {
+            if moment == Moment::Measuring {
+                during = process.memory_bytes();
+            }
+        })?;
+        if report.connections_lost > 0 {
+            return Err(format!("{side} closed silent connections: {report}").into());
+        }
+        Ok(during.saturating_sub(before) as f64 / IDLE_CONNECTIONS as f64)
+    }
+
+    fn overhead(
+        &mut self,
+        row: &'static Row,
+        load: &str,
+        key_and_value_bytes: u64,
+        at_most: f64,
+    ) -> Result<Outcome, Box<dyn Error>> {
+        let overhead = |side| -> Result<f64, Box<dyn Error>> {
+            let before = self.process(side).memory_bytes();
+            self.fill(side, load)?;
+            let taken = self.process(side).memory_bytes().saturating_sub(before);
+            Ok(taken as f64 / self.items as f64 - key_and_value_bytes as f64)
+        };
+        let ours = overhead(Side::Larder)?;
+        let theirs = overhead(Side::Memcached)?;
+        self.is_filled = true;
+        Ok(Outcome::at_most(row, ours, Some(theirs), at_most, "B"))
+    }
+
+    fn tls_words(&self) -> String {
+        format!("--tls --ca {}", self.larder.tls_ca.display())
+    }
+
+    fn load(
+        &self,
+        side: Side,
+        words: &str,
+        observe: impl FnMut(Moment),
+    ) -> Result<Report, Box<dyn Error>> {
+        self.load_words(side, false, words, observe)
+    }
+
+    fn load_words(
+        &self,
+        side: Side,
+        tls: bool,
+        words: &str,
+        mut observe: impl FnMut(Moment),
+    ) -> Result<Report, Box<dyn Error>> {
+        let (address, auth) = match (side, tls) {
+            (Side::Larder, false) => (self.larder.addr, "auto"),
+            (Side::Larder, true) => (self.larder.tls_addr, "auto"),
+            // Its authentication is per connection as well, and costs a request nothing.
+            (Side::Memcached, _) => (self.memcached.addr, "none"),
+        };
+        let fixed = format!(
+            "load --servers {address} --auth {auth} --username {} --password {} --pin \
+             {GENERATOR_CPU}",
+            self.username, self.password
+        );
+        let words = fixed.split_whitespace().chain(words.split_whitespace());
+        let load = Load::try_parse_from(words)?;
+        Ok(run_observed(&load.bench, &mut observe)?)
+    }
+}
+
+const CACHE: &str = "peers";
+
+/// Up to so many items each load stores its own, which takes a moment; more are stored once.
+const ITEMS_FILLED_EACH_TIME: u64 = 1_000_000;
+
+/// Starts what `start` starts on the servers' core: a child inherits the place of its parent.
+fn on_server_cpu<T: Send>(start: impl FnOnce() -> T + Send) -> Result<T, Box<dyn Error>> {
+    let mut cpus = CpuSet::new();
+    cpus.set(SERVER_CPU);
+    thread::scope(|scope| {
+        let starter = scope.spawn(|| sched_setaffinity(None, &cpus).map(|()| start()));
+        let started = starter.join().map_err(|_| "a server did not start; its log is above")?;
+        Ok(started?)
+    })
+}
+
+/// What the processor calls itself.
+fn processor() -> String {
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    name.map_or("an unknown processor", |(_, name)| name.trim()).to_owned()
+}
