@@ -1,1 +1,37 @@
-//! (to be written)
+//! The control plane: what caches and credentials there shall be, kept in SQLite, changed over an
+//! HTTP API, and told to the data plane of the same process.
+//!
+//! ```text
+//!  larder cache …, curl
+//!        │ HTTP, bearer token
+//!        ▼
+//!     server    connections, timeouts, shutdown
+//!     api       request → typed command → problem or JSON            (contract: the JSON types)
+//!        │ one blocking call each, a bounded number at a time
+//!        ▼
+//!     control   one change at a time:
+//!        │        begin → rows → audit + change log → ask the data plane → commit → tell the Directory
+//!        ├──▶ database   SQLite in the data directory: constraints, transactions
+//!        ├──▶ DataPlane  makes room, forgets, flushes, counts          (implemented by the program)
+//!        └──▶ Directory  what proxies ask and sessions read            (crate `tenancy`)
+//! ```
+//!
+//! The data plane is asked *before* the commit, because it may refuse (no memory) and can undo; the
+//! directory is told *after*, because it cannot refuse and must never show what was not committed.
+//! Nothing here speaks memcached or touches an item.
+
+pub mod api;
+pub mod contract;
+pub mod control;
+pub mod data_dir;
+pub mod data_plane;
+pub mod environment;
+pub mod error;
+pub mod model;
+pub mod server;
+
+mod database;
+#[cfg(test)]
+mod pretend;
+mod schema;
+mod seal;

@@ -1,0 +1,174 @@
+//! The HTTP API under `/v1`: from a request to one call of [`Control`], and back to JSON or a problem.
+//!
+//! | | |
+//! |---|---|
+//! | `GET /healthz`, `GET /readyz` | the process lives; its database answers (no token) |
+//! | `GET /v1/plans` | what can be had |
+//! | `GET /v1/caches?after=&limit=` | a page of caches |
+//! | `POST /v1/caches` | create one, with its first credential |
+//! | `GET`, `DELETE /v1/caches/{cache}` | one cache, by id or name |
+//! | `PUT /v1/caches/{cache}/plan`, `/enabled`, `/primary` | change the plan; disable, enable; promote |
+//! | `POST /v1/caches/{cache}/flush` | forget all items |
+//! | `GET /v1/caches/{cache}/stats` | counters and gauges |
+//! | `GET`, `POST /v1/caches/{cache}/credentials` | list, add; `?passwords=true` shows passwords |
+//! | `DELETE /v1/caches/{cache}/credentials/{username}` | remove |
+//! | `PATCH /v1/caches/{cache}/credentials/{username}` | give and take capabilities |
+
+mod handlers;
+mod problem;
+mod request;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
+use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{delete, get, post, put};
+use tokio::sync::Semaphore;
+use tokio::task::spawn_blocking;
+
+use crate::control::Control;
+use crate::error::ControlError;
+use problem::Refusal;
+
+/// The largest request is a list of a few words; this leaves room for white space.
+const BODY_BYTES_MAX: usize = 16 * 1024;
+/// Requests that may be in the database's queue or in the data plane. Changes run one at a time
+/// within milliseconds, so more than these would only wait longer.
+const REQUESTS_MAX: usize = 64;
+/// When a client hears that its answer does not come: ten times what a busy disk needs.
+const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+/// Caches on one page: some 500 KB of JSON.
+const PAGE_CACHES_MAX: usize = 1_000;
+/// Caches on a page when the client does not say.
+const PAGE_CACHES: usize = 100;
+
+/// What the API says about the installation.
+#[derive(Debug, Clone, Default)]
+pub struct ApiSettings {
+    /// `host:port` of each proxy, as clients reach it.
+    pub servers: Vec<String>,
+}
+
+/// What every handler has.
+#[derive(Clone)]
+struct Api {
+    control: Arc<Control>,
+    settings: Arc<ApiSettings>,
+    requests: Arc<Semaphore>,
+    request_time_max: Duration,
+}
+
+/// The API as a service of axum.
+pub fn router(control: Arc<Control>, settings: ApiSettings) -> Router {
+    router_with(control, settings, REQUESTS_MAX, REQUEST_TIME_MAX)
+}
+
+fn router_with(
+    control: Arc<Control>,
+    settings: ApiSettings,
+    requests_max: usize,
+    request_time_max: Duration,
+) -> Router {
+    let requests = Arc::new(Semaphore::new(requests_max));
+    let api = Api { control, settings: Arc::new(settings), requests, request_time_max };
+    let v1 = Router::new()
+        .route("/v1/plans", get(handlers::plans))
+        .route("/v1/caches", get(handlers::list_caches).post(handlers::create_cache))
+        .route("/v1/caches/{cache}", get(handlers::show_cache).delete(handlers::delete_cache))
+        .route("/v1/caches/{cache}/plan", put(handlers::change_plan))
+        .route("/v1/caches/{cache}/enabled", put(handlers::set_enabled))
+        .route("/v1/caches/{cache}/primary", put(handlers::promote))
+        .route("/v1/caches/{cache}/flush", post(handlers::flush_cache))
+        .route("/v1/caches/{cache}/stats", get(handlers::statistics))
+        .route(
+            "/v1/caches/{cache}/credentials",
+            get(handlers::list_credentials).post(handlers::add_credential),
+        )
+        .route(
+            "/v1/caches/{cache}/credentials/{username}",
+            delete(handlers::remove_credential).patch(handlers::change_capabilities),
+        )
+        // Around all of `/v1`, unknown paths too: a stranger does not even learn what exists.
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(unknown_method)
+        .layer(from_fn_with_state(api.clone(), require_token));
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .merge(v1)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(from_fn_with_state(api.clone(), limit_time))
+        .with_state(api)
+}
+
+/// Covers the body's arrival, too.
+async fn limit_time(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let answer = tokio::time::timeout(api.request_time_max, next.run(request)).await;
+    answer.unwrap_or_else(|_| Refusal::Timeout.into_response())
+}
+
+/// The API's answers to requests without the right token say nothing about what there is.
+async fn require_token(State(api): State<Api>, request: Request, next: Next) -> Response {
+    let presented = request.headers().get(AUTHORIZATION).and_then(bearer);
+    match presented {
+        None => Refusal::NoToken.into_response(),
+        Some(token) if !api.control.is_token(token) => Refusal::WrongToken.into_response(),
+        Some(_) => {
+            let mut response = next.run(request).await;
+            // Answers hold passwords.
+            let headers = response.headers_mut();
+            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+            response
+        }
+    }
+}
+
+/// The token of `Authorization: Bearer token`; the scheme's case does not matter (RFC 9110, 11.1).
+fn bearer(header: &HeaderValue) -> Option<&[u8]> {
+    let (scheme, token) = header.as_bytes().split_at_checked(b"bearer ".len())?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
+}
+
+async fn unknown_path(uri: Uri) -> Refusal {
+    Refusal::UnknownPath { path: uri.path().to_owned() }
+}
+
+async fn unknown_method(method: Method, uri: Uri) -> Refusal {
+    Refusal::UnknownMethod { method, path: uri.path().to_owned() }
+}
+
+async fn ready(State(api): State<Api>) -> Response {
+    match api.call(|control| Ok(control.is_ready())).await {
+        Ok(true) => "ready\n".into_response(),
+        Ok(false) | Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n").into_response(),
+    }
+}
+
+impl Api {
+    /// Runs one call of [`Control`] where it may block. When the client's time is up the call still
+    /// ends, and until then it counts as a request.
+    async fn call<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(&Control) -> Result<T, ControlError> + Send + 'static,
+    ) -> Result<T, Refusal> {
+        let permit = Arc::clone(&self.requests).try_acquire_owned().map_err(|_| Refusal::Busy)?;
+        let control = Arc::clone(&self.control);
+        let called = spawn_blocking(move || {
+            let answer = call(&control);
+            drop(permit);
+            answer
+        });
+        match called.await {
+            Ok(answer) => Ok(answer?),
+            Err(broken) => {
+                tracing::error!(error = &broken as &dyn std::error::Error, "request panicked");
+                Err(Refusal::Broken)
+            }
+        }
+    }
+}

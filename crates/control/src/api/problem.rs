@@ -1,0 +1,128 @@
+//! Refusals, and how they are said: as problem details (RFC 9457).
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, Method, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::contract::Problem;
+use crate::data_plane::DataPlaneError;
+use crate::error::{ControlError, Fault};
+
+/// Why a request is not answered with what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Refusal {
+    #[error("send the token of the data directory as \"Authorization: Bearer …\"")]
+    NoToken,
+    #[error("the bearer token is not this installation's")]
+    WrongToken,
+    #[error("there is nothing at {path}")]
+    UnknownPath { path: String },
+    #[error("{path} does not take {method}")]
+    UnknownMethod { method: Method, path: String },
+    /// The caller's text, so the detail says what is wrong with it.
+    #[error("{0}")]
+    BadRequest(String),
+    #[error("the request's body is larger than {max} bytes")]
+    TooLarge { max: usize },
+    #[error("too many requests at once; try again")]
+    Busy,
+    #[error("no answer in time; the request may have been carried out")]
+    Timeout,
+    #[error("the request met a fault in this program")]
+    Broken,
+    #[error(transparent)]
+    Control(#[from] ControlError),
+}
+
+impl Refusal {
+    /// Status, type and title: everything about this kind of refusal that is always the same.
+    fn kind(&self) -> (StatusCode, &'static str, &'static str) {
+        use StatusCode as Is;
+        match self {
+            Refusal::NoToken | Refusal::WrongToken => {
+                (Is::UNAUTHORIZED, "unauthorized", "Not authorized")
+            }
+            Refusal::UnknownPath { .. } => (Is::NOT_FOUND, "unknown-path", "No such resource"),
+            Refusal::UnknownMethod { .. } => {
+                (Is::METHOD_NOT_ALLOWED, "unknown-method", "No such method here")
+            }
+            Refusal::BadRequest(_) => (Is::BAD_REQUEST, "bad-request", "The request is wrong"),
+            Refusal::TooLarge { .. } => (Is::PAYLOAD_TOO_LARGE, "too-large", "Body too large"),
+            Refusal::Busy => (Is::SERVICE_UNAVAILABLE, "busy", "Try again"),
+            Refusal::Timeout => (Is::GATEWAY_TIMEOUT, "timeout", "No answer in time"),
+            Refusal::Broken => (Is::INTERNAL_SERVER_ERROR, "internal", "A fault of ours"),
+            Refusal::Control(error) => control_kind(error),
+        }
+    }
+
+    fn detail(&self) -> String {
+        if let Refusal::Control(error) = self { control_detail(error) } else { self.to_string() }
+    }
+}
+
+fn control_detail(error: &ControlError) -> String {
+    if error.fault() == Fault::Ours {
+        "the cause is in the log".to_owned()
+    } else if let ControlError::DataPlane(source) = error {
+        // The variant says little; its source says what a caller wants to know.
+        source.to_string()
+    } else {
+        error.to_string()
+    }
+}
+
+fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str) {
+    use StatusCode as Is;
+    match error {
+        ControlError::UnknownCache(_) => (Is::NOT_FOUND, "unknown-cache", "No such cache"),
+        ControlError::UnknownCredential { .. } => {
+            (Is::NOT_FOUND, "unknown-credential", "No such credential")
+        }
+        ControlError::NameTaken(_) => (Is::CONFLICT, "name-taken", "The name is taken"),
+        ControlError::PrimaryStays { .. } => {
+            (Is::CONFLICT, "primary-stays", "The primary credential stays")
+        }
+        ControlError::TooManyCredentials { .. } => {
+            (Is::CONFLICT, "too-many-credentials", "Too many credentials")
+        }
+        ControlError::TooManyCaches { .. } => (Is::CONFLICT, "too-many-caches", "Too many caches"),
+        ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => {
+            (Is::CONFLICT, "no-room", "Not enough memory")
+        }
+        ControlError::DataPlane(DataPlaneError::Unavailable { .. }) => {
+            (Is::SERVICE_UNAVAILABLE, "data-plane-unavailable", "Try again")
+        }
+        ControlError::Database(_)
+        | ControlError::Corrupt { .. }
+        | ControlError::Sealed { .. }
+        | ControlError::Random(_) => (Is::INTERNAL_SERVER_ERROR, "internal", "A fault of ours"),
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        if let Refusal::Control(error) = &self
+            && error.fault() == Fault::Ours
+        {
+            tracing::error!(error = error as &dyn std::error::Error, "request failed");
+        }
+        let (status, kind, title) = self.kind();
+        let problem = Problem {
+            r#type: kind.to_owned(),
+            title: title.to_owned(),
+            status: status.as_u16(),
+            detail: self.detail(),
+        };
+        let json = serde_json::to_vec(&problem).expect("strings and a number");
+        let mut response = (status, json).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+        }
+        response
+    }
+}

@@ -1,0 +1,225 @@
+//! The JSON of the control API: what it says and what it takes. The command line reads the same
+//! types, so the two cannot drift apart.
+//!
+//! Answers may gain fields; whoever reads them ignores what he does not know. Requests refuse
+//! unknown fields, so that a misspelt wish is not silently left out.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use tenancy::capability::Capability;
+use tenancy::plan::Plan;
+
+use crate::model::{Cache, Credential, Issued};
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CacheView {
+    pub id: u64,
+    pub name: String,
+    pub plan: String,
+    pub memory_bytes: u64,
+    /// Key and value together.
+    pub item_bytes_max: u32,
+    pub connections_max: u32,
+    pub enabled: bool,
+    /// `host:port` of each proxy: the value of `MEMCACHIER_SERVERS`, before joining with commas.
+    pub servers: Vec<String>,
+    pub primary_username: String,
+    /// Unix time in seconds.
+    pub created_at: u64,
+    /// Absent where many caches are listed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<Vec<CredentialView>>,
+}
+
+impl CacheView {
+    pub(crate) fn new(cache: &Cache, servers: &[String]) -> Self {
+        let limits = cache.plan.limits;
+        CacheView {
+            id: cache.id.get(),
+            name: cache.name.to_string(),
+            plan: cache.plan.name.to_owned(),
+            memory_bytes: limits.memory_bytes,
+            item_bytes_max: limits.item_bytes_max,
+            connections_max: limits.connections_max,
+            enabled: cache.enabled,
+            servers: servers.to_vec(),
+            primary_username: cache.primary.to_string(),
+            created_at: cache.created_at.0,
+            credentials: None,
+        }
+    }
+
+    pub(crate) fn with(self, credentials: Vec<CredentialView>) -> Self {
+        CacheView { credentials: Some(credentials), ..self }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialView {
+    pub username: String,
+    /// Only for a new credential, or when asked for with `?passwords=true`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub password: Option<String>,
+    /// Names of capabilities; none means read-only.
+    pub capabilities: Vec<String>,
+    pub primary: bool,
+    /// Unix time in seconds.
+    pub created_at: u64,
+}
+
+impl CredentialView {
+    pub(crate) fn without_password(credential: &Credential) -> Self {
+        CredentialView {
+            username: credential.username.to_string(),
+            password: None,
+            capabilities: credential.capabilities.iter().map(|one| one.name().to_owned()).collect(),
+            primary: credential.primary,
+            created_at: credential.created_at.0,
+        }
+    }
+
+    pub(crate) fn with_password(issued: &Issued) -> Self {
+        let password = Some(issued.secret.reveal().to_owned());
+        CredentialView { password, ..CredentialView::without_password(&issued.credential) }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CachesView {
+    pub caches: Vec<CacheView>,
+    /// There are more: ask again with `?after=` this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CredentialsView {
+    pub credentials: Vec<CredentialView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StatisticsView {
+    pub cache: u64,
+    pub name: String,
+    /// Counters and gauges under memcached's names.
+    pub statistics: BTreeMap<String, u64>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanView {
+    pub name: String,
+    pub memory_bytes: u64,
+    pub item_bytes_max: u32,
+    pub connections_max: u32,
+}
+
+impl PlanView {
+    pub(crate) fn new(plan: &Plan) -> Self {
+        PlanView {
+            name: plan.name.to_owned(),
+            memory_bytes: plan.limits.memory_bytes,
+            item_bytes_max: plan.limits.item_bytes_max,
+            connections_max: plan.limits.connections_max,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlansView {
+    pub plans: Vec<PlanView>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCache {
+    /// Without one the cache gets a name made up for it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// `dev` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub plan: Option<String>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangePlan {
+    pub plan: String,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetEnabled {
+    pub enabled: bool,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SetPrimary {
+    pub username: String,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AddCredential {
+    /// Every capability when absent; an empty list makes a read-only credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capabilities: Option<Vec<Capable>>,
+}
+
+/// Which capabilities to give (true) and to take away (false); those absent stay.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ChangeCapabilities(pub BTreeMap<Capable, bool>);
+
+/// A capability by its name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Capable {
+    Write,
+    Flush,
+    Api,
+}
+
+impl From<Capable> for Capability {
+    fn from(capable: Capable) -> Self {
+        match capable {
+            Capable::Write => Capability::Write,
+            Capable::Flush => Capability::Flush,
+            Capable::Api => Capability::Api,
+        }
+    }
+}
+
+/// Why a request was refused (RFC 9457, "Problem Details for HTTP APIs").
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Problem {
+    /// Names the kind of problem, for programs.
+    pub r#type: String,
+    /// The same for people, without particulars.
+    pub title: String,
+    /// The HTTP status.
+    pub status: u16,
+    /// What happened this time.
+    pub detail: String,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_capability_has_the_same_name_in_json() {
+        for capable in [Capable::Write, Capable::Flush, Capable::Api] {
+            let name = Capability::from(capable).name();
+            assert_eq!(serde_json::to_value(capable).expect("a word"), name);
+        }
+    }
+
+    #[test]
+    fn a_misspelt_wish_is_refused() {
+        assert!(serde_json::from_str::<CreateCache>(r#"{"nmae": "shop"}"#).is_err());
+        assert!(serde_json::from_str::<ChangeCapabilities>(r#"{"wirte": false}"#).is_err());
+        assert!(serde_json::from_str::<AddCredential>(r#"{"capabilities": ["all"]}"#).is_err());
+    }
+}

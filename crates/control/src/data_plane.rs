@@ -1,0 +1,35 @@
+//! What the control plane needs of the data plane of its process.
+
+use tenancy::id::CacheId;
+use tenancy::plan::Limits;
+
+/// Makes room for caches, forgets and counts. The program implements it over its backends; tests
+/// have a pretend one.
+///
+/// Called from threads that may block, one change at a time; `statistics` may run beside a change.
+/// Every method may be called twice with the same effect as once.
+pub trait DataPlane: Send + Sync {
+    /// Makes a cache, or gives the one there is these limits. A cache that shrinks evicts its own
+    /// items. Refusing leaves everything as it was.
+    fn put_cache(&self, id: CacheId, limits: Limits) -> Result<(), DataPlaneError>;
+
+    /// Drops a cache and all its items. No client can reach it any more when this is called.
+    fn remove_cache(&self, id: CacheId);
+
+    /// Forgets all items of a cache. No read that begins after this returns sees one of them.
+    fn flush_cache(&self, id: CacheId) -> Result<(), DataPlaneError>;
+
+    /// The cache's counters and gauges under memcached's names (`doc/protocol.txt`, "General-purpose
+    /// statistics"), for the cache as a whole.
+    fn statistics(&self, id: CacheId) -> Result<Vec<(String, u64)>, DataPlaneError>;
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DataPlaneError {
+    /// The plan's memory is not to be had here. A smaller plan may fit; a retry will not help.
+    #[error("not enough memory: {available_bytes} bytes are left")]
+    NoRoom { available_bytes: u64 },
+    /// It did not answer, or not in time. A retry is safe.
+    #[error("the data plane did not answer: {reason}")]
+    Unavailable { reason: String },
+}

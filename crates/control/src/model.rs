@@ -1,0 +1,177 @@
+//! What the control plane keeps: caches and credentials as values, already checked.
+
+use std::fmt;
+
+use tenancy::capability::{Capabilities, Capability};
+use tenancy::id::{CacheId, Username};
+use tenancy::plan::Plan;
+use tenancy::secret::Secret;
+
+/// Seconds since 1970-01-01 UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixSeconds(pub u64);
+
+/// Longest name of a cache in bytes: what still fits a table on a terminal.
+pub const CACHE_NAME_BYTES_MAX: usize = 64;
+
+/// What people call a cache; unique in the installation.
+///
+/// Letters, digits, `-`, `_`, `.`, beginning with a letter: a name is never mistaken for an id, for
+/// an option of the command line or for a part of a URL.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CacheName(String);
+
+impl CacheName {
+    pub fn parse(name: &str) -> Result<Self, InvalidCacheName> {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+        let fits = name.len() <= CACHE_NAME_BYTES_MAX
+            && name.starts_with(|c: char| c.is_ascii_alphabetic())
+            && name.bytes().all(plain);
+        if fits { Ok(CacheName(name.to_owned())) } else { Err(InvalidCacheName) }
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for CacheName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a cache's name is a letter and then up to {} letters, digits, '-', '_' or '.'",
+    CACHE_NAME_BYTES_MAX - 1
+)]
+pub struct InvalidCacheName;
+
+/// How a caller says which cache it means: by id or by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CacheRef {
+    Id(CacheId),
+    Name(CacheName),
+}
+
+impl CacheRef {
+    /// Digits are an id, everything else is a name.
+    pub fn parse(text: &str) -> Result<Self, InvalidCacheName> {
+        match text.parse::<u64>() {
+            Ok(number) if text.bytes().all(|b| b.is_ascii_digit()) => {
+                Ok(CacheRef::Id(CacheId::new(number)))
+            }
+            _ => CacheName::parse(text).map(CacheRef::Name),
+        }
+    }
+}
+
+impl fmt::Display for CacheRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            CacheRef::Id(id) => id.fmt(f),
+            CacheRef::Name(name) => name.fmt(f),
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cache {
+    pub id: CacheId,
+    pub name: CacheName,
+    pub plan: &'static Plan,
+    /// A disabled cache keeps its items and refuses every client.
+    pub enabled: bool,
+    /// The credential that applications are configured with.
+    pub primary: Username,
+    pub created_at: UnixSeconds,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Credential {
+    pub username: Username,
+    pub cache: CacheId,
+    pub capabilities: Capabilities,
+    pub primary: bool,
+    pub created_at: UnixSeconds,
+}
+
+/// A credential together with its password, on the way to its owner.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    pub credential: Credential,
+    pub secret: Secret,
+}
+
+/// Which capabilities to give and which to take away; the others stay.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct CapabilityChange {
+    pub allow: Capabilities,
+    pub deny: Capabilities,
+}
+
+impl CapabilityChange {
+    /// Makes a set out of the one there is. What is both allowed and denied ends denied.
+    pub fn apply(self, to: Capabilities) -> Capabilities {
+        Capability::ALL
+            .into_iter()
+            .filter(|one| (to.has(*one) || self.allow.has(*one)) && !self.deny.has(*one))
+            .collect()
+    }
+}
+
+/// On whose behalf a change is made; goes into the audit log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Actor {
+    /// Someone with the installation's token.
+    Operator,
+    /// This program by itself, at its start.
+    Installation,
+}
+
+impl Actor {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Actor::Operator => "operator",
+            Actor::Installation => "installation",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_never_mistaken_for_something_else() {
+        let long = "x".repeat(CACHE_NAME_BYTES_MAX + 1);
+        for bad in ["", "1", "1a", "-x", ".", "..", "a/b", "a b", "ä", "a?", &long] {
+            assert_eq!(CacheName::parse(bad), Err(InvalidCacheName), "{bad:?}");
+        }
+        for good in ["a", "shop", "shop-2.eu_west", &"x".repeat(CACHE_NAME_BYTES_MAX)] {
+            assert!(CacheName::parse(good).is_ok(), "{good:?}");
+        }
+    }
+
+    #[test]
+    fn digits_are_an_id_and_all_else_is_a_name() {
+        assert_eq!(CacheRef::parse("17"), Ok(CacheRef::Id(CacheId::new(17))));
+        assert_eq!(CacheRef::parse("shop").map(|cache| cache.to_string()), Ok("shop".to_owned()));
+        for bad in ["+17", "99999999999999999999999", ""] {
+            assert_eq!(CacheRef::parse(bad), Err(InvalidCacheName), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn capabilities_not_named_stay() {
+        let before = Capabilities::NONE.with(Capability::Write).with(Capability::Api);
+        let change = CapabilityChange {
+            allow: Capabilities::NONE.with(Capability::Flush),
+            deny: Capabilities::NONE.with(Capability::Write),
+        };
+        assert_eq!(change.apply(before).to_string(), "flush,api");
+        let both = CapabilityChange { allow: Capabilities::ALL, deny: Capabilities::ALL };
+        assert_eq!(both.apply(before), Capabilities::NONE);
+    }
+}

@@ -1,0 +1,93 @@
+//! Brings a database to the schema this program knows, step by step.
+
+use rusqlite::Connection;
+
+/// Every step since the first release, oldest first. A step that was released is never changed.
+const MIGRATIONS: &[&str] = &[include_str!("../migrations/0001-caches-and-credentials.sql")];
+
+/// Applies the steps that are missing. Each is one transaction with its own number, so a crash in
+/// between leaves a database that the next start finishes.
+pub(crate) fn migrate(connection: &mut Connection) -> Result<(), SchemaError> {
+    migrate_with(connection, MIGRATIONS)
+}
+
+fn migrate_with(connection: &mut Connection, migrations: &[&str]) -> Result<(), SchemaError> {
+    connection.execute_batch(
+        "CREATE TABLE IF NOT EXISTS schema_version (version INTEGER PRIMARY KEY) STRICT",
+    )?;
+    let found: usize = connection.query_row(
+        "SELECT coalesce(max(version), 0) FROM schema_version",
+        [],
+        |row| row.get(0),
+    )?;
+    let known = migrations.len();
+    if found > known {
+        return Err(SchemaError::Newer { found, known });
+    }
+    for (version, sql) in (1usize..).zip(migrations).skip(found) {
+        let transaction = connection.transaction()?;
+        transaction.execute_batch(sql)?;
+        transaction.execute("INSERT INTO schema_version (version) VALUES (?1)", [version])?;
+        transaction.commit()?;
+    }
+    Ok(())
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SchemaError {
+    #[error(
+        "the database has schema {found}, but this program knows only {known}; use a newer one"
+    )]
+    Newer { found: usize, known: usize },
+    #[error("the database's schema could not be brought up to date")]
+    Database(#[from] rusqlite::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn versions(connection: &Connection) -> Vec<usize> {
+        let mut statement = connection
+            .prepare("SELECT version FROM schema_version ORDER BY version")
+            .expect("the table is there");
+        let rows = statement.query_map([], |row| row.get(0)).expect("readable");
+        rows.map(|row| row.expect("a number")).collect()
+    }
+
+    #[test]
+    fn an_empty_database_gets_every_step_once() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        for _ in 0..2 {
+            migrate(&mut connection).expect("migrated");
+            assert_eq!(versions(&connection), (1..=MIGRATIONS.len()).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn only_the_missing_steps_are_applied() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        let steps = ["CREATE TABLE a (x)", "CREATE TABLE b (x)"];
+        migrate_with(&mut connection, &steps[..1]).expect("the first");
+        migrate_with(&mut connection, &steps).expect("the second, and not the first again");
+        assert_eq!(versions(&connection), [1, 2]);
+    }
+
+    #[test]
+    fn a_step_that_fails_leaves_the_steps_before_it() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        let steps = ["CREATE TABLE a (x)", "CREATE TABLE b (x); CREATE TABLE a (y)"];
+        assert!(migrate_with(&mut connection, &steps).is_err());
+        assert_eq!(versions(&connection), [1]);
+        let has_b = connection.prepare("SELECT * FROM b").is_ok();
+        assert!(!has_b, "half a step stayed");
+    }
+
+    #[test]
+    fn a_database_of_a_newer_program_is_left_alone() {
+        let mut connection = Connection::open_in_memory().expect("memory");
+        migrate_with(&mut connection, &["", "", ""]).expect("migrated");
+        let error = migrate_with(&mut connection, &[""]).expect_err("refused");
+        assert!(matches!(error, SchemaError::Newer { found: 3, known: 1 }), "{error}");
+    }
+}
