@@ -36,8 +36,10 @@ const DO_NOT_CREATE: u32 = u32::MAX;
 /// Reads the first request of a connection that speaks binary.
 #[inline]
 pub(crate) fn decode<'a>(buffer: &'a [u8], limits: &Limits) -> Decoded<'a> {
-    if buffer.first().is_some_and(|magic| *magic != BINARY_REQUEST_MAGIC) {
-        return out_of_step();
+    match buffer.first() {
+        Some(magic) if *magic == BINARY_REQUEST_MAGIC => (),
+        Some(_) => return out_of_step(),
+        None => return Decoded::NeedMore { bytes_total: 1 },
     }
     let Some((header, after)) = buffer.split_first_chunk::<HEADER_BYTES>() else {
         return Decoded::NeedMore { bytes_total: HEADER_BYTES };

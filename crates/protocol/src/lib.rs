@@ -24,6 +24,8 @@ mod binary;
 pub mod command;
 pub mod decode;
 pub mod key_room;
+#[cfg(feature = "transcript")]
+pub mod laws;
 mod meta;
 pub mod operation;
 pub mod reply;

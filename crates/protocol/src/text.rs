@@ -147,8 +147,10 @@ impl<'a> Line<'a> {
         let Some(key) = words.next().and_then(Key::new) else {
             return self.wrong(ANSWERED, Problem::BadFormat);
         };
-        if words.0.is_empty() {
-            return self.complete(text_reply(form), Body::Get(Get { touch, ..Get::plain(key) }));
+        let mut others = words;
+        if others.next().is_none() {
+            let get = Get { touch, ..Get::plain(key) };
+            return self.complete(text_reply(form), Body::Get(get));
         }
         if words.any(|word| Key::new(word).is_none()) {
             return self.wrong(ANSWERED, Problem::BadFormat);
