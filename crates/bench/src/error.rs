@@ -31,8 +31,8 @@ pub enum BenchError {
          not speak this dialect; try another --auth or --dialect"
     )]
     LoginClosed { server: String },
-    #[error("{server} refused to store an item of the first fill: it said {said:?}{hint}")]
-    FillRefused { server: String, said: String, hint: &'static str },
+    #[error("the first fill was refused: the server said {said:?}{hint}")]
+    FillRefused { said: String, hint: &'static str },
     #[error(
         "{server} answered something else than was asked, so nothing after it can be trusted: \
          {said:?}"

@@ -95,17 +95,15 @@ fn fill(plan: &Plan, workers: &mut [Worker<'_>]) -> Result<(), BenchError> {
     let parts = plan.threads as u64;
     let in_flight =
         (FILL_BYTES_IN_FLIGHT / plan.value_size.max().max(1) as usize).clamp(1, FILL_IN_FLIGHT_MAX);
-    all(workers, &|part| {
+    let filled = all(workers, &|part| {
         let part = part as u64;
         let places = total * part / parts..total * (part + 1) / parts;
         Goal { task: Task::Fill(places), duration: None, pace: Pace::Closed, in_flight }
-    })?;
+    });
+    // First the refusal: it explains whatever else went wrong.
     match workers.iter().find_map(Worker::refusal) {
-        Some((server, said)) => {
-            let hint = fill_hint(&said);
-            Err(BenchError::FillRefused { server, said, hint })
-        }
-        None => Ok(()),
+        Some(said) => Err(BenchError::FillRefused { said: said.to_owned(), hint: fill_hint(said) }),
+        None => filled.map(drop),
     }
 }
 

@@ -206,11 +206,9 @@ impl<'p> Worker<'p> {
         Ok(Cost { elapsed, cpu: thread_cpu() - cpu_before, busy })
     }
 
-    /// The first refusal and its server, if the last phase met one.
-    pub(crate) fn refusal(&self) -> Option<(String, String)> {
-        let server = self.connections.iter().next().map(|(_, connection)| connection.server)?;
-        let said = self.tally.refusals.first()?;
-        Some((self.plan.servers[server].name.clone(), said.clone()))
+    /// The first refusal of the last phase, in the server's words.
+    pub(crate) fn refusal(&self) -> Option<&str> {
+        self.tally.refusals.first().map(String::as_str)
     }
 
     fn pin(&self) -> Result<(), BenchError> {
@@ -383,9 +381,14 @@ impl<'p> Worker<'p> {
         self.refill(token, depth, now)
     }
 
-    /// An idle connection has nothing to hear but its end.
+    /// A connection that asked nothing has nothing to hear but its end.
     fn hear_idle(&mut self, token: usize) -> Result<(), BenchError> {
-        match self.connections[token].receive(&mut self.input) {
+        let connection = &mut self.connections[token];
+        match connection.receive(&mut self.input) {
+            Ok(arrived) if arrived.new > 0 => Err(BenchError::OutOfStep {
+                server: self.plan.servers[connection.server].name.clone(),
+                said: said(&self.input[..arrived.len]),
+            }),
             Ok(arrived) if !arrived.closed => Ok(()),
             Ok(_) => self.lose(token, io::ErrorKind::UnexpectedEof.into()),
             Err(error) => self.lose(token, error),
