@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{PoisonError, RwLock};
 
 use tracing::callsite::Identifier;
 
@@ -12,7 +12,7 @@ pub(super) const LINES_PER_SECOND_MAX: u32 = 10;
 /// Counts the lines of each site. There are as many sites as places in the code that log.
 #[derive(Default)]
 pub(super) struct Limit {
-    sites: RwLock<HashMap<Identifier, Arc<Site>>>,
+    sites: RwLock<HashMap<Identifier, Site>>,
 }
 
 /// Which second was last seen (high half) and how many lines were asked for in it (low half); in one
@@ -24,18 +24,14 @@ impl Limit {
     /// `None` when the line is one too many this second. Otherwise how many were suppressed since
     /// the site's last line.
     pub(super) fn admit(&self, site: Identifier, second: u32) -> Option<u32> {
-        self.site(site).admit(second)
-    }
-
-    fn site(&self, site: Identifier) -> Arc<Site> {
         // A map of counters is in order even if a thread died with it.
-        let sites = self.sites.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(known) = sites.get(&site) {
-            return Arc::clone(known);
+        let known = self.sites.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(site) = known.get(&site) {
+            return site.admit(second);
         }
-        drop(sites);
+        drop(known);
         let mut sites = self.sites.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(sites.entry(site).or_default())
+        sites.entry(site).or_default().admit(second)
     }
 }
 
