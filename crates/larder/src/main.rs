@@ -1,5 +1,6 @@
 //! The `larder` binary: puts the roles together, and the command line.
 
+mod client;
 mod commands;
 mod development_tls;
 mod local_data_plane;
@@ -24,6 +25,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Up(commands::up::UpArgs),
+    Cache(commands::cache::CacheArgs),
+    Credential(commands::credential::CredentialArgs),
+    Bench(bench::BenchArgs),
     /// Print a settings file with every setting, its default and the reason for it
     Settings,
 }
@@ -32,6 +36,9 @@ fn main() -> ExitCode {
     // A wrong command line is told by clap, with exit code 2.
     let ended: Result<(), Box<dyn Error>> = match Arguments::parse().command {
         Command::Up(args) => commands::up::run(&args).map_err(Into::into),
+        Command::Cache(args) => commands::cache::run(&args).map_err(Into::into),
+        Command::Credential(args) => commands::credential::run(&args).map_err(Into::into),
+        Command::Bench(args) => commands::bench::run(&args).map_err(Into::into),
         Command::Settings => commands::settings::run().map_err(Into::into),
     };
     match ended {

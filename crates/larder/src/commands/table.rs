@@ -1,0 +1,60 @@
+//! Tables for people: columns as wide as they must be, two spaces between them, nothing at the end
+//! of a line.
+
+/// Lines of a table; `rows` must have as many columns as `heads`.
+pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.chain([heads[column].chars().count()]).max().unwrap_or(0)
+    };
+    let widths: [usize; N] = std::array::from_fn(width);
+    let heads = heads.map(str::to_owned);
+    std::iter::once(&heads).chain(rows).map(|row| line(row, widths)).collect()
+}
+
+fn line<const N: usize>(row: &[String; N], widths: [usize; N]) -> String {
+    let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:<width$}"));
+    let line = cells.collect::<Vec<_>>().join("  ");
+    format!("{}\n", line.trim_end())
+}
+
+/// `larder cache show`-like pairs, one on a line.
+pub(crate) fn pairs<const N: usize>(pairs: [(&str, String); N]) -> String {
+    let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
+    pairs.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
+}
+
+/// Bytes in the largest binary unit that leaves a whole number.
+pub(crate) fn bytes(count: u64) -> String {
+    let units = [(1 << 30, "GiB"), (1 << 20, "MiB"), (1 << 10, "KiB")];
+    let fitting = units.into_iter().find(|(unit, _)| count > 0 && count.is_multiple_of(*unit));
+    match fitting {
+        Some((unit, name)) => format!("{} {name}", count / unit),
+        None => format!("{count} bytes"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_end_clean() {
+        let rows = [["1".into(), "shop".into()], ["12".into(), String::new()]];
+        assert_eq!(table(["ID", "NAME"], &rows), "ID  NAME\n1   shop\n12\n");
+        assert_eq!(table(["ID"], &[]), "ID\n");
+    }
+
+    #[test]
+    fn bytes_are_said_in_whole_units() {
+        for (count, said) in [
+            (0, "0 bytes"),
+            (1_000, "1000 bytes"),
+            (1 << 20, "1 MiB"),
+            (26_214_400, "25 MiB"),
+            (3 << 30, "3 GiB"),
+        ] {
+            assert_eq!(bytes(count), said);
+        }
+    }
+}
