@@ -3,8 +3,19 @@
 //!
 //! Pure: told the time with each call, no I/O, no chance but a seed.
 
+mod arbiter;
+mod arena;
+mod ghost;
+mod index;
+mod item;
+mod log;
+mod memory;
 pub mod model;
 mod number;
 pub mod operation;
+mod serve;
+mod slice;
 pub mod stats;
 pub mod store;
+#[cfg(test)]
+mod twin;

@@ -403,6 +403,8 @@ impl Model {
             self.order.clear();
             self.stats.bytes = 0;
             self.stats.first_eviction = None;
+            // The high half counts flushes, so that no CAS value from before comes again.
+            self.cas_last = ((self.cas_last >> 32) + 1) << 32;
         }
     }
 

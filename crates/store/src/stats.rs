@@ -67,3 +67,80 @@ pub struct StoreStats {
     /// Memory taken by items and indexes.
     pub used_bytes: u64,
 }
+
+impl CacheStats {
+    /// Adds what another shard of the same cache counted.
+    pub(crate) fn add(&mut self, other: &CacheStats) {
+        let CacheStats {
+            cmd_get,
+            cmd_set,
+            cmd_touch,
+            cmd_flush,
+            get_hits,
+            get_misses,
+            get_expired,
+            touch_hits,
+            touch_misses,
+            delete_hits,
+            delete_misses,
+            incr_hits,
+            incr_misses,
+            decr_hits,
+            decr_misses,
+            cas_hits,
+            cas_misses,
+            cas_badval,
+            store_too_large,
+            store_no_memory,
+            total_items,
+            evictions,
+            evicted_unread,
+            evictions_lent,
+            expired,
+            expired_unread,
+            ghost_hits,
+            first_eviction,
+            items,
+            bytes,
+            limit_maxbytes,
+            held_bytes,
+        } = other;
+        let sums = [
+            (&mut self.cmd_get, cmd_get),
+            (&mut self.cmd_set, cmd_set),
+            (&mut self.cmd_touch, cmd_touch),
+            (&mut self.cmd_flush, cmd_flush),
+            (&mut self.get_hits, get_hits),
+            (&mut self.get_misses, get_misses),
+            (&mut self.get_expired, get_expired),
+            (&mut self.touch_hits, touch_hits),
+            (&mut self.touch_misses, touch_misses),
+            (&mut self.delete_hits, delete_hits),
+            (&mut self.delete_misses, delete_misses),
+            (&mut self.incr_hits, incr_hits),
+            (&mut self.incr_misses, incr_misses),
+            (&mut self.decr_hits, decr_hits),
+            (&mut self.decr_misses, decr_misses),
+            (&mut self.cas_hits, cas_hits),
+            (&mut self.cas_misses, cas_misses),
+            (&mut self.cas_badval, cas_badval),
+            (&mut self.store_too_large, store_too_large),
+            (&mut self.store_no_memory, store_no_memory),
+            (&mut self.total_items, total_items),
+            (&mut self.evictions, evictions),
+            (&mut self.evicted_unread, evicted_unread),
+            (&mut self.evictions_lent, evictions_lent),
+            (&mut self.expired, expired),
+            (&mut self.expired_unread, expired_unread),
+            (&mut self.ghost_hits, ghost_hits),
+            (&mut self.items, items),
+            (&mut self.bytes, bytes),
+            (&mut self.limit_maxbytes, limit_maxbytes),
+            (&mut self.held_bytes, held_bytes),
+        ];
+        for (sum, more) in sums {
+            *sum += more;
+        }
+        self.first_eviction = [self.first_eviction, *first_eviction].into_iter().flatten().min();
+    }
+}

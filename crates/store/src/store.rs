@@ -3,29 +3,38 @@
 //! ```text
 //!   Store ── create_cache, cache(id), resize_cache, remove_cache, maintain, stats
 //!     └── Arc<Cache> ── locate(key) ─▶ Located ─▶ get, store, delete, arithmetic, touch, peek
-//!                    └─ flush, stats, reset_stats
+//!            │       └─ warm(batch), flush, stats, reset_stats
+//!            └── shards, each a slice behind its own lock
 //! ```
 //!
-//! Any thread may call anything; each item operation takes one lock of its cache.
+//! Any thread may call anything; each item operation takes one lock, of the shard its key is in.
+//! Nobody ever holds two of them. `docs/decisions/store-locks.md` says why there are locks at all.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
+};
 
 use foldhash::quality::FixedState;
-use std::hash::BuildHasher;
 use tenancy::id::CacheId;
 
-use crate::model::Model;
+use crate::arbiter::Arbiter;
+use crate::arena::{BLOCK_BYTES, Block};
+use crate::item::{KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::memory::Memory;
 use crate::operation::{
     ArithmeticArgs, ArithmeticOutcome, DeleteArgs, DeleteOutcome, Expiry, GetArgs, Hit, Seconds,
     StoreArgs, StoreOutcome, TouchOutcome,
 };
+use crate::slice::{Key, Quota, Slice};
 use crate::stats::{CacheStats, StoreStats};
 
 /// Settings of the whole store.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
-    /// Memory for items, indexes and all other overhead, in bytes.
+    /// Memory for items and indexes, in bytes. Tables beside them take about 1 % more.
     pub memory_bytes: u64,
     /// The only source of chance: keys the hash of keys, so it should be drawn at random.
     pub seed: u64,
@@ -36,13 +45,23 @@ pub struct Settings {
 pub struct CacheLimits {
     /// Guaranteed memory: key and value bytes. Overhead is the store's own business.
     pub memory_bytes: u64,
-    /// Largest key plus value in bytes.
+    /// Largest key plus value in bytes; at most 4 MiB are honoured.
     pub item_bytes_max: u32,
 }
 
 /// Memory set aside for a promise of key and value bytes, in percent of it. The rest is for item
-/// headers, the index and half-filled blocks, for items of 150 bytes and more.
+/// heads, the index and half-filled blocks, for items of 150 bytes and more. A cache of smaller
+/// ones is full at its limit too as long as memory is free, and evicts a little earlier when not.
 const GUARANTEE_PERCENT: u64 = 120;
+/// Blocks set aside beyond that for each shard: one that is being filled in each queue.
+const OPEN_BLOCKS: u32 = 2;
+/// Guarantee of one shard, about: small enough that threads seldom meet at one lock of a large
+/// cache, large enough that keys spread over shards evenly.
+const SHARD_BYTES: u64 = 64 << 20;
+/// Most shards of one cache.
+const SHARDS_MAX: u64 = 16;
+/// Blocks of given-up contents freed at a time, so that the lock of all memory is soon let go.
+const DIG_BLOCKS: u32 = 64;
 
 /// Why a cache's limits were not accepted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -58,13 +77,49 @@ pub enum LimitError {
 
 /// All caches of one process.
 pub struct Store {
-    settings: Settings,
+    hasher: FixedState,
+    /// Most a cache may hold, in percent of its guarantee.
+    lending_percent: u64,
+    /// Blocks promised to all caches; changed under the lock of `caches`.
+    promised: AtomicU64,
+    arbiter: Arc<Arbiter>,
     caches: RwLock<HashMap<CacheId, Arc<Cache>>>,
+    round: Mutex<Round>,
+}
+
+/// How far maintenance has come.
+#[derive(Default)]
+struct Round {
+    /// The next cache in the arbiter's list.
+    next: usize,
+    /// The second in which all caches were last seen through.
+    finished: Option<Seconds>,
 }
 
 impl Store {
+    /// An empty store, which lends nothing: see [`Store::lending`].
+    ///
+    /// # Panics
+    /// When the system refuses that many addresses, which no request could be served without.
     pub fn new(settings: Settings) -> Self {
-        Store { settings, caches: RwLock::default() }
+        let memory = Memory::new(settings.memory_bytes)
+            .expect("the system grants the addresses for the memory it was set to use");
+        Store {
+            hasher: FixedState::with_seed(settings.seed),
+            lending_percent: 100,
+            promised: AtomicU64::new(0),
+            arbiter: Arc::new(Arbiter::new(memory)),
+            caches: RwLock::default(),
+            round: Mutex::default(),
+        }
+    }
+
+    /// Lets caches created from now on hold up to this many percent of their guarantee while memory
+    /// is idle. What was lent is taken back the moment another cache claims its guarantee.
+    #[must_use]
+    pub fn lending(mut self, percent: u64) -> Self {
+        self.lending_percent = percent.max(100);
+        self
     }
 
     /// Creates an empty cache and promises it its memory.
@@ -76,12 +131,19 @@ impl Store {
         if caches.contains_key(&id) {
             return Err(LimitError::Exists);
         }
-        self.check_room(guaranteed(&caches), limits)?;
+        let shards = (limits.memory_bytes / SHARD_BYTES).clamp(1, SHARDS_MAX);
+        let shards = 1_u64 << shards.ilog2();
+        let quota = self.quota(limits, shards);
+        self.promise(0, quota, shards)?;
+        let shard =
+            || Shard::new(Slice::new(quota, Arc::clone(&self.arbiter.memory), self.hasher.clone()));
         let cache = Arc::new(Cache {
             id,
-            hasher: FixedState::with_seed(self.settings.seed),
-            model: Mutex::new(Model::new(limits)),
+            hasher: self.hasher.clone(),
+            arbiter: Arc::clone(&self.arbiter),
+            shards: (0..shards).map(|_| shard()).collect(),
         });
+        self.arbiter.register(&cache);
         caches.insert(id, Arc::clone(&cache));
         Ok(cache)
     }
@@ -100,45 +162,104 @@ impl Store {
         &self,
         id: CacheId,
         limits: CacheLimits,
-        now: Seconds,
+        _now: Seconds,
     ) -> Result<(), LimitError> {
         let caches = self.write();
         let cache = caches.get(&id).ok_or(LimitError::NotFound)?;
-        let old = backing(cache.stats().limit_maxbytes);
-        self.check_room(guaranteed(&caches) - old, limits)?;
-        cache.lock().resize(limits, now);
+        let shards = cache.shards.len() as u64;
+        let quota = self.quota(limits, shards);
+        self.promise(cache.promised(), quota, shards)?;
+        for shard in &cache.shards {
+            let mut slice = shard.lock();
+            slice.quota = quota;
+            slice.stats.first_eviction = None;
+            shard.share.store(quota.blocks, Relaxed);
+        }
         Ok(())
     }
 
-    /// Forgets a cache. Whoever still holds it reads and writes a cache that nobody else sees.
-    /// False when there was none.
+    /// Forgets a cache, whatever its size, at once. Whoever still holds it finds it empty and
+    /// without memory. False when there was none.
     pub fn remove_cache(&self, id: CacheId) -> bool {
-        self.write().remove(&id).is_some()
+        let Some(cache) = self.write().remove(&id) else { return false };
+        self.promised.fetch_sub(u64::from(cache.promised()), Relaxed);
+        self.arbiter.unregister(&cache);
+        for shard in &cache.shards {
+            let mut slice = shard.lock();
+            slice.quota = Quota::default();
+            slice.flush_now();
+            shard.publish(&slice);
+        }
+        true
     }
 
-    /// Does work that no request should wait for: frees what was flushed, deleted or has expired.
-    /// Called from idle event loops. `budget` bounds the work in steps of a microsecond or so.
-    /// True when there is more to do.
-    pub fn maintain(&self, _now: Seconds, _budget: u32) -> bool {
-        false
+    /// Does work that no request should wait for: frees what was flushed, deleted or has expired,
+    /// brings shrunk caches down to their size, gathers what is sparse. Called from idle event
+    /// loops; if several threads call, one works. `budget` bounds the work in steps of about two
+    /// microseconds. True when there is more to do in this second.
+    pub fn maintain(&self, now: Seconds, mut budget: u32) -> bool {
+        let mut round = match self.round.try_lock() {
+            Ok(round) => round,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        let buried = self.arbiter.memory.dig(DIG_BLOCKS.min(budget));
+        if round.finished == Some(now) {
+            return buried;
+        }
+        while budget > 0 {
+            if round.next >= self.arbiter.count() {
+                *round = Round { next: 0, finished: Some(now) };
+                return buried;
+            }
+            budget -= 1;
+            // One that has just been removed leaves a gap that is filled by the last in the list.
+            let more =
+                self.arbiter.cache(round.next).is_some_and(|cache| cache.tend(&mut budget, now));
+            if !more {
+                round.next += 1;
+            }
+        }
+        true
     }
 
     pub fn stats(&self) -> StoreStats {
+        let (blocks, free) = self.arbiter.memory.counts();
         let caches = self.read();
         StoreStats {
             caches: caches.len() as u64,
-            memory_bytes: self.settings.memory_bytes,
-            guaranteed_bytes: guaranteed(&caches),
-            used_bytes: caches.values().map(|cache| cache.stats().held_bytes).sum(),
+            memory_bytes: bytes_of(blocks),
+            guaranteed_bytes: self.promised.load(Relaxed) * BLOCK_BYTES as u64,
+            used_bytes: bytes_of(blocks - free),
         }
     }
 
-    fn check_room(&self, promised: u64, limits: CacheLimits) -> Result<(), LimitError> {
-        let wanted_bytes = backing(limits.memory_bytes);
-        let free_bytes = self.settings.memory_bytes.saturating_sub(promised);
-        if wanted_bytes > free_bytes {
-            return Err(LimitError::NoRoom { wanted_bytes, free_bytes });
+    fn quota(&self, limits: CacheLimits, shards: u64) -> Quota {
+        let guaranteed = limits.memory_bytes / shards;
+        let backing = guaranteed.saturating_mul(GUARANTEE_PERCENT) / 100;
+        let blocks = u32::try_from(backing.div_ceil(BLOCK_BYTES as u64)).unwrap_or(u32::MAX);
+        Quota {
+            guaranteed,
+            most: guaranteed.saturating_mul(self.lending_percent) / 100,
+            blocks: blocks.saturating_add(OPEN_BLOCKS),
+            item_bytes_max: limits.item_bytes_max.min(VALUE_BYTES_MAX as u32),
         }
+    }
+
+    /// Promises a cache what the quota of each shard says, instead of `old` blocks. The lock of all
+    /// caches must be held for writing.
+    fn promise(&self, old: u32, quota: Quota, shards: u64) -> Result<(), LimitError> {
+        let promised = self.promised.load(Relaxed) - u64::from(old);
+        let free = u64::from(self.arbiter.memory.promisable()).saturating_sub(promised);
+        let wanted = u64::from(quota.blocks) * shards;
+        if wanted > free {
+            let bytes = |blocks: u64| blocks * BLOCK_BYTES as u64;
+            return Err(LimitError::NoRoom {
+                wanted_bytes: bytes(wanted),
+                free_bytes: bytes(free),
+            });
+        }
+        self.promised.store(promised + wanted, Relaxed);
         Ok(())
     }
 
@@ -151,13 +272,8 @@ impl Store {
     }
 }
 
-fn guaranteed(caches: &HashMap<CacheId, Arc<Cache>>) -> u64 {
-    caches.values().map(|cache| backing(cache.stats().limit_maxbytes)).sum()
-}
-
-/// Memory that must exist for a promise of so many key and value bytes.
-fn backing(memory_bytes: u64) -> u64 {
-    memory_bytes.saturating_mul(GUARANTEE_PERCENT) / 100
+fn bytes_of(blocks: u32) -> u64 {
+    u64::from(blocks) * BLOCK_BYTES as u64
 }
 
 /// A key whose place is known, so that it is hashed once per request.
@@ -165,7 +281,6 @@ fn backing(memory_bytes: u64) -> u64 {
 pub struct Located<'k> {
     key: &'k [u8],
     /// Keyed, so that a stranger cannot choose keys that collide.
-    #[expect(dead_code, reason = "the map below hashes by itself; the engine will use this")]
     hash: u64,
 }
 
@@ -174,13 +289,31 @@ impl<'k> Located<'k> {
     pub fn key(&self) -> &'k [u8] {
         self.key
     }
+
+    #[inline]
+    fn parts(&self) -> Key<'k> {
+        Key { bytes: self.key, hash: self.hash }
+    }
 }
 
 /// One cache: its items and accounts.
 pub struct Cache {
     id: CacheId,
     hasher: FixedState,
-    model: Mutex<Model>,
+    arbiter: Arc<Arbiter>,
+    /// INVARIANT: their number is a power of two.
+    shards: Box<[Shard]>,
+}
+
+/// One slice behind its lock, with what the arbiter must know without taking the lock.
+pub(crate) struct Shard {
+    slice: Mutex<Slice>,
+    /// Blocks held.
+    pub(crate) held: AtomicU32,
+    /// Blocks promised.
+    pub(crate) share: AtomicU32,
+    /// Ghost hits lately: how much the shard would like to have more.
+    pub(crate) missed: AtomicU32,
 }
 
 impl Cache {
@@ -188,14 +321,34 @@ impl Cache {
         self.id
     }
 
-    /// Hashes a key of 1 to 255 bytes and begins to fetch its place from memory. In a batch, locate
-    /// every key first: the fetches then overlap, and what would be a wait for each is one for all.
+    /// Hashes a key, once for all that follows.
+    ///
+    /// # Panics
+    /// When the key is empty or longer than 255 bytes; every dialect's limit is 250.
     #[inline]
     pub fn locate<'k>(&self, key: &'k [u8]) -> Located<'k> {
+        assert!((1..=KEY_BYTES_MAX).contains(&key.len()), "the decoder lets no such key through");
         Located { key, hash: self.hasher.hash_one(key) }
     }
 
-    /// Reads an item. `visit` sees it under the cache's lock, so it should copy and return.
+    /// Begins to fetch the items of a batch from memory. The fetches overlap, so what would be two
+    /// waits for each item is two for the batch: worth it from four keys on.
+    pub fn warm(&self, batch: &[Located<'_>]) {
+        for (number, shard) in self.shards.iter().enumerate() {
+            let mine = || batch.iter().filter(|at| self.shard_number(at.hash) == number);
+            if mine().next().is_some() {
+                let slice = shard.lock();
+                mine().for_each(|at| slice.contents.index.prefetch(at.hash));
+                for place in mine().filter_map(|at| slice.contents.index.guess(at.hash)) {
+                    slice.contents.logs.prefetch(place);
+                }
+            }
+        }
+    }
+
+    /// Reads an item. `visit` sees it under a lock of the cache, so it should copy and return, and
+    /// must not come back to the same cache.
+    #[inline]
     pub fn get<R>(
         &self,
         at: &Located<'_>,
@@ -203,7 +356,11 @@ impl Cache {
         now: Seconds,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
-        self.lock().get(at.key, args, now, visit)
+        if args.vivify.is_some() {
+            return self
+                .write(at, at.key.len(), now, |slice| slice.get(at.parts(), args, now, visit));
+        }
+        self.read(at, |slice| slice.get(at.parts(), args, now, visit))
     }
 
     /// Looks at an item without leaving a trace (meta `me`): neither counted nor marked as read.
@@ -213,15 +370,16 @@ impl Cache {
         now: Seconds,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
-        self.lock().peek(at.key, now, visit)
+        self.read(at, |slice| slice.peek(at.parts(), now, visit))
     }
 
     pub fn store(&self, at: &Located<'_>, args: StoreArgs<'_>, now: Seconds) -> StoreOutcome {
-        self.lock().store(at.key, args, now)
+        let item_bytes = at.key.len() + args.value.len();
+        self.write(at, item_bytes, now, |slice| slice.store(at.parts(), args, now))
     }
 
     pub fn delete(&self, at: &Located<'_>, args: DeleteArgs, now: Seconds) -> DeleteOutcome {
-        self.lock().delete(at.key, args, now)
+        self.write(at, 0, now, |slice| slice.delete(at.parts(), args, now))
     }
 
     pub fn arithmetic(
@@ -230,32 +388,171 @@ impl Cache {
         args: ArithmeticArgs,
         now: Seconds,
     ) -> ArithmeticOutcome {
-        self.lock().arithmetic(at.key, args, now)
+        self.write(at, at.key.len(), now, |slice| slice.arithmetic(at.parts(), args, now))
     }
 
     pub fn touch(&self, at: &Located<'_>, expiry: Expiry, now: Seconds) -> TouchOutcome {
-        self.lock().touch(at.key, expiry, now)
+        self.read(at, |slice| slice.touch(at.parts(), expiry, now))
     }
 
     /// Forgets every item stored before `at`, which may be `now` or later; a later call replaces
-    /// a flush that is still to come. Exact: what is stored after this call (or, for a delayed
-    /// flush, in the second `at` or after) survives; memcached decides by whole seconds.
+    /// a flush that is still to come. Takes the same few microseconds however much there is.
+    /// Exact: what is stored after this call (or, for a delayed flush, in the second `at` or after)
+    /// survives; memcached decides by whole seconds.
     pub fn flush(&self, at: Seconds, now: Seconds) {
-        self.lock().flush(at, now);
+        for (number, shard) in self.shards.iter().enumerate() {
+            let mut slice = shard.lock();
+            slice.flush(at, now);
+            // The cache was flushed once, not each of its shards.
+            slice.stats.cmd_flush += u64::from(number == 0);
+            shard.publish(&slice);
+        }
     }
 
     pub fn stats(&self) -> CacheStats {
-        self.lock().stats()
+        let mut sum = CacheStats::default();
+        for shard in &self.shards {
+            let slice = shard.lock();
+            sum.add(&slice.stats);
+            sum.limit_maxbytes += slice.quota.guaranteed;
+            sum.held_bytes += bytes_of(slice.contents.blocks()) + slice.table_bytes();
+        }
+        sum
     }
 
     /// Sets the counters to zero (`stats reset`); what is held now stays counted.
     pub fn reset_stats(&self) {
-        self.lock().reset_stats();
+        for shard in &self.shards {
+            let stats = &mut shard.lock().stats;
+            *stats = CacheStats { items: stats.items, bytes: stats.bytes, ..Default::default() };
+        }
+    }
+
+    pub(crate) fn shards(&self) -> &[Shard] {
+        &self.shards
+    }
+
+    /// Gives up to so many blocks that one shard holds beyond its share.
+    pub(crate) fn shed(&self, number: usize, blocks: usize, now: Seconds) -> Vec<Block> {
+        let shard = &self.shards[number];
+        let mut slice = shard.lock();
+        let surplus = slice.contents.blocks().saturating_sub(slice.quota.blocks);
+        let given = slice.shed(blocks.min(surplus as usize), now);
+        shard.publish(&slice);
+        given
+    }
+
+    /// Maintenance of one cache. True when there is more to do.
+    fn tend(&self, budget: &mut u32, now: Seconds) -> bool {
+        let mut more = false;
+        for shard in &self.shards {
+            let mut slice = shard.lock();
+            slice.settle(now);
+            more |= slice.tend(budget, now);
+            shard.publish(&slice);
+        }
+        more
+    }
+
+    /// Blocks promised.
+    fn promised(&self) -> u32 {
+        self.shards.iter().map(|shard| shard.share.load(Relaxed)).sum()
+    }
+
+    #[inline]
+    fn shard_number(&self, hash: u64) -> usize {
+        // Bits that neither choose the range of the index much nor belong to its tag.
+        (hash >> 36) as usize & (self.shards.len() - 1)
+    }
+
+    #[inline]
+    fn shard(&self, at: &Located<'_>) -> &Shard {
+        &self.shards[self.shard_number(at.hash)]
+    }
+
+    /// Runs an operation that takes no memory, though it may drop an item that has expired.
+    #[inline]
+    fn read<R>(&self, at: &Located<'_>, operation: impl FnOnce(&mut Slice) -> R) -> R {
+        let shard = self.shard(at);
+        let mut slice = shard.lock();
+        let result = operation(&mut slice);
+        if slice.has_spares() {
+            slice.return_spares();
+            shard.publish(&slice);
+        }
+        result
+    }
+
+    /// Runs an operation that may take memory. If the shard is below its guarantee and no memory is
+    /// free, others give some first, while no lock is held.
+    #[inline]
+    fn write<R>(
+        &self,
+        at: &Located<'_>,
+        item_bytes: usize,
+        now: Seconds,
+        operation: impl FnOnce(&mut Slice) -> R,
+    ) -> R {
+        let shard = self.shard(at);
+        let mut slice = shard.lock();
+        let claim = slice.claims(item_bytes);
+        if claim > 0 {
+            drop(slice);
+            let blocks = self.arbiter.reclaim(claim, now);
+            slice = shard.lock();
+            slice.receive(blocks);
+        }
+        let result = operation(&mut slice);
+        slice.return_spares();
+        shard.publish(&slice);
+        result
+    }
+}
+
+impl Drop for Cache {
+    fn drop(&mut self) {
+        for shard in &mut self.shards {
+            let slice = shard.slice.get_mut().unwrap_or_else(PoisonError::into_inner);
+            self.arbiter.memory.bury(std::mem::take(&mut slice.contents));
+        }
+    }
+}
+
+impl Shard {
+    fn new(slice: Slice) -> Self {
+        Shard {
+            held: AtomicU32::new(0),
+            share: AtomicU32::new(slice.quota.blocks),
+            missed: AtomicU32::new(0),
+            slice: Mutex::new(slice),
+        }
     }
 
     /// A panic of a visitor leaves the items whole, because visits come last, so the lock may be
     /// taken again.
-    fn lock(&self) -> MutexGuard<'_, Model> {
-        self.model.lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    fn lock(&self) -> MutexGuard<'_, Slice> {
+        self.slice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    #[inline]
+    fn publish(&self, slice: &Slice) {
+        self.held.store(slice.contents.blocks(), Relaxed);
+        self.missed.store(slice.missed_lately(), Relaxed);
+    }
+}
+
+#[cfg(test)]
+impl Cache {
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        self.shards.iter().for_each(|shard| shard.lock().check());
+    }
+}
+
+#[cfg(test)]
+impl Shard {
+    pub(crate) fn blocks(&self) -> u64 {
+        u64::from(self.lock().contents.blocks())
     }
 }

@@ -1,0 +1,101 @@
+//! Moves memory between caches: who holds more than it was promised gives to who holds less.
+//!
+//! The law: promises never exceed the memory. So whenever a cache below its guarantee needs a block
+//! and none is free, another one holds more than its own guarantee, and gives at once. Nobody waits
+//! for a balancer, and no two caches are ever locked together.
+
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
+
+use crate::arena::Block;
+use crate::memory::Memory;
+use crate::operation::Seconds;
+use crate::store::{Cache, Shard};
+
+/// Caches looked at to find a borrower, before all are.
+const SAMPLE: usize = 24;
+/// Givers asked for one claim. Another thread may take from the same giver first, so a few more
+/// than one can be needed.
+const GIVERS_MAX: usize = 64;
+
+/// What all caches of a store share.
+pub(crate) struct Arbiter {
+    pub(crate) memory: Arc<Memory>,
+    caches: RwLock<Vec<Weak<Cache>>>,
+    /// Where the next sample begins.
+    cursor: AtomicUsize,
+}
+
+impl Arbiter {
+    pub(crate) fn new(memory: Memory) -> Self {
+        Arbiter { memory: Arc::new(memory), caches: RwLock::default(), cursor: AtomicUsize::new(0) }
+    }
+
+    pub(crate) fn register(&self, cache: &Arc<Cache>) {
+        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        caches.push(Arc::downgrade(cache));
+    }
+
+    pub(crate) fn unregister(&self, cache: &Arc<Cache>) {
+        let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        let at = caches.iter().position(|other| other.as_ptr() == Arc::as_ptr(cache));
+        if let Some(at) = at {
+            caches.swap_remove(at);
+        }
+    }
+
+    /// The cache with this number in the list, which changes as caches come and go.
+    pub(crate) fn cache(&self, number: usize) -> Option<Arc<Cache>> {
+        let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
+        caches.get(number).and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn count(&self) -> usize {
+        self.caches.read().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Takes blocks from caches that hold more than they were promised. The caller must hold no
+    /// cache's lock.
+    pub(crate) fn reclaim(&self, blocks: u32, now: Seconds) -> Vec<Block> {
+        let mut taken = Vec::new();
+        for _ in 0..GIVERS_MAX {
+            let missing = blocks as usize - taken.len();
+            if missing == 0 {
+                break;
+            }
+            let Some((cache, shard)) = self.giver() else { break };
+            taken.extend(cache.shed(shard, missing, now));
+        }
+        taken
+    }
+
+    /// A shard that holds more than its share: of a sample, the one that would miss it least.
+    fn giver(&self) -> Option<(Arc<Cache>, usize)> {
+        let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
+        let start = self.cursor.fetch_add(SAMPLE, Relaxed);
+        let mut best: Option<((u32, u32), Arc<Cache>, usize)> = None;
+        for step in 0..caches.len() {
+            if step >= SAMPLE && best.is_some() {
+                break;
+            }
+            let number = start.wrapping_add(step) % caches.len();
+            let Some(cache) = caches[number].upgrade() else { continue };
+            for (at, shard) in cache.shards().iter().enumerate() {
+                let Some(rank) = rank(shard) else { continue };
+                if best.as_ref().is_none_or(|(other, ..)| rank < *other) {
+                    best = Some((rank, Arc::clone(&cache), at));
+                }
+            }
+        }
+        best.map(|(_, cache, shard)| (cache, shard))
+    }
+}
+
+/// How much a shard would miss what it borrowed, the least first: ghost hits per block held, then
+/// how little it borrowed. `None` when it holds no more than its share.
+fn rank(shard: &Shard) -> Option<(u32, u32)> {
+    let held = shard.held.load(Relaxed);
+    let surplus = held.checked_sub(shard.share.load(Relaxed)).filter(|&surplus| surplus > 0)?;
+    let missed = shard.missed.load(Relaxed);
+    Some((missed.saturating_mul(1_024) / held, u32::MAX - surplus))
+}

@@ -1,0 +1,142 @@
+//! The blocks of the whole store: which are free, and which were given up and wait to be reused.
+//!
+//! Flushing or deleting a cache gives up its contents in one move, whatever their size: they become
+//! a grave, and its blocks count as free at once. Whoever needs a block when none is free digs one
+//! up; [`Memory::dig`] does it in idle time.
+
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::arena::{Arena, BLOCK_BYTES, Block};
+use crate::slice::Contents;
+
+/// Share of all blocks that only survivors of an eviction may take: 1 in 128. Evicting frees a
+/// block only after what survives has been copied elsewhere, so there must be an elsewhere.
+const URGENT_SHARE: u32 = 128;
+/// Most blocks kept so: 2 MiB, enough for the survivors of all threads at once.
+const URGENT_MAX: u32 = 256;
+
+pub(crate) struct Memory {
+    pool: Mutex<Pool>,
+    /// What the pool has, readable without its lock; may lag a little.
+    available: AtomicU32,
+    blocks: u32,
+    urgent: u32,
+}
+
+struct Pool {
+    arena: Arena,
+    graves: Vec<Contents>,
+    /// Blocks in the graves.
+    buried: u32,
+}
+
+/// Who asks for a block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// A cache grows.
+    Growth,
+    /// An item that survives an eviction is to be copied.
+    Survivor,
+}
+
+impl Memory {
+    /// # Errors
+    /// What the system says when it refuses the addresses.
+    pub(crate) fn new(memory_bytes: u64) -> std::io::Result<Self> {
+        let blocks = u32::try_from(memory_bytes / BLOCK_BYTES as u64).unwrap_or(u32::MAX);
+        let arena = Arena::new(blocks)?;
+        let urgent = (blocks / URGENT_SHARE).clamp(2, URGENT_MAX);
+        let pool = Pool { arena, graves: Vec::new(), buried: 0 };
+        Ok(Memory { pool: Mutex::new(pool), available: AtomicU32::new(blocks), blocks, urgent })
+    }
+
+    /// Blocks that can be promised to caches.
+    pub(crate) fn promisable(&self) -> u32 {
+        self.blocks.saturating_sub(self.urgent)
+    }
+
+    /// Blocks that caches may take to grow.
+    pub(crate) fn available(&self) -> u32 {
+        self.available.load(Relaxed).saturating_sub(self.urgent)
+    }
+
+    /// All blocks, and those of them that nobody holds.
+    pub(crate) fn counts(&self) -> (u32, u32) {
+        (self.blocks, self.available.load(Relaxed))
+    }
+
+    pub(crate) fn take(&self, need: Need) -> Option<Block> {
+        if need == Need::Growth && self.available() == 0 {
+            return None;
+        }
+        let mut pool = self.lock();
+        let left = match need {
+            Need::Growth => self.urgent,
+            Need::Survivor => 0,
+        };
+        if pool.available() <= left {
+            return None;
+        }
+        let block = pool.arena.take().or_else(|| pool.exhume());
+        self.publish(&pool);
+        block
+    }
+
+    pub(crate) fn give(&self, blocks: impl Iterator<Item = Block>) {
+        let mut pool = self.lock();
+        blocks.for_each(|block| pool.arena.give(block));
+        self.publish(&pool);
+    }
+
+    /// Takes everything a cache held, in one move.
+    pub(crate) fn bury(&self, contents: Contents) {
+        let mut pool = self.lock();
+        pool.buried += contents.blocks();
+        pool.graves.push(contents);
+        self.publish(&pool);
+    }
+
+    /// Frees up to `blocks` blocks of what was buried. True when there is more.
+    pub(crate) fn dig(&self, blocks: u32) -> bool {
+        let mut pool = self.lock();
+        for _ in 0..blocks {
+            let Some(block) = pool.exhume() else { break };
+            pool.arena.give(block);
+        }
+        self.publish(&pool);
+        !pool.graves.is_empty()
+    }
+
+    fn publish(&self, pool: &Pool) {
+        self.available.store(pool.available(), Relaxed);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Pool> {
+        self.pool.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Memory {
+    /// Brings every block back to the arena, which unmaps its memory only then.
+    fn drop(&mut self) {
+        self.dig(u32::MAX);
+    }
+}
+
+impl Pool {
+    fn available(&self) -> u32 {
+        self.arena.available() + self.buried
+    }
+
+    fn exhume(&mut self) -> Option<Block> {
+        while let Some(grave) = self.graves.last_mut() {
+            if let Some(block) = grave.dismantle() {
+                self.buried -= 1;
+                return Some(block);
+            }
+            self.graves.pop();
+        }
+        None
+    }
+}

@@ -1,0 +1,636 @@
+//! One shard of one cache: items, quota, eviction. What clients may ask is in `serve.rs`.
+//!
+//! ```text
+//!   put ─▶ quota: evict while live bytes exceed what the cache may hold
+//!       ─▶ blocks: free one → else below its guarantee: another cache gives one (arbiter.rs)
+//!       │                   → else from its own: the sparsest block, or evict
+//!       ─▶ append to small, or to main if the key was evicted not long ago (ghost)
+//! ```
+//!
+//! Eviction is S3-FIFO (Yang et al., SOSP 2023) by the block: the oldest block of the small queue,
+//! or of the main queue if the small one is within its share, is emptied; items that were read move
+//! to the end of main, the others are dropped.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use foldhash::quality::FixedState;
+use std::hash::BuildHasher;
+
+use crate::arena::{BLOCK_BYTES, Block};
+use crate::ghost::Ghost;
+use crate::index::{FREQ_MAX, Index, Keys, Place, Slot};
+use crate::item::{Cas, Head, Marks, raw_expiry};
+use crate::log::{GROUPS, Kind, LogId, Logs};
+use crate::memory::{Memory, Need};
+use crate::operation::{Expiry, Seconds};
+use crate::stats::CacheStats;
+
+/// The small queue's share of the bytes, in percent (S3-FIFO's 10 %) …
+const SMALL_PERCENT: u64 = 10;
+/// … and of a cache of few items, whose small queue would else be a handful.
+const SMALL_PERCENT_FEW: u64 = 20;
+const FEW_ITEMS: u64 = 1_000;
+/// Blocks per group of lifetimes: each group has up to two blocks that are half empty.
+const BLOCKS_PER_GROUP: u32 = 32;
+/// Upper ends of the lifetimes of the groups but the last, in seconds; each four times the one
+/// before.
+const GROUP_SECONDS: [u32; GROUPS - 1] = [64, 256, 1_024, 4_096, 16_384, 65_536, 262_144];
+/// Blocks emptied for one block needed before counts of reads begin to matter less: so bounded is
+/// the copying that one request may wait for when everything in the cache is hot.
+const EVICTIONS_PATIENT: u32 = 4;
+/// Blocks looked at to find a sparse one.
+const SPARSE_SAMPLE: usize = 32;
+/// The same when the alternative is to evict within the guarantee.
+const PAID_SAMPLE: usize = 512;
+/// Only blocks with at most this much alive are worth emptying.
+const SPARSE_LIVE_MAX: usize = BLOCK_BYTES * 7 / 8;
+/// Blocks emptied at most for one that is taken, when much is dead.
+const SPARSE_STEPS: usize = 4;
+/// Blocks evicted at most beyond what a write needs, when the cache was made smaller; the rest is
+/// for idle time.
+const SHRINK_STEPS: u32 = 8;
+/// Time in which the count of recent ghost hits halves.
+const FADE_SECONDS: u32 = 30;
+/// A gathered value buffer larger than this is not kept: few values are.
+const SCRATCH_BYTES_MAX: usize = 1 << 20;
+
+/// What a slice may hold. Bytes are key and value bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Quota {
+    /// Always granted.
+    pub(crate) guaranteed: u64,
+    /// Granted while memory is idle; at least `guaranteed`.
+    pub(crate) most: u64,
+    /// Blocks that stand behind `guaranteed`, with all overhead.
+    pub(crate) blocks: u32,
+    /// Largest key plus value.
+    pub(crate) item_bytes_max: u32,
+}
+
+/// Items and how they are found. Given up as a whole by a flush.
+#[derive(Default)]
+pub(crate) struct Contents {
+    pub(crate) index: Index,
+    pub(crate) logs: Logs,
+    ghost: Ghost,
+}
+
+impl Contents {
+    /// Blocks held.
+    pub(crate) fn blocks(&self) -> u32 {
+        self.index.blocks() + self.logs.blocks() + self.logs.spare.len() as u32
+    }
+
+    /// Hands over one block of what is given up.
+    pub(crate) fn dismantle(&mut self) -> Option<Block> {
+        self.logs.dismantle().or_else(|| self.index.dismantle())
+    }
+}
+
+pub(crate) struct Slice {
+    pub(crate) contents: Contents,
+    pub(crate) quota: Quota,
+    /// `items` and `bytes` are always true; the rest are counters.
+    pub(crate) stats: CacheStats,
+    memory: Arc<Memory>,
+    hasher: FixedState,
+    /// High half of all counted CAS values; one more with each flush.
+    epoch: u32,
+    /// Low half of the last counted CAS value.
+    cas_last: u32,
+    /// A flush asked for a later second.
+    pub(crate) flush_at: Option<Seconds>,
+    /// Ghost hits, fading.
+    missed: u32,
+    /// When `missed` last faded.
+    faded: Seconds,
+}
+
+/// A key and its hash.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Key<'k> {
+    pub(crate) bytes: &'k [u8],
+    pub(crate) hash: u64,
+}
+
+/// An item that was found. Valid until the slice is next changed.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Found {
+    pub(crate) slot: Slot,
+    pub(crate) place: Place,
+    pub(crate) head: Head,
+}
+
+/// What an item to be written has besides key and value.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct New {
+    pub(crate) flags: u32,
+    pub(crate) expiry: Expiry,
+    pub(crate) cas: Cas,
+    pub(crate) marks: Marks,
+}
+
+/// The item fits neither the limit nor what memory could be had.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct NoMemory;
+
+/// Lets the index ask for the hashes of the items it points to.
+struct KeysOf<'a> {
+    logs: &'a Logs,
+    hasher: &'a FixedState,
+}
+
+impl Keys for KeysOf<'_> {
+    fn hash(&self, place: Place) -> u64 {
+        self.hasher.hash_one(self.logs.key(place))
+    }
+
+    fn prefetch(&self, place: Place) {
+        self.logs.prefetch(place);
+    }
+}
+
+impl Slice {
+    pub(crate) fn new(quota: Quota, memory: Arc<Memory>, hasher: FixedState) -> Self {
+        Slice {
+            contents: Contents::default(),
+            quota,
+            stats: CacheStats::default(),
+            memory,
+            hasher,
+            epoch: 0,
+            cas_last: 0,
+            flush_at: None,
+            missed: 0,
+            faded: Seconds(0),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn find(&self, key: Key<'_>) -> Option<Found> {
+        let Contents { index, logs, .. } = &self.contents;
+        let slot = index.find(key.hash, |place| logs.key_is(place, key.bytes))?;
+        let place = index.place(slot);
+        Some(Found { slot, place, head: logs.head(place) })
+    }
+
+    /// Takes an item away. It is for the caller to count why.
+    pub(crate) fn remove(&mut self, found: &Found) {
+        self.contents.index.remove(found.slot);
+        self.contents.logs.kill(found.place, &found.head);
+        self.stats.items -= 1;
+        self.stats.bytes -= found.head.charged_bytes();
+    }
+
+    /// Takes away an item that has expired.
+    pub(crate) fn expire(&mut self, found: &Found) {
+        self.remove(found);
+        self.stats.expired += 1;
+        self.stats.expired_unread += u64::from(!found.head.marks.read);
+    }
+
+    /// Writes an item, in place of one with the same key if there is one. If it cannot be, the old
+    /// one may be gone, as anything may that eviction finds.
+    pub(crate) fn put(
+        &mut self,
+        key: Key<'_>,
+        new: New,
+        parts: [&[u8]; 2],
+        now: Seconds,
+    ) -> Result<(), NoMemory> {
+        let head = Head {
+            key_bytes: key.bytes.len(),
+            value_bytes: parts[0].len() + parts[1].len(),
+            flags: new.flags,
+            expiry: new.expiry,
+            cas: new.cas,
+            marks: new.marks,
+        };
+        let old = self.find(key);
+        if let Some(old) = &old
+            && old.head.value_bytes == head.value_bytes
+            && old.head.bytes() == head.bytes()
+        {
+            self.contents.logs.write_head(old.place, &head);
+            self.contents.logs.write_value(old.place, &head, parts);
+            self.contents.logs.note_expiry(old.place, &head, raw_expiry(head.expiry));
+            self.contents.index.bump(old.slot);
+            return Ok(());
+        }
+
+        // Being written again counts as a use, wherever the new version comes to lie.
+        let (kind, freq) = match &old {
+            Some(old) => {
+                let freq = self.contents.index.freq(old.slot);
+                (self.contents.logs.kind(old.place), (freq + 1).min(FREQ_MAX))
+            }
+            None if self.contents.ghost.take(key.hash) => {
+                self.stats.ghost_hits += 1;
+                self.missed = self.missed.saturating_add(1);
+                (Kind::Main, 0)
+            }
+            None => (Kind::Small, 0),
+        };
+        self.fit_quota(key, &head, now)?;
+        let log = LogId::new(kind, self.group(head.expiry, now));
+        self.gather_blocks(key, log, &head, now)?;
+
+        // Eviction may have taken the old one, or moved it.
+        let old = self.find(key);
+        if let Some(old) = &old {
+            self.contents.logs.kill(old.place, &old.head);
+            self.stats.items -= 1;
+            self.stats.bytes -= old.head.charged_bytes();
+        }
+        let place = self.contents.logs.append(log, &head, key.bytes, parts);
+        match old {
+            Some(old) => self.contents.index.repoint(old.slot, place, freq),
+            None => self.contents.index.insert(key.hash, place, freq),
+        }
+        self.stats.items += 1;
+        self.stats.bytes += head.charged_bytes();
+        self.return_spares();
+        Ok(())
+    }
+
+    /// The CAS value a reader sees.
+    pub(crate) fn cas(&self, cas: Cas) -> u64 {
+        match cas {
+            Cas::Counted(low) => u64::from(self.epoch) << 32 | u64::from(low),
+            Cas::Chosen(whole) => whole,
+        }
+    }
+
+    /// The CAS value of the next write.
+    pub(crate) fn next_cas(&mut self, chosen: Option<u64>) -> Cas {
+        match chosen {
+            Some(whole) => Cas::Chosen(whole),
+            None => {
+                // 0 means "no compare" in several dialects, so it is skipped when the count wraps.
+                self.cas_last = self.cas_last.wrapping_add(1).max(1);
+                Cas::Counted(self.cas_last)
+            }
+        }
+    }
+
+    /// Forgets everything, in time that does not depend on how much it is.
+    pub(crate) fn flush_now(&mut self) {
+        let contents = std::mem::take(&mut self.contents);
+        self.memory.bury(contents);
+        self.epoch = self.epoch.wrapping_add(1);
+        self.cas_last = 0;
+        self.stats.items = 0;
+        self.stats.bytes = 0;
+        self.stats.first_eviction = None;
+    }
+
+    /// Blocks this slice must get from others before a write of so many bytes, so that its
+    /// guarantee holds: as many as the write can need, when none are free and it holds fewer than
+    /// its share.
+    pub(crate) fn claims(&self, item_bytes: usize) -> u32 {
+        let held = self.contents.blocks();
+        if held >= self.quota.blocks {
+            return 0;
+        }
+        // The item's own blocks, one it may begin in, and one for the index.
+        let needed = (item_bytes / BLOCK_BYTES + 3) as u32;
+        needed.min(self.quota.blocks - held).saturating_sub(self.memory.available())
+    }
+
+    /// Gives up blocks for a cache that claims its guarantee.
+    pub(crate) fn shed(&mut self, blocks: usize, now: Seconds) -> Vec<Block> {
+        let evicted = self.stats.evictions;
+        let mut steps = 0;
+        while self.contents.logs.spare.len() < blocks
+            && self.recycle(steps / EVICTIONS_PATIENT, now)
+        {
+            steps += 1;
+        }
+        self.stats.evictions_lent += self.stats.evictions - evicted;
+        let keep = self.contents.logs.spare.len().saturating_sub(blocks);
+        self.contents.logs.spare.split_off(keep)
+    }
+
+    /// Takes blocks that others gave up for this slice's next write.
+    pub(crate) fn receive(&mut self, blocks: Vec<Block>) {
+        self.contents.logs.spare.extend(blocks);
+    }
+
+    /// Background work: frees what has expired, comes down to a smaller quota, gathers what is
+    /// sparse. Takes steps of one block from `budget`. True when there is more.
+    pub(crate) fn tend(&mut self, budget: &mut u32, now: Seconds) -> bool {
+        let mut steps = 0;
+        while *budget > 0 {
+            let did = self.drop_expired_block(now)
+                || self.stats.bytes > self.quota.most
+                    && self.evict_block(steps / EVICTIONS_PATIENT, now)
+                || self.is_sparse() && self.compact_block(SPARSE_SAMPLE, now);
+            if !did {
+                break;
+            }
+            steps += 1;
+            *budget -= 1;
+        }
+        if now.0 >= self.faded.0.saturating_add(FADE_SECONDS) {
+            self.faded = now;
+            self.missed /= 2;
+        }
+        if self.stats.items == 0 && self.contents.index.blocks() > 0 {
+            // An empty cache needs no index.
+            let contents = std::mem::take(&mut self.contents);
+            self.memory.bury(contents);
+        }
+        self.return_spares();
+        *budget == 0
+    }
+
+    /// Ghost hits of about the last minute.
+    pub(crate) fn missed_lately(&self) -> u32 {
+        self.missed
+    }
+
+    /// Heap bytes beside the blocks.
+    pub(crate) fn table_bytes(&self) -> u64 {
+        self.contents.logs.table_bytes() + self.contents.ghost.bytes()
+    }
+
+    /// Evicts until the item fits the quota.
+    fn fit_quota(&mut self, key: Key<'_>, head: &Head, now: Seconds) -> Result<(), NoMemory> {
+        if head.charged_bytes() > self.quota.guaranteed {
+            return Err(NoMemory);
+        }
+        let start = self.stats.bytes;
+        let patience = SHRINK_STEPS + 2 * (head.item_bytes() / BLOCK_BYTES) as u32;
+        let mut steps = 0;
+        loop {
+            let old = self.find(key).map_or(0, |old| old.head.charged_bytes());
+            let bytes = self.stats.bytes - old + head.charged_bytes();
+            let limit = if self.memory.available() > 0 {
+                self.quota.most
+            } else {
+                // What was lent is kept until someone claims it, but does not grow.
+                start.clamp(self.quota.guaranteed, self.quota.most)
+            };
+            if bytes <= limit {
+                return Ok(());
+            }
+            // After a cut of the quota there may be very much to evict.
+            if steps >= patience && start > self.quota.most && bytes <= start {
+                return Ok(());
+            }
+            if !self.drop_expired_block(now) && !self.evict_block(steps / EVICTIONS_PATIENT, now) {
+                return Err(NoMemory);
+            }
+            steps += 1;
+        }
+    }
+
+    /// Has at hand the blocks that appending the item and indexing it will take.
+    fn gather_blocks(
+        &mut self,
+        key: Key<'_>,
+        log: LogId,
+        head: &Head,
+        now: Seconds,
+    ) -> Result<(), NoMemory> {
+        let mut compactions = 0;
+        let mut steps = 0;
+        loop {
+            let needed = self.contents.logs.needed(log, head);
+            let spare = self.contents.logs.spare.len();
+            if spare >= needed {
+                if self.find(key).is_some() {
+                    return Ok(());
+                }
+                let Contents { index, logs, .. } = &mut self.contents;
+                // Taken out, because the index takes from it while it asks the logs for keys.
+                let mut spare = std::mem::take(&mut logs.spare);
+                let kept = spare.split_off(spare.len() - needed);
+                let room =
+                    index.make_room(key.hash, &mut spare, &KeysOf { logs, hasher: &self.hasher });
+                spare.extend(kept);
+                logs.spare = spare;
+                if room.is_ok() {
+                    return Ok(());
+                }
+            } else if compactions < SPARSE_STEPS
+                && self.is_sparse()
+                && self.compact_block(SPARSE_SAMPLE, now)
+            {
+                compactions += 1;
+                continue;
+            }
+            if !self.contents.logs.can_number(needed + 1) {
+                return Err(NoMemory);
+            }
+            match self.memory.take(Need::Growth) {
+                Some(block) => self.contents.logs.spare.push(block),
+                None => {
+                    if !self.recycle(steps / EVICTIONS_PATIENT, now) {
+                        return Err(NoMemory);
+                    }
+                    steps += 1;
+                }
+            }
+        }
+    }
+
+    /// Frees blocks among the slice's own. False when nothing can be done.
+    fn recycle(&mut self, ruthless: u32, now: Seconds) -> bool {
+        // What is paid for is not evicted to make up for dead bytes between it.
+        let sample = if self.stats.bytes <= self.quota.guaranteed && self.has_dead_block() {
+            PAID_SAMPLE
+        } else if self.is_sparse() {
+            SPARSE_SAMPLE
+        } else {
+            0
+        };
+        self.drop_expired_block(now)
+            || sample > 0 && self.compact_block(sample, now)
+            || self.evict_block(ruthless, now)
+    }
+
+    /// Whether the dead bytes would fill a block.
+    fn has_dead_block(&self) -> bool {
+        let logs = &self.contents.logs;
+        let full = logs.raw_bytes() / BLOCK_BYTES as u64;
+        u64::from(logs.blocks()) > full + logs.open_blocks() + 1
+    }
+
+    /// Whether blocks are at hand that the last operation freed or did not need.
+    #[inline]
+    pub(crate) fn has_spares(&self) -> bool {
+        !self.contents.logs.spare.is_empty()
+    }
+
+    /// Gives the blocks at hand back to the store.
+    pub(crate) fn return_spares(&mut self) {
+        if self.has_spares() {
+            self.memory.give(self.contents.logs.spare.drain(..));
+        }
+    }
+
+    /// Drops a block in which everything has expired, from the head of its log.
+    fn drop_expired_block(&mut self, now: Seconds) -> bool {
+        let Some(block) = self.contents.logs.expired_head(now.0) else { return false };
+        self.empty_block(block, FREQ_MAX, now);
+        true
+    }
+
+    /// Evicts the block whose turn it is. Items read more often than `ruthless` says survive.
+    fn evict_block(&mut self, ruthless: u32, now: Seconds) -> bool {
+        let logs = &self.contents.logs;
+        let percent = if self.stats.items < FEW_ITEMS { SMALL_PERCENT_FEW } else { SMALL_PERCENT };
+        let small_is_large = logs.small_bytes() * 100 > logs.raw_bytes() * percent;
+        let (first, second) =
+            if small_is_large { (Kind::Small, Kind::Main) } else { (Kind::Main, Kind::Small) };
+        let Some(block) = logs.oldest(first).or_else(|| logs.oldest(second)) else { return false };
+        self.empty_block(block, ruthless.min(u32::from(FREQ_MAX)) as u8, now);
+        true
+    }
+
+    /// Takes a block out of its log and lets each of its items survive or go.
+    fn empty_block(&mut self, block: u32, ruthless: u8, now: Seconds) {
+        self.contents.logs.detach(block);
+        let mut next = self.contents.logs.first_item(block);
+        while let Some(place) = next {
+            let head = self.contents.logs.head(place);
+            next = self.contents.logs.next_item(place, &head);
+            let Some((found, hash)) = self.living(place, head) else { continue };
+            if head.expiry.has_passed(now) {
+                self.expire(&found);
+                continue;
+            }
+            let kind = self.contents.logs.kind(place);
+            let freq = self.contents.index.freq(found.slot);
+            // Entering main begins a new count; in main each round uses one up.
+            let left = if kind == Kind::Small { 0 } else { freq.saturating_sub(1) };
+            if freq > ruthless && self.move_item(&found, Kind::Main, left, now) {
+                continue;
+            }
+            self.remove(&found);
+            self.stats.evictions += 1;
+            self.stats.evicted_unread += u64::from(!head.marks.read);
+            self.stats.first_eviction.get_or_insert(now);
+            if kind == Kind::Small {
+                self.contents.ghost.add(hash, self.stats.items);
+            }
+        }
+        self.contents.logs.retire(block);
+    }
+
+    /// Whether so much is dead that gathering the living pays: a sixth, and more than the blocks
+    /// that are still being filled.
+    fn is_sparse(&self) -> bool {
+        let logs = &self.contents.logs;
+        let full = logs.raw_bytes() / BLOCK_BYTES as u64;
+        u64::from(logs.blocks()) > full * 6 / 5 + logs.open_blocks() + 1
+    }
+
+    /// Moves the living out of a block that has many dead, so that it is freed.
+    fn compact_block(&mut self, sample: usize, now: Seconds) -> bool {
+        let Some(block) = self.contents.logs.sparsest(sample, SPARSE_LIVE_MAX) else {
+            return false;
+        };
+        self.contents.logs.begin_walk(block);
+        let mut moved = true;
+        if let Some(place) = self.contents.logs.runs_into(block) {
+            moved &= self.move_or_keep(place, now);
+        }
+        let mut next = self.contents.logs.first_item(block);
+        while let Some(place) = next {
+            let head = self.contents.logs.head(place);
+            next = self.contents.logs.next_item(place, &head);
+            moved &= self.move_or_keep(place, now);
+        }
+        self.contents.logs.end_walk(block);
+        moved
+    }
+
+    /// Moves an item to the end of its queue, unless it is dead; false when there was no block.
+    fn move_or_keep(&mut self, place: Place, now: Seconds) -> bool {
+        let head = self.contents.logs.head(place);
+        let Some((found, _)) = self.living(place, head) else { return true };
+        if head.expiry.has_passed(now) {
+            self.expire(&found);
+            return true;
+        }
+        let kind = self.contents.logs.kind(place);
+        let freq = self.contents.index.freq(found.slot);
+        self.move_item(&found, kind, freq, now)
+    }
+
+    /// The slot of the item that lies here, if it is alive.
+    fn living(&self, place: Place, head: Head) -> Option<(Found, u64)> {
+        let hash = self.hasher.hash_one(self.contents.logs.key(place));
+        let slot = self.contents.index.find(hash, |other| other == place)?;
+        Some((Found { slot, place, head }, hash))
+    }
+
+    /// Copies an item to the end of a log. False, and nothing done, when there was no block.
+    fn move_item(&mut self, found: &Found, kind: Kind, freq: u8, now: Seconds) -> bool {
+        let log = LogId::new(kind, self.group(found.head.expiry, now));
+        let Contents { index, logs, .. } = &mut self.contents;
+        while logs.spare.len() < logs.needed(log, &found.head) {
+            let Some(block) = self.memory.take(Need::Survivor) else { return false };
+            logs.spare.push(block);
+        }
+        with_scratch(|copy| {
+            copy.clear();
+            copy.extend_from_slice(logs.key(found.place));
+            logs.copy_value(found.place, &found.head, copy);
+            let (key, value) = copy.split_at(found.head.key_bytes);
+            logs.kill(found.place, &found.head);
+            let place = logs.append(log, &found.head, key, [value, &[]]);
+            index.repoint(found.slot, place, freq);
+        });
+        true
+    }
+
+    /// The group of lifetimes for an item: the fewer blocks there are, the fewer groups.
+    fn group(&self, expiry: Expiry, now: Seconds) -> usize {
+        let groups = (self.contents.logs.blocks() / BLOCKS_PER_GROUP).clamp(1, GROUPS as u32);
+        let class = match expiry.remaining(now) {
+            None => GROUPS - 1,
+            Some(left) => GROUP_SECONDS.iter().filter(|&&limit| limit < left).count(),
+        };
+        class * groups as usize / GROUPS
+    }
+}
+
+/// Lends a buffer of this thread for a value in pieces. A visitor that comes back here while it has
+/// one gets another.
+pub(crate) fn with_scratch<R>(use_it: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    thread_local! {
+        static SCRATCH: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+    }
+    SCRATCH.with(|cell| {
+        let mut scratch = cell.take();
+        let result = use_it(&mut scratch);
+        if scratch.capacity() <= SCRATCH_BYTES_MAX {
+            cell.set(scratch);
+        }
+        result
+    })
+}
+
+#[cfg(test)]
+impl Slice {
+    /// Checks index, logs and accounts against one another.
+    #[track_caller]
+    pub(crate) fn check(&self) {
+        let places: Vec<Place> = self.contents.index.places().collect();
+        self.contents.logs.check(&places);
+        assert_eq!(places.len() as u64, self.stats.items, "items");
+        let mut bytes = 0;
+        for &place in &places {
+            bytes += self.contents.logs.head(place).charged_bytes();
+            let key = self.contents.logs.key(place);
+            let found = self.find(Key { bytes: key, hash: self.hasher.hash_one(key) });
+            assert_eq!(found.map(|found| found.place), Some(place), "each key leads to its item");
+        }
+        assert_eq!(bytes, self.stats.bytes, "bytes");
+        assert!(self.contents.logs.spare.is_empty(), "spare blocks are returned");
+    }
+}
