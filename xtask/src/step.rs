@@ -108,8 +108,16 @@ pub(crate) fn carry_out(mut command: Command) -> Outcome {
 }
 
 /// Runs a test runner, passing its output on and counting its tests.
-pub(crate) fn count_tests(mut command: Command) -> Outcome {
+pub(crate) fn count_tests(command: Command) -> Outcome {
     println!("    {}", written(&command));
+    count_into(command, io::stdout(), io::stderr())
+}
+
+fn count_into(
+    mut command: Command,
+    to_out: impl io::Write + Send,
+    to_err: impl io::Write,
+) -> Outcome {
     let child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
     let mut child = match child {
         Ok(child) => child,
@@ -120,8 +128,8 @@ pub(crate) fn count_tests(mut command: Command) -> Outcome {
     let out = child.stdout.take().expect("it is piped");
     let err = child.stderr.take().expect("it is piped");
     let tests = std::thread::scope(|scope| {
-        let out = scope.spawn(|| pass_on(out, io::stdout()));
-        let mut tests = pass_on(err, io::stderr());
+        let out = scope.spawn(|| pass_on(out, to_out));
+        let mut tests = pass_on(err, to_err);
         tests.add(out.join().expect("passing lines on does not panic"));
         tests
     });
@@ -176,7 +184,7 @@ fn written(command: &Command) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{Outcome, Tests, command, count_tests, tests_in};
+    use super::{Outcome, Tests, command, count_into, tests_in};
 
     #[test]
     fn the_summary_of_cargo_test_is_read() {
@@ -208,10 +216,14 @@ mod tests {
     fn a_runner_is_counted_on_both_its_outputs() {
         let script = "echo 'test result: ok. 2 passed; 0 failed;'; \
                       echo 'test result: FAILED. 1 passed; 4 failed;' >&2; exit 101";
-        let outcome = count_tests(command("sh", &["-c", script]));
+        // Not to our own output, where whoever runs this test would count them as well.
+        let (mut out, mut err) = (Vec::new(), Vec::new());
+        let outcome = count_into(command("sh", &["-c", script]), &mut out, &mut err);
         let Outcome::TestsFailed(tests, why) = outcome else { panic!("{outcome:?}") };
         assert_eq!(tests, Tests { passed: 3, failed: 4 });
         assert!(why.contains("101"), "{why}");
+        assert_eq!(out, b"test result: ok. 2 passed; 0 failed;\n");
+        assert_eq!(err, b"test result: FAILED. 1 passed; 4 failed;\n");
     }
 
     #[track_caller]
