@@ -10,6 +10,7 @@
 //! | `PUT /v1/caches/{cache}/plan`, `/enabled`, `/primary` | change the plan; disable, enable; promote |
 //! | `POST /v1/caches/{cache}/flush` | forget all items |
 //! | `GET /v1/caches/{cache}/stats` | counters and gauges |
+//! | `GET /v1/credentials/{username}` | which cache a credential belongs to |
 //! | `GET`, `POST /v1/caches/{cache}/credentials` | list, add; `?passwords=true` shows passwords |
 //! | `DELETE /v1/caches/{cache}/credentials/{username}` | remove |
 //! | `PATCH /v1/caches/{cache}/credentials/{username}` | give and take capabilities |
@@ -85,6 +86,7 @@ fn router_with(
         .route("/v1/caches/{cache}/primary", put(handlers::promote))
         .route("/v1/caches/{cache}/flush", post(handlers::flush_cache))
         .route("/v1/caches/{cache}/stats", get(handlers::statistics))
+        .route("/v1/credentials/{username}", get(handlers::find_credential))
         .route(
             "/v1/caches/{cache}/credentials",
             get(handlers::list_credentials).post(handlers::add_credential),

@@ -98,6 +98,14 @@ pub struct CredentialsView {
     pub credentials: Vec<CredentialView>,
 }
 
+/// Where a credential belongs, for who knows only the username.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OwnerView {
+    pub cache: u64,
+    pub name: String,
+    pub credential: CredentialView,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatisticsView {
     pub cache: u64,

@@ -116,7 +116,15 @@ impl Control {
         Ok((cache, stored.into_iter().map(|stored| stored.credential).collect()))
     }
 
-    /// The same, with the passwords.
+    /// A credential and its cache, for who knows only the username.
+    pub fn credential(&self, username: &Username) -> Result<(Cache, Credential), ControlError> {
+        let database = self.lock();
+        let cache = database.cache_of(username)?;
+        let stored = database.credential(&cache, username)?;
+        Ok((cache, stored.credential))
+    }
+
+    /// A cache's credentials with their passwords.
     pub fn issued(&self, cache: &CacheRef) -> Result<(Cache, Vec<Issued>), ControlError> {
         let database = self.lock();
         let cache = database.cache(cache)?;

@@ -83,6 +83,15 @@ impl Database {
         rows.map(|row| row?.checked()).collect()
     }
 
+    /// The cache that a credential belongs to.
+    pub(crate) fn cache_of(&self, username: &Username) -> Result<Cache, ControlError> {
+        let sql = "SELECT cache_id FROM credentials WHERE username = ?1";
+        let id: Option<u64> =
+            self.connection.query_row(sql, [username.as_str()], |row| row.get(0)).optional()?;
+        let id = id.ok_or(ControlError::UnknownUsername(*username))?;
+        self.cache(&CacheRef::Id(CacheId::new(id)))
+    }
+
     pub(crate) fn credential(
         &self,
         cache: &Cache,

@@ -17,6 +17,8 @@ pub enum ControlError {
     UnknownCache(CacheRef),
     #[error("cache {cache} has no credential {username}")]
     UnknownCredential { cache: CacheName, username: Username },
+    #[error("there is no credential {0}")]
+    UnknownUsername(Username),
     #[error("there is already a cache named {0}")]
     NameTaken(CacheName),
     #[error("{username} is the primary credential of cache {cache}; promote another one first")]
@@ -53,9 +55,9 @@ pub enum Fault {
 impl ControlError {
     pub fn fault(&self) -> Fault {
         match self {
-            ControlError::UnknownCache(_) | ControlError::UnknownCredential { .. } => {
-                Fault::Missing
-            }
+            ControlError::UnknownCache(_)
+            | ControlError::UnknownCredential { .. }
+            | ControlError::UnknownUsername(_) => Fault::Missing,
             ControlError::NameTaken(_)
             | ControlError::PrimaryStays { .. }
             | ControlError::TooManyCredentials { .. }

@@ -15,7 +15,8 @@ use super::request::{Asked, Body, OfCache, OfUser, parse_username};
 use super::{Api, PAGE_CACHES, PAGE_CACHES_MAX};
 use crate::contract::{
     AddCredential, CacheView, CachesView, ChangeCapabilities, ChangePlan, CreateCache,
-    CredentialView, CredentialsView, PlanView, PlansView, SetEnabled, SetPrimary, StatisticsView,
+    CredentialView, CredentialsView, OwnerView, PlanView, PlansView, SetEnabled, SetPrimary,
+    StatisticsView,
 };
 use crate::model::{Actor, Cache, CacheName, CacheRef, CapabilityChange};
 
@@ -146,6 +147,15 @@ pub(super) async fn list_credentials(
 ) -> Answer<CredentialsView> {
     let (_, credentials) = api.credentials(cache, asked.passwords).await?;
     Ok(Json(CredentialsView { credentials }))
+}
+
+pub(super) async fn find_credential(
+    State(api): State<Api>,
+    OfUser(username): OfUser,
+) -> Answer<OwnerView> {
+    let (cache, credential) = api.call(move |control| control.credential(&username)).await?;
+    let (cache, name) = (cache.id.get(), cache.name.to_string());
+    Ok(Json(OwnerView { cache, name, credential: CredentialView::without_password(&credential) }))
 }
 
 pub(super) async fn add_credential(

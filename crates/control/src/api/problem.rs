@@ -75,7 +75,7 @@ fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str
     use StatusCode as Is;
     match error {
         ControlError::UnknownCache(_) => (Is::NOT_FOUND, "unknown-cache", "No such cache"),
-        ControlError::UnknownCredential { .. } => {
+        ControlError::UnknownCredential { .. } | ControlError::UnknownUsername(_) => {
             (Is::NOT_FOUND, "unknown-credential", "No such credential")
         }
         ControlError::NameTaken(_) => (Is::CONFLICT, "name-taken", "The name is taken"),
