@@ -157,12 +157,14 @@ settings! {
         SecondsOrNever { max: 366 * 86_400 }, default "86400",
         because "pools keep connections over a quiet night, machines that vanished do not come back";
 
-    /// Answers kept for a client that does not read them. It is read no further until it does.
+    /// Answers kept for a client that does not read them; until it does, nothing more is read
+    /// from it.
     output_bytes_max => output_bytes_max: u64 = Bytes { min: 64 * KIB, max: 1024 * MIB },
         default "4 MiB",
         because "a few of the largest items: more would only fill memory, not the line";
 
-    /// Half-received requests of all clients together; past this, the largest are refused.
+    /// Half-received requests of all clients together, in equal parts for each thread. A client
+    /// whose half request does not fit any more is disconnected.
     input_bytes_max => input_bytes_max: u64 = Bytes { min: MIB, max: TIB }, default "256 MiB",
         because "two hundred clients in the midst of sending the largest item";
 
