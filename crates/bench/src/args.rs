@@ -219,7 +219,7 @@ Examples:
   How many clients can log in per second:
     larder bench --dialect binary --handshakes connect
 
-Exit status: 0 all answered and right, 1 something was wrong, refused or lost, 2 not run.
+Exit status: 0 if all was answered and right, otherwise not.
 ";
 
 /// Reads `10s`, `500ms`, `2m`, or a plain number of seconds.

@@ -21,10 +21,7 @@ pub enum BenchError {
     Tls { server: String, hint: &'static str, source: io::Error },
     #[error("could not read the certificates in {path}")]
     CaFile { path: String, source: Box<dyn std::error::Error + Send + Sync> },
-    #[error(
-        "{server} refused the username and password: it said {said:?}; check --username and \
-         --password (or MEMCACHIER_USERNAME and MEMCACHIER_PASSWORD), and --auth"
-    )]
+    #[error("{server} did not let us in: it said {said:?}{}", login_hint(.said))]
     LoginRefused { server: String, said: String },
     #[error(
         "{server} closed the connection during authentication: the password is wrong, or it does \
@@ -40,8 +37,8 @@ pub enum BenchError {
     OutOfStep { server: String, said: String },
     #[error("{server} has not answered for {seconds} s, with {in_flight} requests in flight")]
     Stalled { server: String, seconds: u64, in_flight: usize },
-    #[error("all connections were lost; the last one to {server}")]
-    AllLost { server: String, source: io::Error },
+    #[error("all connections were lost, the last one to {server}{hint}")]
+    AllLost { server: String, hint: &'static str, source: io::Error },
     #[error("{what}")]
     Machine { what: &'static str, source: io::Error },
 }
@@ -50,5 +47,14 @@ impl BenchError {
     /// Adds the cause to what the operating system could not do.
     pub(crate) fn machine(what: &'static str) -> impl FnOnce(io::Error) -> BenchError {
         move |source| BenchError::Machine { what, source }
+    }
+}
+
+fn login_hint(said: &str) -> &'static str {
+    if said.contains("connections") {
+        "; ask for fewer --connections or --idle ones"
+    } else {
+        "; check --username and --password (or MEMCACHIER_USERNAME and MEMCACHIER_PASSWORD), --auth \
+         and --dialect"
     }
 }

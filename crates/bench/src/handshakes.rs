@@ -8,10 +8,10 @@
 //! local port for a minute, and a second of this would use up all of them.
 
 use crate::args::Handshakes;
-use crate::connection::{Connection, Role, State};
+use crate::connection::{Connection, Role};
+use crate::entry;
 use crate::error::BenchError;
-use crate::login::{Login, Verdict};
-use crate::machine::{pin_to, thread_cpu};
+use crate::machine::thread_cpu;
 use crate::plan::Plan;
 use crate::progress::Progress;
 use crate::report::Report;
@@ -32,7 +32,6 @@ pub(crate) fn run(
     how: Handshakes,
     observe: &mut dyn FnMut(Moment),
 ) -> Result<Report, BenchError> {
-    let login = plan.login.as_ref().expect("the plan was checked to have a login");
     let counts: Vec<AtomicU64> = (0..plan.threads).map(|_| AtomicU64::new(0)).collect();
     let progress = Progress::new(&counts);
     observe(Moment::Connected);
@@ -42,9 +41,7 @@ pub(crate) fn run(
             let threads: Vec<_> = counts
                 .iter()
                 .enumerate()
-                .map(|(part, count)| {
-                    scope.spawn(move || Guest::new(plan, login, how, part, count)?.run())
-                })
+                .map(|(part, count)| scope.spawn(move || Guest::new(plan, how, part, count)?.run()))
                 .collect();
             threads.into_iter().map(join).collect::<Result<Vec<_>, BenchError>>()
         })
@@ -59,7 +56,6 @@ pub(crate) fn run(
 /// One thread that knocks, shows its password and leaves.
 struct Guest<'p> {
     plan: &'p Plan,
-    login: &'p Login,
     how: Handshakes,
     part: usize,
     poll: Poll,
@@ -84,23 +80,18 @@ const LOOK_AROUND: Duration = Duration::from_millis(100);
 impl<'p> Guest<'p> {
     fn new(
         plan: &'p Plan,
-        login: &'p Login,
         how: Handshakes,
         part: usize,
         count: &'p AtomicU64,
     ) -> Result<Guest<'p>, BenchError> {
         let poll = Poll::new().map_err(BenchError::machine("could not make an event queue"))?;
-        let left = plan.requests.map_or(u64::MAX, |all| {
-            all / plan.threads as u64 + u64::from((part as u64) < all % plan.threads as u64)
-        });
         Ok(Guest {
             plan,
-            login,
             how,
             part,
             poll,
             visits: Slab::new(),
-            left,
+            left: plan.requests_of(part),
             tally: Tally::new(),
             input: Vec::new(),
             count,
@@ -108,16 +99,14 @@ impl<'p> Guest<'p> {
     }
 
     fn run(mut self) -> Result<(Tally, Cost), BenchError> {
-        if let Some(&cpu) = self.plan.pin.get(self.part % self.plan.pin.len().max(1)) {
-            pin_to(cpu)?;
-        }
+        self.plan.pin_thread(self.part)?;
         let cpu_before = thread_cpu();
         let start = Instant::now();
         let end = self.plan.duration.map(|duration| start + duration);
         let mut busy = Duration::ZERO;
         let mut last = (start, 0);
         let mut events = Events::with_capacity(EVENTS_MAX);
-        for number in crate::worker::share(self.plan.connections, self.part, self.plan.threads) {
+        for number in self.plan.connections_of(self.plan.connections, self.part) {
             self.knock(number % self.plan.servers.len())?;
         }
         while !self.visits.is_empty() {
@@ -161,37 +150,17 @@ impl<'p> Guest<'p> {
         }
         self.left -= 1;
         let since = Instant::now();
-        let entry = self.visits.vacant_entry();
-        let transport = self.plan.open(server, self.poll.registry(), Token(entry.key()))?;
-        entry.insert(Visit { connection: Connection::new(transport, Role::Active, server), since });
+        let slot = self.visits.vacant_entry();
+        let (registry, token) = (self.poll.registry(), Token(slot.key()));
+        let connection = entry::open(self.plan, server, Role::Active, registry, token)?;
+        slot.insert(Visit { connection, since });
         Ok(())
     }
 
     fn go_on(&mut self, token: usize) -> Result<(), BenchError> {
         let Some(Visit { connection, since }) = self.visits.get_mut(token) else { return Ok(()) };
-        let server = connection.server;
-        let closed = |_| self.plan.login_closed(server);
-        if connection.state == State::Connecting {
-            if !self.plan.is_open(connection)? {
-                return Ok(());
-            }
-            connection.state = State::LoggingIn;
-            connection.send(self.login.request()).map_err(closed)?;
-        }
-        connection.flush().map_err(closed)?;
-        let arrived = connection.receive(&mut self.input).map_err(closed)?;
-        let bytes = &self.input[..arrived.len];
-        match self.login.verdict(bytes) {
-            Verdict::NeedMore if arrived.closed => return Err(self.plan.login_closed(server)),
-            Verdict::NeedMore => {
-                connection.keep(bytes);
-                return Ok(());
-            }
-            Verdict::Refused(said) => {
-                let server = self.plan.servers[server].name.clone();
-                return Err(BenchError::LoginRefused { server, said });
-            }
-            Verdict::Accepted { consumed } => connection.keep(&bytes[consumed..]),
+        if !entry::advance(self.plan, connection, &mut self.input)? {
+            return Ok(());
         }
         self.tally.logins += 1;
         let nanoseconds = since.elapsed().as_nanos() as u64;
@@ -199,9 +168,9 @@ impl<'p> Guest<'p> {
         if self.how == Handshakes::Repeat && self.left > 0 {
             self.left -= 1;
             *since = Instant::now();
-            connection.send(self.login.request()).map_err(closed)?;
-            return Ok(());
+            return entry::begin_login(self.plan, connection);
         }
+        let server = connection.server;
         // A reset frees the port at once; if it cannot be had, a close will do.
         let socket = connection.transport.socket();
         SockRef::from(&*socket).set_linger(Some(Duration::ZERO)).ok();
@@ -212,7 +181,7 @@ impl<'p> Guest<'p> {
     fn stalled(&self) -> BenchError {
         let server = self.visits.iter().next().map_or(0, |(_, visit)| visit.connection.server);
         BenchError::Stalled {
-            server: self.plan.servers[server].name.clone(),
+            server: self.plan.server_name(server),
             seconds: STALL.as_secs(),
             in_flight: self.visits.len(),
         }

@@ -17,6 +17,7 @@
 mod args;
 mod connection;
 mod dialect;
+mod entry;
 mod error;
 mod generator;
 mod handshakes;

@@ -1,19 +1,16 @@
 //! The settings as used: checked, in the units that the load wants.
 
 use crate::args::{AuthKind, BenchArgs, Handshakes};
-use crate::connection::Connection;
 use crate::dialect::Dialect;
 use crate::error::BenchError;
 use crate::items::{Items, KEY_BYTES_MAX, KEY_BYTES_MIN, VALUE_BYTES_MAX};
 use crate::login::Login;
-use crate::machine::{CPU_MAX, raise_descriptor_limit};
+use crate::machine::{CPU_MAX, pin_to, raise_descriptor_limit};
 use crate::mix::Mix;
 use crate::pace::{Pace, Rate, Spacing};
 use crate::popularity::Distribution;
 use crate::size::Size;
 use crate::tls::{self, TlsPlan};
-use crate::transport::Transport;
-use mio::{Interest, Registry, Token};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::time::Duration;
@@ -118,64 +115,32 @@ impl Plan {
         })
     }
 
-    /// Begins to connect to one of the servers.
-    pub(crate) fn open(
+    /// Keeps the calling thread, which does this part of the work, where `--pin` wants it.
+    pub(crate) fn pin_thread(&self, part: usize) -> Result<(), BenchError> {
+        match self.pin.len() {
+            0 => Ok(()),
+            count => pin_to(self.pin[part % count]),
+        }
+    }
+
+    /// How many of the requests fall to one thread; without a number, as many as time allows.
+    pub(crate) fn requests_of(&self, part: usize) -> u64 {
+        let (part, parts) = (part as u64, self.threads as u64);
+        self.requests.map_or(u64::MAX, |all| all / parts + u64::from(part < all % parts))
+    }
+
+    /// Which of `total` connections fall to one thread.
+    pub(crate) fn connections_of(
         &self,
-        server: usize,
-        registry: &Registry,
-        token: Token,
-    ) -> Result<Transport, BenchError> {
-        let Server { host, address, .. } = &self.servers[server];
-        let mut socket = mio::net::TcpStream::connect(*address)
-            .map_err(|source| self.connect_error(server, source))?;
-        registry
-            .register(&mut socket, token, Interest::READABLE | Interest::WRITABLE)
-            .map_err(BenchError::machine("could not watch a connection"))?;
-        match &self.tls {
-            None => Ok(Transport::plain(socket)),
-            Some(plan) => plan.start(socket, host).map_err(|e| self.tls_error(server, e)),
-        }
+        total: usize,
+        part: usize,
+    ) -> impl Iterator<Item = usize> + use<> {
+        (0..total).skip(part).step_by(self.threads)
     }
 
-    /// Goes on connecting; true once bytes can be sent.
-    pub(crate) fn is_open(&self, connection: &mut Connection) -> Result<bool, BenchError> {
-        let server = connection.server;
-        let socket = connection.transport.socket();
-        if let Some(source) = socket.take_error().ok().flatten() {
-            return Err(self.connect_error(server, source));
-        }
-        match socket.peer_addr() {
-            Ok(_) => (),
-            Err(error) if error.kind() == io::ErrorKind::NotConnected => return Ok(false),
-            Err(source) => return Err(self.connect_error(server, source)),
-        }
-        socket.set_nodelay(true).map_err(|source| self.connect_error(server, source))?;
-        connection.transport.handshake().map_err(|source| self.tls_error(server, source))
-    }
-
-    pub(crate) fn login_closed(&self, server: usize) -> BenchError {
-        BenchError::LoginClosed { server: self.servers[server].name.clone() }
-    }
-
-    fn connect_error(&self, server: usize, source: io::Error) -> BenchError {
-        let hint = if source.kind() == io::ErrorKind::ConnectionRefused {
-            "; is it running, and is this its port?"
-        } else if source.kind() == io::ErrorKind::AddrNotAvailable {
-            "; this machine has no free local port left: use fewer connections, or several \
-             addresses of the server"
-        } else {
-            ""
-        };
-        BenchError::Connect { server: self.servers[server].name.clone(), hint, source }
-    }
-
-    fn tls_error(&self, server: usize, source: io::Error) -> BenchError {
-        let hint = if source.to_string().contains("certificate") {
-            "; name its certificate authority with --ca, or trust any certificate with --insecure"
-        } else {
-            "; does it speak TLS on this port?"
-        };
-        BenchError::Tls { server: self.servers[server].name.clone(), hint, source }
+    /// How a server was called on the command line, for messages.
+    pub(crate) fn server_name(&self, server: usize) -> String {
+        self.servers[server].name.clone()
     }
 }
 

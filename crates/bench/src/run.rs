@@ -60,16 +60,15 @@ pub fn run_observed(
         progress.phase("filling", Some(total), || fill(&plan, &mut workers))?;
     }
     if !plan.warm_up.is_zero() {
-        let goal = goal(&plan, Some(plan.warm_up), None);
+        let goal = |_| mixed(&plan, Some(plan.warm_up), u64::MAX);
         progress.phase("warming up", None, || all(&mut workers, &goal))?;
     }
     for worker in &mut workers {
         worker.tally = Tally::new();
     }
     observe(Moment::Measuring);
-    let costs = progress.phase("measuring", plan.requests, || {
-        all(&mut workers, &goal(&plan, plan.duration, plan.requests))
-    })?;
+    let goal = |part| mixed(&plan, plan.duration, plan.requests_of(part));
+    let costs = progress.phase("measuring", plan.requests, || all(&mut workers, &goal))?;
     observe(Moment::Measured);
 
     let mut tally = Tally::new();
@@ -78,16 +77,9 @@ pub fn run_observed(
 }
 
 /// The goal of each thread for a part of the run that is made of the mix.
-fn goal(
-    plan: &Plan,
-    duration: Option<Duration>,
-    requests: Option<u64>,
-) -> impl Fn(usize) -> Goal + Sync {
-    let Plan { threads, pace, in_flight, .. } = *plan;
-    move |part| {
-        let left = requests.map_or(u64::MAX, |all| share(all, part, threads));
-        Goal { task: Task::Mix(left), duration, pace, in_flight }
-    }
+fn mixed(plan: &Plan, duration: Option<Duration>, requests: u64) -> Goal {
+    let Plan { pace, in_flight, .. } = *plan;
+    Goal { task: Task::Mix(requests), duration, pace, in_flight }
 }
 
 fn fill(plan: &Plan, workers: &mut [Worker<'_>]) -> Result<(), BenchError> {
@@ -121,11 +113,6 @@ fn fill_hint(said: &str) -> &'static str {
     } else {
         ""
     }
-}
-
-fn share(total: u64, part: usize, parts: usize) -> u64 {
-    let (part, parts) = (part as u64, parts as u64);
-    total / parts + u64::from(part < total % parts)
 }
 
 fn all(

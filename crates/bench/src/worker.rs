@@ -17,10 +17,11 @@
 //! is charged for every request that should have come in that second (no coordinated omission).
 
 use crate::connection::{Connection, Role, State};
+use crate::entry;
 use crate::error::BenchError;
 use crate::generator::{Generator, Task};
-use crate::login::{Verdict, said};
-use crate::machine::{pin_to, thread_cpu};
+use crate::login::said;
+use crate::machine::thread_cpu;
 use crate::pace::{Arrivals, Pace};
 use crate::plan::Plan;
 use crate::tally::Tally;
@@ -116,13 +117,11 @@ impl<'p> Worker<'p> {
 
     /// Opens this thread's share of the connections and logs in on each.
     pub(crate) fn connect(&mut self) -> Result<(), BenchError> {
-        self.pin()?;
-        let mut roles = share(self.plan.connections, self.part, self.plan.threads)
-            .map(|number| (number, Role::Active))
-            .chain(
-                share(self.plan.idle, self.part, self.plan.threads)
-                    .map(|number| (number, Role::Idle)),
-            );
+        self.plan.pin_thread(self.part)?;
+        let Worker { plan, part, .. } = *self;
+        let active = plan.connections_of(plan.connections, part).map(|n| (n, Role::Active));
+        let idle = plan.connections_of(plan.idle, part).map(|n| (n, Role::Idle));
+        let mut roles = active.chain(idle);
         let mut opening = 0;
         let mut last_success = Instant::now();
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -141,11 +140,11 @@ impl<'p> Worker<'p> {
             self.wait(&mut events, Some(LOOK_AROUND))?;
             for event in events.iter().filter(|event| event.token() != TIMER) {
                 let token = event.token().0;
-                let Some(connection) = self.connections.get(token) else { continue };
+                let Some(connection) = self.connections.get_mut(token) else { continue };
                 if connection.state == State::Ready {
                     // An idle connection that the server gave up at once.
                     self.hear_idle(token)?;
-                } else if self.advance(token)? {
+                } else if entry::advance(self.plan, connection, &mut self.input)? {
                     opening -= 1;
                     last_success = Instant::now();
                     self.progress.fetch_add(1, Ordering::Relaxed);
@@ -156,7 +155,7 @@ impl<'p> Worker<'p> {
 
     /// Carries out one phase; ends when its last request is answered.
     pub(crate) fn run(&mut self, goal: &Goal) -> Result<Cost, BenchError> {
-        self.pin()?;
+        self.plan.pin_thread(self.part)?;
         let cpu_before = thread_cpu();
         let mut busy = Duration::ZERO;
         let mut events = Events::with_capacity(EVENTS_MAX);
@@ -211,13 +210,6 @@ impl<'p> Worker<'p> {
         self.tally.refusals.first().map(String::as_str)
     }
 
-    fn pin(&self) -> Result<(), BenchError> {
-        match self.plan.pin.len() {
-            0 => Ok(()),
-            count => pin_to(self.plan.pin[self.part % count]),
-        }
-    }
-
     fn now(&self) -> u64 {
         nanos(self.began.elapsed())
     }
@@ -265,7 +257,7 @@ impl<'p> Worker<'p> {
         let waiting = self.connections.iter().find(|(_, c)| c.pipeline.len() > 0);
         let server = waiting.map_or(0, |(_, connection)| connection.server);
         Err(BenchError::Stalled {
-            server: self.plan.servers[server].name.clone(),
+            server: self.plan.server_name(server),
             seconds: STALL.as_secs(),
             in_flight: self.in_flight,
         })
@@ -372,7 +364,7 @@ impl<'p> Worker<'p> {
         let Generator { dialect, ref mut items, .. } = self.generator;
         let taken = connection.pipeline.take(bytes, now, dialect, items, &mut self.tally);
         let consumed = taken.map_err(|_| BenchError::OutOfStep {
-            server: self.plan.servers[connection.server].name.clone(),
+            server: self.plan.server_name(connection.server),
             said: said(bytes),
         })?;
         connection.keep(&bytes[consumed..]);
@@ -386,7 +378,7 @@ impl<'p> Worker<'p> {
         let connection = &mut self.connections[token];
         match connection.receive(&mut self.input) {
             Ok(arrived) if arrived.new > 0 => Err(BenchError::OutOfStep {
-                server: self.plan.servers[connection.server].name.clone(),
+                server: self.plan.server_name(connection.server),
                 said: said(&self.input[..arrived.len]),
             }),
             Ok(arrived) if !arrived.closed => Ok(()),
@@ -405,73 +397,34 @@ impl<'p> Worker<'p> {
         }
         self.active.retain(|&other| other != token);
         if self.active.is_empty() {
-            let server = self.plan.servers[connection.server].name.clone();
-            return Err(BenchError::AllLost { server, source });
+            let server = self.plan.server_name(connection.server);
+            let hint = match self.plan.login {
+                None => "; does it want a --username and --password?",
+                Some(_) => "",
+            };
+            return Err(BenchError::AllLost { server, hint, source });
         }
         Ok(())
     }
 
     fn open(&mut self, number: usize, role: Role) -> Result<(), BenchError> {
         let server = number % self.plan.servers.len();
-        let entry = self.connections.vacant_entry();
-        let token = entry.key();
-        let transport = self.plan.open(server, self.poll.registry(), Token(token))?;
-        entry.insert(Connection::new(transport, role, server));
+        let slot = self.connections.vacant_entry();
+        let token = slot.key();
+        let registry = self.poll.registry();
+        slot.insert(entry::open(self.plan, server, role, registry, Token(token))?);
         if role == Role::Active {
             self.active.push(token);
         }
         Ok(())
     }
 
-    /// Goes on with the login of a connection; true once it is ready.
-    fn advance(&mut self, token: usize) -> Result<bool, BenchError> {
-        let connection = &mut self.connections[token];
-        let server = connection.server;
-        if connection.state == State::Connecting {
-            if !self.plan.is_open(connection)? {
-                return Ok(false);
-            }
-            let Some(login) = &self.plan.login else {
-                connection.state = State::Ready;
-                return Ok(true);
-            };
-            connection.state = State::LoggingIn;
-            connection.send(login.request()).map_err(|_| self.plan.login_closed(server))?;
-        }
-        connection.flush().map_err(|_| self.plan.login_closed(server))?;
-        let arrived =
-            connection.receive(&mut self.input).map_err(|_| self.plan.login_closed(server))?;
-        let bytes = &self.input[..arrived.len];
-        let login = self.plan.login.as_ref().expect("only a login leads to this state");
-        match login.verdict(bytes) {
-            Verdict::Accepted { consumed } => {
-                connection.keep(&bytes[consumed..]);
-                connection.state = State::Ready;
-                Ok(true)
-            }
-            Verdict::Refused(said) => {
-                let server = self.plan.servers[server].name.clone();
-                Err(BenchError::LoginRefused { server, said })
-            }
-            Verdict::NeedMore if arrived.closed => Err(self.plan.login_closed(server)),
-            Verdict::NeedMore => {
-                connection.keep(bytes);
-                Ok(false)
-            }
-        }
-    }
-
     fn connect_timeout(&self, waiting: usize) -> BenchError {
         let late = self.connections.iter().find(|(_, c)| c.state != State::Ready);
         let server = late.map_or(0, |(_, connection)| connection.server);
-        let server = self.plan.servers[server].name.clone();
+        let server = self.plan.server_name(server);
         BenchError::ConnectTimeout { server, seconds: CONNECT_WAIT.as_secs(), waiting }
     }
-}
-
-/// Which of `total` things fall to one of `parts` threads.
-pub(crate) fn share(total: usize, part: usize, parts: usize) -> impl Iterator<Item = usize> {
-    (0..total).skip(part).step_by(parts)
 }
 
 fn nanos(duration: Duration) -> u64 {
