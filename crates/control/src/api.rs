@@ -37,12 +37,12 @@ use crate::error::ControlError;
 use problem::Refusal;
 
 /// The largest request is a list of a few words; this leaves room for white space.
-const BODY_BYTES_MAX: usize = 16 * 1024;
+pub(crate) const BODY_BYTES_MAX: usize = 16 * 1024;
 /// Requests that may be in the database's queue or in the data plane. Changes run one at a time
 /// within milliseconds, so more than these would only wait longer.
-const REQUESTS_MAX: usize = 64;
+pub(crate) const REQUESTS_MAX: usize = 64;
 /// When a client hears that its answer does not come: ten times what a busy disk needs.
-const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
+pub(crate) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Caches on one page: some 500 KB of JSON.
 const PAGE_CACHES_MAX: usize = 1_000;
 /// Caches on a page when the client does not say.
@@ -64,12 +64,12 @@ struct Api {
     request_time_max: Duration,
 }
 
-/// The API as a service of axum.
-pub fn router(control: Arc<Control>, settings: ApiSettings) -> Router {
+/// The API with the limits above.
+pub(crate) fn router(control: Arc<Control>, settings: ApiSettings) -> Router {
     router_with(control, settings, REQUESTS_MAX, REQUEST_TIME_MAX)
 }
 
-fn router_with(
+pub(crate) fn router_with(
     control: Arc<Control>,
     settings: ApiSettings,
     requests_max: usize,

@@ -352,6 +352,12 @@ impl Control {
         Ok(stored.credential)
     }
 
+    /// For tests: changes rows behind our back.
+    #[cfg(test)]
+    pub(crate) fn run_sql(&self, sql: &str) -> rusqlite::Result<()> {
+        self.lock().connection().execute_batch(sql)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Database> {
         // A change that panicked was rolled back when its transaction was dropped, so the database
         // is as good as before.

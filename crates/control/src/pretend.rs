@@ -134,6 +134,10 @@ impl Installation {
         Ok(Installation { control: Arc::new(control), data_plane, dir })
     }
 
+    pub(crate) fn run_sql(&self, sql: &str) -> rusqlite::Result<()> {
+        self.control.run_sql(sql)
+    }
+
     /// Ends this process's hold of the directory and begins anew, with an empty data plane.
     pub(crate) fn restart(self) -> Self {
         let Installation { control, dir, .. } = self;

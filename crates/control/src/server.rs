@@ -143,3 +143,6 @@ impl Connection {
         drop(self.permit);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,10 +85,6 @@ impl Installation {
         let rows = statement.query_map([], |row| row.get(0)).expect("readable");
         rows.map(|row| row.expect("a number")).collect()
     }
-
-    fn run_sql(&self, sql: &str) -> rusqlite::Result<()> {
-        self.control.lock().connection().execute_batch(sql)
-    }
 }
 
 /// Two caches: "shop" with a primary credential and another, "blog" with one.
