@@ -28,6 +28,11 @@ impl BackendLink for LocalLink {
     }
 
     #[inline]
+    fn warm(&self, cache: &Self::Cache, batch: &[Located<'_>]) {
+        cache.warm(batch);
+    }
+
+    #[inline]
     fn get<R>(
         &self,
         cache: &Self::Cache,

@@ -10,10 +10,13 @@ use protocol::operation::{
 };
 use tenancy::id::CacheId;
 
+/// Fewest keys that are worth warming: below, the fetches of one operation overlap well enough.
+pub const WARM_KEYS_MIN: usize = 4;
+
 /// How a proxy reaches the items of a cache.
 ///
-/// Two-step on purpose: [`locate`](Self::locate) is called for a whole batch of keys first, so that
-/// an implementation can start fetching their memory, and the operations follow.
+/// In steps on purpose: a whole batch of keys is [located](Self::locate) and [warmed](Self::warm)
+/// first, and the operations follow.
 pub trait BackendLink: Send + Sync + 'static {
     /// A cache once found, so that a request need not look it up again.
     type Cache: Send;
@@ -24,6 +27,10 @@ pub trait BackendLink: Send + Sync + 'static {
     fn open(&self, cache: CacheId) -> Option<Self::Cache>;
 
     fn locate<'k>(&self, cache: &Self::Cache, key: Key<'k>) -> Self::Located<'k>;
+
+    /// Tells that these keys will be asked for at once. An implementation may start fetching their
+    /// memory; it need not do anything. Worth its price for [`WARM_KEYS_MIN`] keys and more.
+    fn warm(&self, cache: &Self::Cache, batch: &[Self::Located<'_>]);
 
     /// Calls `visit` with what was found. The value may be borrowed from memory that is locked
     /// meanwhile, so `visit` copies and returns.

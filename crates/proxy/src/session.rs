@@ -31,7 +31,7 @@ use protocol::sasl::{self, Candidate};
 use tenancy::capability::Capability;
 use tenancy::directory::{AuthenticationError, CacheEntry, ConnectionPermit, Directory, Grant};
 
-use crate::link::BackendLink;
+use crate::link::{BackendLink, WARM_KEYS_MIN};
 use crate::settings::Access;
 use crate::statistics;
 use crate::usage::{CacheUsage, ProxyUsage};
@@ -96,9 +96,10 @@ struct Member<L: BackendLink> {
 /// not check again.
 struct Admitted<'r, 'a>(&'r Request<'a>);
 
-struct Pending<'a, Located> {
+struct Pending<'a> {
     request: Request<'a>,
-    at: Option<Located>,
+    /// Whether it is about one item, whose place is next in the batch's list of places.
+    located: bool,
     /// Bytes of the input up to and including this request.
     end: usize,
 }
@@ -265,17 +266,19 @@ impl<L: BackendLink> Session<L> {
             return Some(Then::Close);
         }
         let limits = member.limits();
-        let mut batch = ArrayVec::<Pending<'_, L::Located<'_>>, BATCH_REQUESTS_MAX>::new();
+        let mut batch = ArrayVec::<Pending<'_>, BATCH_REQUESTS_MAX>::new();
+        let mut places = ArrayVec::<L::Located<'_>, BATCH_REQUESTS_MAX>::new();
         let mut end = *consumed;
         let stopped = loop {
             match decode(dialect, &input[end..], &limits, room) {
                 Decoded::Complete(request, length) => {
                     end += length;
-                    let at = key_of(&request.body).map(|key| turn.link.locate(&member.cache, key));
-                    batch.push(Pending { request, at, end });
+                    let key = key_of(&request.body);
+                    places.extend(key.map(|key| turn.link.locate(&member.cache, key)));
+                    batch.push(Pending { request, located: key.is_some(), end });
                     // What has no key of its own may change the session, so nothing is read past
                     // it before it was carried out.
-                    if at.is_none() || batch.is_full() {
+                    if key.is_none() || batch.is_full() {
                         break None;
                     }
                 }
@@ -283,11 +286,16 @@ impl<L: BackendLink> Session<L> {
                 Decoded::Wrong(wrong) => break Some(Ok(wrong)),
             }
         };
+        if WARM_KEYS_MIN <= places.len() {
+            turn.link.warm(&member.cache, &places);
+        }
+        let mut places = places.into_iter();
         for pending in &batch {
             if turn.output_bytes_max <= out.len() {
                 return Some(Then::Drain);
             }
-            match self.carry_out(pending, out, turn) {
+            let at = if pending.located { places.next() } else { None };
+            match self.carry_out(&pending.request, at, out, turn) {
                 Flow::Done => *consumed = pending.end,
                 Flow::Unfinished => return Some(Then::Drain),
                 Flow::Close => {
@@ -338,17 +346,17 @@ impl<L: BackendLink> Session<L> {
 
     fn carry_out(
         &mut self,
-        pending: &Pending<'_, L::Located<'_>>,
+        request: &Request<'_>,
+        at: Option<L::Located<'_>>,
         out: &mut Vec<u8>,
         turn: &Turn<'_, L>,
     ) -> Flow {
         let member = self.member.as_ref().expect("called for authenticated sessions only");
-        let request = &pending.request;
         let Some(admitted) = member.admit(request) else {
             request.reply.refused(out, Refusal::Capability(request.needs));
             return Flow::Done;
         };
-        match pending.at {
+        match at {
             Some(at) => {
                 member.on_one_item(&admitted, at, out, turn);
                 Flow::Done
@@ -424,14 +432,19 @@ impl<L: BackendLink> Session<L> {
         let member = self.member.as_ref().expect("called for authenticated sessions only");
         let mut keys = keys.skip(self.keys_answered);
         loop {
-            let mut batch = ArrayVec::<(Key<'_>, L::Located<'_>), BATCH_REQUESTS_MAX>::new();
+            let mut batch = ArrayVec::<Key<'_>, BATCH_REQUESTS_MAX>::new();
+            let mut places = ArrayVec::<L::Located<'_>, BATCH_REQUESTS_MAX>::new();
             for key in keys.by_ref().take(BATCH_REQUESTS_MAX) {
-                batch.push((key, turn.link.locate(&member.cache, key)));
+                batch.push(key);
+                places.push(turn.link.locate(&member.cache, key));
             }
             if batch.is_empty() {
                 break;
             }
-            for (key, at) in batch {
+            if WARM_KEYS_MIN <= places.len() {
+                turn.link.warm(&member.cache, &places);
+            }
+            for (key, at) in batch.into_iter().zip(places) {
                 if turn.output_bytes_max <= out.len() {
                     return Flow::Unfinished;
                 }

@@ -280,6 +280,8 @@ impl BackendLink for MapLink {
         key
     }
 
+    fn warm(&self, (): &(), _batch: &[Key<'_>]) {}
+
     fn get<R>(
         &self,
         (): &(),
