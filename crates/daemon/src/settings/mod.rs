@@ -33,6 +33,9 @@ const KIB: u64 = 1024;
 const MIB: u64 = 1024 * KIB;
 const TIB: u64 = 1024 * 1024 * MIB;
 
+/// The largest plan has items of 4 MiB, and a client sends keys and words besides.
+const INPUT_BYTES_PER_THREAD_MIN: u64 = 8 * MIB;
+
 /// One row of the table: all there is to say about a setting, but for its type.
 #[derive(Debug, Clone, Copy)]
 pub struct Setting {
@@ -138,10 +141,6 @@ settings! {
 
     section "What one client may do";
 
-    /// Largest item: its key and its value together.
-    item_bytes_max => item_bytes_max: u64 = Bytes { min: KIB, max: 128 * MIB }, default "1 MiB",
-        because "memcached's own limit, which clients know";
-
     /// A client that has not authenticated by then is disconnected.
     authentication_timeout_seconds => authentication_timeout: Duration =
         Seconds { min: 1, max: 300 }, default "5",
@@ -165,8 +164,9 @@ settings! {
 
     /// Half-received requests of all clients together, in equal parts for each thread. A client
     /// whose half request does not fit any more is disconnected.
-    input_bytes_max => input_bytes_max: u64 = Bytes { min: MIB, max: TIB }, default "256 MiB",
-        because "two hundred clients in the midst of sending the largest item";
+    input_bytes_max => input_bytes_max: u64 = Bytes { min: INPUT_BYTES_PER_THREAD_MIN, max: TIB },
+        default "512 MiB",
+        because "a hundred clients in the midst of sending the largest item of the largest plan";
 
     /// How long clients may take to finish what they have begun, once the program shall stop.
     drain_timeout_seconds => drain_timeout: Duration =
@@ -233,22 +233,13 @@ const RELATIONS: &[Relation] = &[
         message: "control_listen and tls_listen must be different addresses",
     },
     Relation {
-        names: ["item_bytes_max", "memory_bytes"],
-        // Below that, a single client's item could push everything else out.
-        is_broken: |s| s.memory_bytes / 8 < s.item_bytes_max,
-        message: "item_bytes_max must be at most an eighth of memory_bytes",
-    },
-    Relation {
-        names: ["output_bytes_max", "item_bytes_max"],
-        is_broken: |s| s.output_bytes_max < s.item_bytes_max,
-        message: "output_bytes_max must be at least item_bytes_max, or the largest item could not \
-                  be answered",
-    },
-    Relation {
-        names: ["input_bytes_max", "item_bytes_max"],
-        is_broken: |s| s.input_bytes_max < s.item_bytes_max,
-        message: "input_bytes_max must be at least item_bytes_max, or the largest item could not \
-                  be received",
+        names: ["input_bytes_max", "threads"],
+        is_broken: |s| {
+            let threads = u64::from(s.threads.unwrap_or(1));
+            s.input_bytes_max / threads < INPUT_BYTES_PER_THREAD_MIN
+        },
+        message: "input_bytes_max must be at least 8 MiB for each of the threads, or the largest \
+                  item could not be received",
     },
 ];
 

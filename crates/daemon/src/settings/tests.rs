@@ -54,7 +54,7 @@ fn a_file_in_the_units_of_people_becomes_the_units_of_code() {
     let settings = used(
         "threads = 4\n\
          memory_bytes = \"24 GiB\"\n\
-         item_bytes_max = 2_097_152\n\
+         output_bytes_max = 2_097_152\n\
          idle_timeout_seconds = 0\n\
          log_level = 'debug'\n",
         &[],
@@ -62,7 +62,7 @@ fn a_file_in_the_units_of_people_becomes_the_units_of_code() {
     );
     assert_eq!(settings.threads, Some(4));
     assert_eq!(settings.memory_bytes, 24 << 30);
-    assert_eq!(settings.item_bytes_max, 2 << 20);
+    assert_eq!(settings.output_bytes_max, 2 << 20);
     assert_eq!(settings.idle_timeout, None);
     assert_eq!(settings.log_level, tracing::Level::DEBUG);
 }
@@ -152,16 +152,15 @@ fn variables_of_the_command_line_are_left_alone() {
 #[test]
 fn settings_that_do_not_go_together_are_told() {
     problems(
-        "tls_certificate = \"c.pem\"\nitem_bytes_max = \"8 MiB\"\nmemory_bytes = \"32 MiB\"\n",
+        "tls_certificate = \"c.pem\"\nthreads = 2\ninput_bytes_max = \"15 MiB\"\n",
         &[],
         &[],
         &[
             "larder.toml:1:19: tls_certificate and tls_key go together: give both or neither",
             "larder.toml:1:19: tls_certificate has no use without tls_listen: give an address \
              such as \"0.0.0.0:11212\"",
-            "larder.toml:2:18: item_bytes_max must be at most an eighth of memory_bytes",
-            "larder.toml:2:18: output_bytes_max must be at least item_bytes_max, or the largest \
-             item could not be answered",
+            "larder.toml:3:19: input_bytes_max must be at least 8 MiB for each of the threads, or \
+             the largest item could not be received",
         ],
     );
 }
