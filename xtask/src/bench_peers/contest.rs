@@ -129,10 +129,15 @@ impl Contest {
     }
 }
 
-/// The memory both servers may use for items.
+/// The memory that memcached may use, and that our cache is promised: one of our plans.
 fn memory_mib(items: u64) -> u64 {
-    if items > 1_000_000 { 4096 } else { 1024 }
+    if items > ITEMS_FILLED_EACH_TIME { 5000 } else { 1000 }
 }
+
+/// `larder up` gets twice the memory of the measured cache: a plan promises room for keys and
+/// values, and the overhead of small items, the development cache and lists of free memory come on
+/// top. No load here stores more than a fraction of either.
+const LARDER_MEMORY_FACTOR: u64 = 2;
 
 impl Pair {
     fn start(items: u64) -> Result<Pair, Box<dyn Error>> {
@@ -142,15 +147,13 @@ impl Pair {
                 .argument("--threads")
                 .argument("1")
                 .argument("--memory")
-                .argument(&format!("{mib}MiB"))
+                .argument(&format!("{}MiB", mib * LARDER_MEMORY_FACTOR))
                 .start();
             let memory = mib.to_string();
             let memcached = Memcached::start_with(&["-m", &memory, "-c", "20000", "-b", "4096"]);
             (larder, memcached)
         })?;
-        // The plan whose memory is nearest to what the servers have.
-        let plan = if mib > 1024 { "5000" } else { "1000" };
-        larder.run(&["cache", "create", CACHE, "--plan", plan]);
+        larder.run(&["cache", "create", CACHE, "--plan", &mib.to_string()]);
         let made = larder.run(&["credential", "add", CACHE]);
         let word = |name: &str| {
             made[name].as_str().map(str::to_owned).ok_or(format!("a credential has no {name}"))
