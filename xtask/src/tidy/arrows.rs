@@ -28,7 +28,10 @@ const ARROWS: &[(&str, May)] = &[
     ("bench", Use(&["protocol", "daemon"])),
     (
         "larder",
-        Use(&["protocol", "tenancy", "store", "daemon", "backend", "proxy", "control", "bench"]),
+        Use(&[
+            "protocol", "tenancy", "cluster", "store", "daemon", "backend", "proxy", "control",
+            "bench",
+        ]),
     ),
     // Tests and tasks: nothing uses them.
     ("testbed", UseAll),
