@@ -94,8 +94,9 @@ impl Control {
         hash(self.token.reveal().as_bytes()).matches(&hash(presented))
     }
 
-    /// Says in the data directory where the API listens, until the value is dropped.
-    pub(crate) fn announce(&self, listening: SocketAddr) -> Result<Announcement, DataDirError> {
+    /// Says in the data directory where the API listens, until the value is dropped: the command
+    /// line looks there ([`crate::data_dir::Endpoint`]).
+    pub fn announce(&self, listening: SocketAddr) -> Result<Announcement, DataDirError> {
         self.data_dir.announce(listening)
     }
 

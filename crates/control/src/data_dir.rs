@@ -164,7 +164,7 @@ pub fn read_token(path: &Path) -> Result<Option<Secret>, DataDirError> {
 /// The endpoint file; removed when this is dropped.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Announcement {
+pub struct Announcement {
     path: PathBuf,
 }
 

@@ -1,7 +1,6 @@
 //! Carries the API over HTTP/1.1: connections, their limits, and a clean end.
 
 use std::future::Future;
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,7 +15,6 @@ use tokio::time::{sleep, timeout};
 
 use crate::api::{ApiSettings, router};
 use crate::control::Control;
-use crate::data_dir::DataDirError;
 
 /// What one server holds at most.
 #[derive(Debug, Clone, Copy)]
@@ -43,25 +41,15 @@ impl Default for ServerLimits {
 
 /// Serves the API until `shutdown` is ready, then lets the requests in progress end.
 ///
-/// While it serves, the data directory says where ([`crate::data_dir::Endpoint`]).
+/// Call [`Control::announce`] before, so that whoever reads the data directory finds the listener.
 pub async fn serve(
     listener: TcpListener,
     control: Arc<Control>,
     settings: ApiSettings,
     limits: ServerLimits,
     shutdown: impl Future<Output = ()>,
-) -> Result<(), ServeError> {
-    let _announcement = control.announce(listener.local_addr().map_err(ServeError::Listener)?)?;
+) {
     serve_router(listener, router(control, settings), limits, shutdown).await;
-    Ok(())
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ServeError {
-    #[error("the control API's listener has no address")]
-    Listener(#[source] io::Error),
-    #[error(transparent)]
-    Announce(#[from] DataDirError),
 }
 
 async fn serve_router(

@@ -1,6 +1,6 @@
 //! The API over real sockets: what it answers, whom it refuses, and how it ends.
 
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::sync::mpsc;
 use std::thread::{self, JoinHandle};
@@ -13,7 +13,7 @@ use ureq::http::{Method, Request, Response};
 
 use super::*;
 use crate::api::{BODY_BYTES_MAX, REQUEST_TIME_MAX, REQUESTS_MAX, router_with};
-use crate::data_dir::{Endpoint, TOKEN_FILE, read_token};
+use crate::data_dir::{TOKEN_FILE, read_token};
 use crate::data_plane::DataPlaneError;
 use crate::pretend::{Installation, PretendDataPlane};
 
@@ -501,30 +501,6 @@ fn a_stop_does_not_wait_for_ever() {
     assert_eq!(served.send("GET", "/healthz", None, None).status().as_u16(), 200);
     served.stop();
     read_to_end(half);
-}
-
-#[test]
-fn the_data_directory_says_where_the_api_is_while_it_is() {
-    let installation = Installation::new();
-    let control = Arc::clone(&installation.control);
-    let dir = installation.dir.path().to_owned();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    runtime.expect("a runtime").block_on(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let url = format!("http://{}", listener.local_addr().expect("bound"));
-        let announced = async {
-            loop {
-                if let Some(endpoint) = Endpoint::read(&dir).expect("readable") {
-                    break assert_eq!(endpoint.url, url);
-                }
-                tokio::task::yield_now().await;
-            }
-        };
-        let settings = ApiSettings::default();
-        let served = serve(listener, control, settings, ServerLimits::default(), announced);
-        timeout(TOO_LONG, served).await.expect("in time").expect("served");
-    });
-    assert_eq!(Endpoint::read(&dir).expect("readable"), None);
 }
 
 fn read_to_end(mut stream: std::net::TcpStream) -> String {

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use backend::Backend;
 use control::api::ApiSettings;
 use control::control::Control;
+use control::data_dir::DataDirError;
 use control::data_plane::DataPlane;
 use control::environment::Environment;
 use control::error::{ControlError, OpenError};
@@ -134,6 +135,8 @@ pub(crate) enum UpError {
     Proxy(#[from] StartError),
     #[error("cannot listen for the control API on {address}")]
     ControlListen { address: SocketAddr, source: io::Error },
+    #[error("cannot say where the control API is")]
+    Announce(#[from] DataDirError),
     #[error("the control API ended")]
     ControlEnded(#[source] io::Error),
     #[error("cannot write {path}")]
@@ -182,6 +185,8 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     let listener = std::net::TcpListener::bind(settings.control_listen)
         .map_err(|source| UpError::ControlListen { address: settings.control_listen, source })?;
     let control_address = listener.local_addr().map_err(UpError::ControlEnded)?;
+    // Before anything is printed: whoever reads that may use the command line at once.
+    let _announcement = control.announce(control_address)?;
     let servers = proxy.plain_address().map(|address| reachable(address).to_string());
     let api = ApiSettings { servers: servers.into_iter().collect() };
     let welcome = Welcome {
@@ -283,8 +288,8 @@ fn serve_control(
         runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             server::serve(listener, control, api, ServerLimits::default(), shutdown.draining())
-                .await
-                .map_err(io::Error::other)
+                .await;
+            Ok(())
         })
     };
     std::thread::Builder::new()

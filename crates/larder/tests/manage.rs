@@ -1,0 +1,300 @@
+//! `larder cache …` and `larder credential …` against a `larder up`, as an operator uses them.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+use std::{fs, thread};
+
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// Nothing here takes this long; a test that waits for it has failed.
+const TOO_LONG: Duration = Duration::from_secs(30);
+
+/// A `larder up`, killed when dropped.
+struct Up {
+    child: Child,
+    memcached: String,
+}
+
+impl Up {
+    fn start(data: &Path) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+        command.args(["up", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+        command.args(["--threads", "1", "--data"]).arg(data).stdout(Stdio::piped());
+        unsettled(&mut command);
+        let mut child = command.spawn().expect("the program starts");
+        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let (tell, told) = mpsc::channel();
+        // Reads to the end, so that the process never waits for a reader.
+        thread::spawn(move || {
+            output.lines().map_while(Result::ok).for_each(|l| drop(tell.send(l)))
+        });
+        let mut memcached = None;
+        loop {
+            let line = told.recv_timeout(TOO_LONG).expect("larder up says how to connect");
+            if let Some(servers) = line.strip_prefix("MEMCACHIER_SERVERS=") {
+                memcached = Some(servers.to_owned());
+            }
+            if line.starts_with("LARDER_CONTROL=") {
+                let memcached = memcached.expect("the servers come first");
+                return Up { child, memcached };
+            }
+        }
+    }
+
+    /// As a service manager stops it.
+    fn stop(mut self) {
+        let pid = self.child.id().to_string();
+        let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
+        assert!(killed.success());
+        let ended = self.child.wait().expect("it is our child");
+        assert!(ended.success(), "{ended}");
+    }
+}
+
+impl Drop for Up {
+    fn drop(&mut self) {
+        // Stopped already, or a test failed; either way nobody wants to know more.
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+/// Takes away what the machine's own environment would add to the command line.
+fn unsettled(command: &mut Command) {
+    for name in ["LARDER_DATA", "LARDER_CONTROL", "LARDER_TOKEN_FILE"] {
+        command.env_remove(name);
+    }
+}
+
+fn larder(data: &Path, arguments: &[&str]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    unsettled(&mut command);
+    command.args(arguments).arg("--data").arg(data).stdin(Stdio::null());
+    command.output().expect("the program starts")
+}
+
+/// What the command prints when it succeeds.
+#[track_caller]
+fn said(data: &Path, arguments: &[&str]) -> String {
+    let output = larder(data, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{arguments:?}: {error}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+#[track_caller]
+fn json(data: &Path, arguments: &[&str]) -> Value {
+    let text = said(data, &[arguments, &["--json"]].concat());
+    serde_json::from_str(&text).unwrap_or_else(|_| panic!("no JSON: {text}"))
+}
+
+/// Checks that the command fails with this exit code and says this, and nothing on its output.
+#[track_caller]
+fn check_fails(data: &Path, arguments: &[&str], code: i32, says: &str) {
+    let output = larder(data, arguments);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(code), "{arguments:?}: {error}");
+    assert!(error.contains(says), "{arguments:?}: {error}");
+    assert!(output.stdout.is_empty(), "{arguments:?}");
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_else(|| panic!("no {name} in {value}"))
+}
+
+/// A memcached connection that has authenticated with the credential.
+struct Client(BufReader<TcpStream>);
+
+impl Client {
+    fn new(up: &Up, credential: &Value) -> Self {
+        let stream = TcpStream::connect(&up.memcached).expect("it listens");
+        stream.set_read_timeout(Some(TOO_LONG)).expect("a timeout");
+        let mut client = Client(BufReader::new(stream));
+        let (username, password) = (text(credential, "username"), text(credential, "password"));
+        client.send(&format!("set {username} 0 0 {}\r\n{password}\r\n", password.len()));
+        assert_eq!(client.line(), "STORED");
+        client
+    }
+
+    fn send(&mut self, bytes: &str) {
+        self.0.get_mut().write_all(bytes.as_bytes()).expect("the connection is open");
+    }
+
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("an answer in time");
+        line.trim_end().to_owned()
+    }
+
+    fn ask(&mut self, command: &str) -> String {
+        self.send(command);
+        self.line()
+    }
+
+    /// Whether the server has closed the connection, with or without a last word.
+    fn is_closed(mut self) -> bool {
+        let mut rest = Vec::new();
+        self.0.read_to_end(&mut rest).is_ok()
+    }
+}
+
+fn data_dir() -> TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+#[test]
+fn what_the_command_line_changes_a_client_feels_at_once() {
+    let dir = data_dir();
+    let data = dir.path();
+    let up = Up::start(data);
+    let cache = json(data, &["cache", "create", "shop", "--plan", "100"]);
+    assert_eq!(cache["memory_bytes"], 104_857_600);
+    let primary = cache["credentials"][0].clone();
+    let added = json(data, &["credential", "add", "shop"]);
+    let username = text(&added, "username");
+    let mut client = Client::new(&up, &added);
+    assert_eq!(client.ask("set key 0 0 5\r\nvalue\r\n"), "STORED");
+
+    let denied = json(data, &["credential", "deny", username, "write"]);
+    assert_eq!(denied["capabilities"], serde_json::json!(["flush", "api"]));
+    assert_ne!(client.ask("set key 0 0 5\r\nother\r\n"), "STORED");
+    assert_eq!(client.ask("get key\r\n"), "VALUE key 0 5");
+    assert_eq!((client.line(), client.line()), ("value".to_owned(), "END".to_owned()));
+    json(data, &["credential", "allow", username, "write", "api"]);
+    assert_eq!(client.ask("set key 0 0 5\r\nother\r\n"), "STORED");
+
+    let stats = json(data, &["cache", "stats", "shop"]);
+    assert_eq!(stats["curr_items"], 1);
+    assert_eq!(json(data, &["cache", "flush", "shop", "--yes"])["flushed"], "shop");
+    assert_eq!(client.ask("get key\r\n"), "END");
+
+    json(data, &["credential", "remove", username]);
+    assert!(client.is_closed());
+    let client = Client::new(&up, &primary);
+    assert_eq!(json(data, &["cache", "delete", "shop", "--yes"])["deleted"], "shop");
+    assert!(client.is_closed());
+    let left = json(data, &["cache", "list"]);
+    assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+}
+
+#[test]
+fn a_password_is_changed_without_a_refused_connection() {
+    let dir = data_dir();
+    let data = dir.path();
+    let up = Up::start(data);
+    let cache = json(data, &["cache", "create", "shop"]);
+    let old = cache["credentials"][0].clone();
+    let new = json(data, &["credential", "add", "shop"]);
+    check_fails(data, &["credential", "remove", text(&old, "username")], 1, "promote");
+    assert_eq!(json(data, &["credential", "promote", text(&new, "username")])["primary"], true);
+    Client::new(&up, &old);
+    Client::new(&up, &new);
+    let variables = said(data, &["cache", "show", "shop", "--env"]);
+    let expected = format!(
+        "MEMCACHIER_SERVERS={}\nMEMCACHIER_USERNAME={}\nMEMCACHIER_PASSWORD={}\n",
+        up.memcached,
+        text(&new, "username"),
+        text(&new, "password")
+    );
+    assert_eq!(variables, expected);
+    said(data, &["credential", "remove", text(&old, "username")]);
+    Client::new(&up, &new);
+}
+
+#[test]
+fn everything_is_there_after_a_restart() {
+    let dir = data_dir();
+    let data = dir.path();
+    let up = Up::start(data);
+    let cache = json(data, &["cache", "create", "shop", "--plan", "100"]);
+    json(data, &["credential", "add", "shop", "--read-only"]);
+    let show = ["cache", "show", "shop", "--passwords"];
+    let before = json(data, &show);
+    up.stop();
+    check_fails(data, &["cache", "list"], 1, "no Larder is running");
+    let up = Up::start(data);
+    let mut after = json(data, &show);
+    // The port is another one, because the tests take any that is free.
+    after["servers"] = before["servers"].clone();
+    assert_eq!(after, before);
+    let mut client = Client::new(&up, &cache["credentials"][0]);
+    assert_eq!(client.ask("set key 0 0 1\r\nx\r\n"), "STORED");
+}
+
+#[test]
+fn people_read_tables_without_passwords() {
+    let dir = data_dir();
+    let data = dir.path();
+    let _up = Up::start(data);
+    let created = said(data, &["cache", "create", "shop", "--plan", "100"]);
+    assert!(created.starts_with("Created cache shop (id 2), plan 100 (100 MiB).\n"), "{created}");
+    let variable = |name: &str| {
+        let line = created.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_else(|| panic!("no {name} in {created}")).to_owned()
+    };
+    let username = variable("MEMCACHIER_USERNAME");
+    let password = variable("MEMCACHIER_PASSWORD");
+    let list = said(data, &["cache", "list"]);
+    let lines: Vec<&str> = list.lines().collect();
+    assert_eq!(lines[0], "ID  NAME         PLAN  MEMORY   STATE");
+    assert_eq!(lines[2], "2   shop         100   100 MiB  enabled");
+    assert_eq!(said(data, &["cache", "disable", "2"]), "Cache shop is disabled.\n");
+    assert!(said(data, &["cache", "list"]).contains("disabled"));
+    said(data, &["cache", "enable", "shop"]);
+    let plan = said(data, &["cache", "change-plan", "shop", "dev"]);
+    assert_eq!(plan, "Cache shop has plan dev (25 MiB).\n");
+    for command in [&["cache", "show", "shop"][..], &["credential", "list", "shop"]] {
+        let hidden = said(data, command);
+        assert!(hidden.contains(&username) && !hidden.contains(&password), "{hidden}");
+        let shown = said(data, &[command, &["--passwords"]].concat());
+        assert!(shown.contains(&password), "{shown}");
+    }
+    let denied = said(data, &["credential", "deny", &username, "write", "flush", "api"]);
+    assert_eq!(denied, format!("{username} may now: read-only.\n"));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_with_what_to_do() {
+    let dir = data_dir();
+    let data = dir.path();
+    check_fails(data, &["cache", "list"], 1, "start one with `larder up --data");
+    let up = Up::start(data);
+    json(data, &["cache", "create", "shop"]);
+    check_fails(data, &["cache", "show", "none"], 1, "`larder cache list` shows");
+    check_fails(data, &["cache", "create", "shop"], 1, "already a cache named shop");
+    check_fails(data, &["cache", "create", "x", "--plan", "7"], 1, "there are dev, 100,");
+    check_fails(data, &["cache", "create", "x", "--plan", "100000"], 1, "more --memory");
+    check_fails(data, &["cache", "delete", "shop"], 1, "--yes");
+    check_fails(data, &["cache", "flush", "shop"], 1, "--yes");
+    check_fails(data, &["credential", "remove", "NOBODY"], 1, "`larder credential list CACHE`");
+    check_fails(data, &["credential", "allow", "NOBODY", "fly"], 2, "[possible values: write");
+    check_fails(data, &["cache", "show", "7up"], 2, "a cache's name is a letter");
+    check_fails(data, &["cache", "eat", "shop"], 2, "unrecognized subcommand");
+    let caches = json(data, &["cache", "list"]);
+    assert_eq!(caches.as_array().map(Vec::len), Some(2), "{caches}");
+
+    let token = data.join("other.token");
+    let token_file = token.to_str().expect("ASCII");
+    let with_token = ["cache", "list", "--token-file", token_file];
+    check_fails(data, &with_token, 1, "there is no token in");
+    write_private(&token, "0123456789abcdefghjkmnpqrstvwxyz");
+    check_fails(data, &with_token, 1, "does not accept the token");
+    let memcached = format!("http://{}", up.memcached);
+    check_fails(data, &["cache", "list", "--control", &memcached], 1, &memcached);
+    // A killed process leaves its address behind; the next command says what is the matter.
+    drop(up);
+    assert!(data.join("control.json").exists());
+    check_fails(data, &["cache", "list"], 1, "is `larder up` still running?");
+}
+
+fn write_private(path: &Path, text: &str) {
+    use std::os::unix::fs::OpenOptionsExt as _;
+    let mut options = fs::OpenOptions::new();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(path).expect("new");
+    file.write_all(text.as_bytes()).expect("room on the disk");
+}
