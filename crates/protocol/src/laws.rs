@@ -52,11 +52,11 @@ pub fn check(dialect: Dialect, bytes: &[u8], limits: &Limits) -> usize {
 /// However much of a request has come, the decoder either waits or finds what it finds in the whole;
 /// and it never waits for less than it has, nor for more than the limits allow.
 fn prefixes_agree(dialect: Dialect, bytes: &[u8], limits: &Limits) {
-    let room = KeyRoom::new();
+    let mut room = KeyRoom::new();
     let whole = format!("{:?}", decode(dialect, bytes, limits, &room));
     let mut wanted = 0;
     for length in prefix_lengths(bytes.len()) {
-        let room = KeyRoom::new();
+        room.clear();
         match decode(dialect, &bytes[..length], limits, &room) {
             Decoded::NeedMore { bytes_total } => {
                 assert!(length < bytes_total, "waits for what it has");
@@ -170,7 +170,7 @@ fn answers_are_whole(dialect: Dialect, reply: &Reply<'_>) {
     ] {
         check(&|out| reply.arithmetic(out, key, outcome));
     }
-    for outcome in [TouchOutcome::Touched { cas: 1 }, TouchOutcome::NotFound] {
+    for outcome in [TouchOutcome::Touched { cas: 1, flags: 2 }, TouchOutcome::NotFound] {
         check(&|out| reply.touch(out, key, outcome));
     }
     check(&|out| reply.peek(out, key, Some(&hit)));

@@ -53,6 +53,7 @@ pub(crate) fn get<'a>(line: Line<'a>, room: &'a KeyRoom) -> Decoded<'a> {
             recache_below_seconds: flags.recache,
             new_cas: flags.new_cas,
             unseen: flags.form.has(b'u'),
+            leases: true,
         }),
     )
 }
@@ -61,7 +62,7 @@ pub(crate) fn get<'a>(line: Line<'a>, room: &'a KeyRoom) -> Decoded<'a> {
 #[inline]
 pub(crate) fn set<'a>(line: Line<'a>, room: &'a KeyRoom) -> Decoded<'a> {
     let mut words = Words(line.rest);
-    let (Some(key), Some(bytes)) = (words.next(), words.next()) else {
+    let (Some(key), Some(Some(bytes))) = (words.next(), words.next_unsigned()) else {
         return wrong(line, Problem::BadFormat);
     };
     let Some(value_bytes) = value_bytes(bytes) else {
@@ -289,7 +290,8 @@ impl<'a> Flags<'a> {
                 return Ok(self.read_base64(room).ok_or(ERROR_DECODING_KEY));
             }
             b'F' => {
-                let read = client_flags(token).map(|flags| self.client_flags = flags);
+                let read =
+                    unsigned(token).and_then(client_flags).map(|flags| self.client_flags = flags);
                 return Ok(read.ok_or(Problem::BadFormat));
             }
             b'J' => {

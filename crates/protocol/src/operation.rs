@@ -45,6 +45,9 @@ pub struct Get<'a> {
     pub new_cas: Option<u64>,
     /// Leave no trace of having read: neither the item's age nor "was read" change (meta `u`).
     pub unseen: bool,
+    /// Take part in leases: this reader may win a stale item's recache. Only meta readers do; the
+    /// other dialects could not be told.
+    pub leases: bool,
 }
 
 impl<'a> Get<'a> {
@@ -57,6 +60,7 @@ impl<'a> Get<'a> {
             recache_below_seconds: None,
             new_cas: None,
             unseen: false,
+            leases: false,
         }
     }
 }
@@ -216,6 +220,6 @@ pub struct Touch<'a> {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TouchOutcome {
-    Touched { cas: u64 },
+    Touched { cas: u64, flags: u32 },
     NotFound,
 }

@@ -3,6 +3,7 @@
 use crate::command::{CommandSpec, Needs};
 use crate::operation::{Arithmetic, Delete, Exptime, Get, Key, Store, Touch};
 use crate::reply::Reply;
+use crate::words::Words;
 
 /// What one look at the buffer found.
 #[derive(Debug)]
@@ -104,19 +105,14 @@ pub enum Body<'a> {
 
 /// The keys of a text multi-get: already checked, split again while walking.
 #[derive(Debug, Clone, Copy)]
-pub struct Keys<'a>(pub(crate) &'a [u8]);
+pub struct Keys<'a>(pub(crate) Words<'a>);
 
 impl<'a> Iterator for Keys<'a> {
     type Item = Key<'a>;
 
     #[inline]
     fn next(&mut self) -> Option<Key<'a>> {
-        let start = self.0.iter().position(|b| *b != b' ')?;
-        let rest = &self.0[start..];
-        let end = memchr::memchr(b' ', rest).unwrap_or(rest.len());
-        let (key, rest) = rest.split_at(end);
-        self.0 = rest;
-        Key::new(key)
+        self.0.next().and_then(Key::new)
     }
 }
 

@@ -16,12 +16,14 @@ use memchr::memchr;
 use crate::command::{CommandSpec, Grammar, Needs, find_word, named};
 use crate::key_room::KeyRoom;
 use crate::meta;
-use crate::operation::{Arithmetic, Delete, Direction, Exptime, Get, Key, Store, StoreMode, Touch};
+use crate::operation::{
+    Arithmetic, Delete, Direction, Exptime, Get, KEY_BYTES_MAX, Key, Store, StoreMode, Touch,
+};
 use crate::reply::{Form, Reply, TextForm};
 use crate::request::{
     Body, Decoded, Keys, LINE_BYTES_MAX, Limits, Problem, RETRIEVAL_LINE_BYTES_MAX, Request, Wrong,
 };
-use crate::words::{Words, signed, unsigned};
+use crate::words::{Words, find_blank, find_newline, signed, unsigned};
 
 /// Shortest line, its end included; memcached refuses a shorter one before it looks the command up.
 const LINE_BYTES_MIN: usize = 4;
@@ -35,11 +37,35 @@ const LINE_END: &[u8] = b"\r\n";
 /// Reads the first request of a connection that speaks text and meta.
 #[inline]
 pub(crate) fn decode<'a>(buffer: &'a [u8], limits: &Limits, room: &'a KeyRoom) -> Decoded<'a> {
+    if let Some(decoded) = plain_get(buffer) {
+        return decoded;
+    }
     let window = &buffer[..buffer.len().min(LINE_BYTES_MAX)];
-    match memchr(b'\n', window) {
+    match find_newline(window) {
         Some(end) => whole_line(buffer, end, limits, room),
         None => long_line(buffer, limits, room),
     }
+}
+
+/// The commonest request, `get <key>`, in one pass if there is nothing unusual about it.
+#[inline]
+fn plain_get(buffer: &[u8]) -> Option<Decoded<'_>> {
+    const NAME: &[u8] = b"get ";
+    const GET: &CommandSpec = named("get");
+    let rest = buffer.strip_prefix(NAME)?;
+    let window = &rest[..rest.len().min(KEY_BYTES_MAX + 1)];
+    let (key, after) = rest.split_at(find_blank(window)?);
+    let line_end = match after {
+        [b'\r', b'\n', ..] => 2,
+        [b'\n', ..] => 1,
+        _ => return None,
+    };
+    let consumed = NAME.len() + key.len() + line_end;
+    let body = Body::Get(Get::plain(Key::new(key)?));
+    Some(Decoded::Complete(
+        Request { command: GET, needs: GET.needs, body, reply: ANSWERED },
+        consumed,
+    ))
 }
 
 #[inline]
@@ -49,20 +75,21 @@ fn whole_line<'a>(buffer: &'a [u8], end: usize, limits: &Limits, room: &'a KeyRo
         [line @ .., b'\r'] => line,
         line => line,
     };
-    // The commonest command is spared the way through the table.
-    if let Some(rest) = line.strip_prefix(b"get ") {
-        const GET: &CommandSpec = named("get");
-        let line = Line { command: GET, rest, consumed, buffer, limits: *limits };
-        return line.retrieve(rest, None, TextForm::ANSWERED);
-    }
     if consumed < LINE_BYTES_MIN {
         return wrong(ANSWERED, Problem::BadFormat, consumed);
     }
-    let (name, rest) = line.split_at(memchr(b' ', line).unwrap_or(line.len()));
+    let (name, rest) = split_name(line);
     match find_word(name) {
         Some(command) => Line { command, rest, consumed, buffer, limits: *limits }.decode(room),
         None => unknown(rest, consumed),
     }
+}
+
+/// The first word of a line, which is short if it is a command.
+#[inline]
+fn split_name(line: &[u8]) -> (&[u8], &[u8]) {
+    let end = line.iter().position(|byte| *byte == b' ');
+    line.split_at(end.unwrap_or(line.len()))
 }
 
 /// A line that did not end within [`LINE_BYTES_MAX`].
@@ -155,7 +182,7 @@ impl<'a> Line<'a> {
         if words.any(|word| Key::new(word).is_none()) {
             return self.wrong(ANSWERED, Problem::BadFormat);
         }
-        self.complete(text_reply(form), Body::GetMany { keys: Keys(keys), touch })
+        self.complete(text_reply(form), Body::GetMany { keys: Keys(Words(keys)), touch })
     }
 
     /// `<exptime> <key>*`.
@@ -181,8 +208,8 @@ impl<'a> Line<'a> {
     #[inline]
     fn store(self, mode: StoreMode, compares: bool) -> Decoded<'a> {
         let mut words = Words(self.rest);
-        let (Some(key), Some(flags), Some(exptime), Some(bytes)) =
-            (words.next(), words.next(), words.next(), words.next())
+        let (Some(key), Some(flags), Some(exptime), Some(Some(bytes))) =
+            (words.next(), words.next_unsigned(), words.next_signed(), words.next_unsigned())
         else {
             return self.wrong(ANSWERED, Problem::BadFormat);
         };
@@ -193,8 +220,8 @@ impl<'a> Line<'a> {
         let compare_cas = if compares { words.next().and_then(unsigned) } else { None };
         let (Some(key), Some(flags), Some(exptime), true) = (
             Key::new(key),
-            client_flags(flags),
-            signed(exptime),
+            flags.and_then(client_flags),
+            exptime,
             compare_cas.is_some() == compares,
         ) else {
             return self.refuse_value(reply, Problem::BadFormat, value_bytes, None);
@@ -386,14 +413,14 @@ const INVALID_EXPTIME: Problem = Problem::Line("CLIENT_ERROR invalid exptime arg
 
 /// The length that a line announces for its value.
 #[inline]
-pub(crate) fn value_bytes(word: &[u8]) -> Option<u32> {
-    unsigned(word).and_then(|bytes| u32::try_from(bytes).ok()).filter(|b| *b <= VALUE_BYTES_MAX)
+pub(crate) fn value_bytes(number: u64) -> Option<u32> {
+    u32::try_from(number).ok().filter(|bytes| *bytes <= VALUE_BYTES_MAX)
 }
 
 /// Flags of the client: kept with the item, meaning nothing to us.
 #[inline]
-pub(crate) fn client_flags(word: &[u8]) -> Option<u32> {
-    unsigned(word).and_then(|flags| u32::try_from(flags).ok())
+pub(crate) fn client_flags(number: u64) -> Option<u32> {
+    u32::try_from(number).ok()
 }
 
 #[inline]

@@ -11,22 +11,57 @@ impl<'a> Iterator for Words<'a> {
 
     #[inline]
     fn next(&mut self) -> Option<&'a [u8]> {
-        let mut rest = self.0;
-        while let [b' ', after @ ..] = rest {
-            rest = after;
-        }
-        if rest.is_empty() {
-            self.0 = rest;
+        self.skip_spaces();
+        if self.0.is_empty() {
             return None;
         }
-        let end = memchr(b' ', rest).unwrap_or(rest.len());
-        let (word, after) = rest.split_at(end);
-        self.0 = after;
+        let (word, rest) = self.0.split_at(find_byte(self.0, b' ').unwrap_or(self.0.len()));
+        self.0 = rest;
         Some(word)
     }
 }
 
 impl<'a> Words<'a> {
+    #[inline]
+    fn skip_spaces(&mut self) {
+        while let [b' ', rest @ ..] = self.0 {
+            self.0 = rest;
+        }
+    }
+
+    /// The next word as [`unsigned`] reads it; the outer `None` is that there is no word. Most
+    /// numbers are short, and are read on the way to the word's end.
+    #[inline]
+    pub(crate) fn next_unsigned(&mut self) -> Option<Option<u64>> {
+        self.skip_spaces();
+        let mut number = 0_u64;
+        let mut digits = 0;
+        for byte in self.0 {
+            let digit = byte.wrapping_sub(b'0');
+            if 9 < digit {
+                break;
+            }
+            number = number.wrapping_mul(10).wrapping_add(u64::from(digit));
+            digits += 1;
+        }
+        let ends = matches!(self.0.get(digits), None | Some(b' '));
+        if ends && (1..=DIGITS_THAT_ALWAYS_FIT).contains(&digits) {
+            self.0 = &self.0[digits..];
+            return Some(Some(number));
+        }
+        self.next().map(unsigned)
+    }
+
+    /// The next word as [`signed`] reads it.
+    #[inline]
+    pub(crate) fn next_signed(&mut self) -> Option<Option<i64>> {
+        self.skip_spaces();
+        if self.0.first() == Some(&b'-') {
+            return self.next().map(signed);
+        }
+        self.next_unsigned().map(|number| number.and_then(|number| i64::try_from(number).ok()))
+    }
+
     /// The last word, if any is left.
     #[inline]
     pub(crate) fn last_word(self) -> Option<&'a [u8]> {
@@ -35,6 +70,64 @@ impl<'a> Words<'a> {
             rest = before;
         }
         rest.rsplit(|byte| *byte == b' ').next().filter(|word| !word.is_empty())
+    }
+}
+
+// Words and lines are mostly shorter than what makes a call to memchr worth its while, so they are
+// searched eight bytes at a time, as one number. Subtracting from each byte sets the high bit of
+// those that are too small and had none; a borrow can only spoil bytes behind the first such byte,
+// and the first is what is asked for.
+
+const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
+const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
+
+/// Where the first of eight bytes is that is below `limit`, which is at most 128.
+#[inline]
+fn find_below(eight: u64, limit: u8) -> Option<usize> {
+    let below = eight.wrapping_sub(ONES * u64::from(limit)) & !eight & HIGHS;
+    (below != 0).then(|| (below.trailing_zeros() / u8::BITS) as usize)
+}
+
+/// Where the first byte is that `in_eight` finds among eight, or `alone` finds by itself.
+#[inline]
+fn find(
+    bytes: &[u8],
+    in_eight: impl Fn(u64) -> Option<usize>,
+    alone: impl Fn(u8) -> bool,
+) -> Option<usize> {
+    let (eights, rest) = bytes.as_chunks::<8>();
+    for (index, eight) in eights.iter().enumerate() {
+        if let Some(place) = in_eight(u64::from_le_bytes(*eight)) {
+            return Some(index * 8 + place);
+        }
+    }
+    let place = rest.iter().position(|byte| alone(*byte))?;
+    Some(eights.len() * 8 + place)
+}
+
+#[inline]
+fn find_byte(bytes: &[u8], wanted: u8) -> Option<usize> {
+    let mask = ONES * u64::from(wanted);
+    find(bytes, |eight| find_below(eight ^ mask, 1), |byte| byte == wanted)
+}
+
+/// Where the first space, line end or other control character is.
+#[inline]
+pub(crate) fn find_blank(bytes: &[u8]) -> Option<usize> {
+    const ABOVE_SPACE: u8 = b' ' + 1;
+    find(bytes, |eight| find_below(eight, ABOVE_SPACE), |byte| byte < ABOVE_SPACE)
+}
+
+/// Where the first newline is.
+#[inline]
+pub(crate) fn find_newline(bytes: &[u8]) -> Option<usize> {
+    /// Most lines are shorter; behind it, memchr wins.
+    const NEAR_BYTES: usize = 64;
+    match bytes.split_at_checked(NEAR_BYTES) {
+        None => find_byte(bytes, b'\n'),
+        Some((near, far)) => {
+            find_byte(near, b'\n').or_else(|| memchr(b'\n', far).map(|place| NEAR_BYTES + place))
+        }
     }
 }
 
@@ -78,7 +171,7 @@ const DIGITS_THAT_ALWAYS_FIT: usize = 19;
 
 #[cfg(test)]
 mod tests {
-    use super::{Words, signed, unsigned};
+    use super::{Words, find_newline, signed, unsigned};
 
     #[test]
     fn words_are_what_is_between_spaces() {
@@ -93,6 +186,25 @@ mod tests {
             let wanted: Vec<_> = words.iter().map(|word| word.as_bytes()).collect();
             assert_eq!(found, wanted, "{line:?}");
             assert_eq!(Words(line.as_bytes()).last_word(), wanted.last().copied(), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn a_newline_is_found_wherever_it_is() {
+        for length in 0..200 {
+            let mut line = vec![b'\r' - 1 + (length % 2) as u8 * 0xf0; length];
+            line.retain(|byte| *byte != b'\n');
+            assert_eq!(find_newline(&line), None);
+            line.extend_from_slice(b"\n\n");
+            assert_eq!(find_newline(&line), Some(line.len() - 2));
+        }
+    }
+
+    #[test]
+    fn the_end_of_a_word_is_found_wherever_it_is() {
+        for length in 1..40 {
+            let line = [b"\x1f\x21\xa0\0".repeat(10)[..length].to_vec(), b" x".to_vec()].concat();
+            assert_eq!(Words(&line).map(<[u8]>::len).collect::<Vec<_>>(), [length, 1]);
         }
     }
 
@@ -112,6 +224,12 @@ mod tests {
             ("1a", None),
         ] {
             assert_eq!(unsigned(word.as_bytes()), number, "{word:?}");
+            if !word.is_empty() {
+                let line = format!(" {word} next");
+                let mut words = Words(line.as_bytes());
+                assert_eq!(words.next_unsigned(), Some(number), "{word:?}");
+                assert_eq!(words.next(), Some(b"next".as_slice()), "{word:?}");
+            }
         }
         for (word, number) in [
             ("0", Some(0)),
@@ -124,6 +242,9 @@ mod tests {
             ("--1", None),
         ] {
             assert_eq!(signed(word.as_bytes()), number, "{word:?}");
+            let mut words = Words(word.as_bytes());
+            assert_eq!(words.next_signed(), Some(number), "{word:?}");
+            assert_eq!(words.next_signed(), None, "{word:?}");
         }
     }
 }
