@@ -195,7 +195,8 @@ pub enum AuthKind {
 pub enum Handshakes {
     /// Connect, authenticate, close, and again
     Connect,
-    /// Authenticate again and again on the same connections
+    /// Authenticate again and again on the same connections; memcached refuses the second time,
+    /// Larder does not
     Repeat,
 }
 

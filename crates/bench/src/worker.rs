@@ -172,12 +172,15 @@ impl<'p> Worker<'p> {
         for token in self.active.clone() {
             self.refill(token, depth, start)?;
         }
+        let mut was_over = false;
         loop {
             let now = self.now();
             let over = now >= end || self.generator.is_exhausted();
-            if !over && let Some(arrivals) = &mut arrivals {
-                self.send_due(arrivals, goal.in_flight, now)?;
+            // Once more in the first turn past the end: what came due since the turn before it.
+            if let Some(arrivals) = arrivals.as_mut().filter(|_| !was_over) {
+                self.send_due(arrivals, goal.in_flight, now.min(end - 1))?;
             }
+            was_over = over;
             if over && self.in_flight == 0 {
                 break;
             }

@@ -9,7 +9,7 @@ use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 use std::error::Error;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use testbed::larder::Larder;
 use testbed::memcached::Memcached;
 use testbed::process::Process;
@@ -52,6 +52,8 @@ struct Pair {
     username: String,
     password: String,
     memcached: Memcached,
+    /// The same with TLS, and with the certificate that Larder made for itself.
+    memcached_tls: Memcached,
     /// Ordinary items; with few, every load fills in its own.
     items: u64,
     is_filled: bool,
@@ -102,12 +104,17 @@ impl Contest {
             Measure::Logins { load, at_least } => {
                 self.pair(0)?.logins(row, load, *at_least, effort)
             }
-            Measure::IdleBytes { tls, at_most } => {
+            Measure::IdleBytes { load, at_most } => {
                 // A fresh pair: memory that an earlier row left free would hide the cost.
                 self.pair = None;
-                let outcome = self.pair(0)?.idle_bytes(row, *tls, *at_most);
+                let outcome = self.pair(0)?.idle_bytes(row, load, *at_most);
                 self.pair = None;
                 outcome
+            }
+            Measure::StartSeconds { at_most } => {
+                let seconds =
+                    (0..effort.rounds).map(|_| start_seconds()).collect::<Result<Vec<f64>, _>>()?;
+                Ok(Outcome::at_most(row, Spread::of(&seconds), None, *at_most, "s"))
             }
             Measure::OverheadBytes { load, key_and_value_bytes, at_most, items } => {
                 self.pair = None;
@@ -142,7 +149,7 @@ const LARDER_MEMORY_FACTOR: u64 = 2;
 impl Pair {
     fn start(items: u64) -> Result<Pair, Box<dyn Error>> {
         let mib = memory_mib(items);
-        let (larder, memcached) = on_server_cpu(|| {
+        let (larder, memcached, memcached_tls) = on_server_cpu(|| {
             let larder = Larder::options()
                 .argument("--threads")
                 .argument("1")
@@ -150,8 +157,13 @@ impl Pair {
                 .argument(&format!("{}MiB", mib * LARDER_MEMORY_FACTOR))
                 .start();
             let memory = mib.to_string();
-            let memcached = Memcached::start_with(&["-m", &memory, "-c", "20000", "-b", "4096"]);
-            (larder, memcached)
+            let plain = ["-m", &memory, "-c", "20000", "-b", "4096"];
+            let files = larder.tls_ca.with_file_name("");
+            let tls =
+                format!("ssl_chain_cert={0}certificate.pem,ssl_key={0}key.pem", files.display());
+            let memcached = Memcached::start_with(&plain);
+            let memcached_tls = Memcached::start_with(&[&plain[..], &["-Z", "-o", &tls]].concat());
+            (larder, memcached, memcached_tls)
         })?;
         larder.run(&["cache", "create", CACHE, "--plan", &mib.to_string()]);
         let made = larder.run(&["credential", "add", CACHE]);
@@ -160,12 +172,14 @@ impl Pair {
         };
         let (username, password) = (word("username")?, word("password")?);
         larder.run(&["credential", "allow", &username, "write"]);
-        Ok(Pair { larder, username, password, memcached, items, is_filled: false })
+        Ok(Pair { larder, username, password, memcached, memcached_tls, items, is_filled: false })
     }
 
-    fn process(&self, side: Side) -> &Process {
+    /// The process that answers such a load.
+    fn process(&self, side: Side, words: &str) -> &Process {
         match side {
             Side::Larder => &self.larder.process,
+            Side::Memcached if wants_tls(words) => &self.memcached_tls.process,
             Side::Memcached => &self.memcached.process,
         }
     }
@@ -243,7 +257,7 @@ impl Pair {
     }
 
     fn cost(&self, side: Side, words: &str) -> Result<Cost, Box<dyn Error>> {
-        let process = self.process(side);
+        let process = self.process(side, words);
         let mut before = Duration::ZERO;
         let mut after = Duration::ZERO;
         let report = self.load(side, words, |moment| match moment {
@@ -273,27 +287,23 @@ impl Pair {
     fn idle_bytes(
         &self,
         row: &'static Row,
-        tls: bool,
+        load: &str,
         at_most: f64,
     ) -> Result<Outcome, Box<dyn Error>> {
-        let ours = self.idle_bytes_of(Side::Larder, tls)?;
-        // Debian's memcached and most others' are started without a certificate.
-        let theirs = if tls { None } else { Some(self.idle_bytes_of(Side::Memcached, false)?) };
-        Ok(Outcome::at_most(row, ours, theirs, at_most, "B"))
+        let ours = self.idle_bytes_of(Side::Larder, load)?;
+        let theirs = self.idle_bytes_of(Side::Memcached, load)?;
+        Ok(Outcome::at_most(row, Spread::one(ours), Some(theirs), at_most, "B"))
     }
 
-    fn idle_bytes_of(&self, side: Side, tls: bool) -> Result<f64, Box<dyn Error>> {
-        let process = self.process(side);
+    fn idle_bytes_of(&self, side: Side, load: &str) -> Result<f64, Box<dyn Error>> {
+        let process = self.process(side, load);
+        let words = |count: u64| format!("{load} -c 0 --idle {count} --duration 100ms");
         // A first visit takes what is allocated once, whatever the number of connections.
-        let tls_words = if tls { self.tls_words() } else { String::new() };
-        let words = |count: u64, duration: &str| {
-            format!("-c 0 --idle {count} --duration {duration} {tls_words}")
-        };
-        self.load_words(side, tls, &words(10, "1ms"), |_| ())?;
+        self.load(side, &words(10), |_| ())?;
         let before = process.memory_bytes();
         let mut during = before;
-        let report = self.load_words(side, tls, &words(IDLE_CONNECTIONS, "100ms"), |moment| {
-            if moment == Moment::Measuring {
+        let report = self.load(side, &words(IDLE_CONNECTIONS), |moment| {
+            if moment == Moment::Measured {
                 during = process.memory_bytes();
             }
         })?;
@@ -311,52 +321,62 @@ impl Pair {
         at_most: f64,
     ) -> Result<Outcome, Box<dyn Error>> {
         let overhead = |side| -> Result<f64, Box<dyn Error>> {
-            let before = self.process(side).memory_bytes();
+            let process = self.process(side, load);
+            let before = process.memory_bytes();
             self.fill(side, load)?;
-            let taken = self.process(side).memory_bytes().saturating_sub(before);
+            let taken = process.memory_bytes().saturating_sub(before);
             Ok(taken as f64 / self.items as f64 - key_and_value_bytes as f64)
         };
         let ours = overhead(Side::Larder)?;
         let theirs = overhead(Side::Memcached)?;
         self.is_filled = true;
-        Ok(Outcome::at_most(row, ours, Some(theirs), at_most, "B"))
+        Ok(Outcome::at_most(row, Spread::one(ours), Some(theirs), at_most, "B"))
     }
 
-    fn tls_words(&self) -> String {
-        format!("--tls --ca {}", self.larder.tls_ca.display())
-    }
-
+    /// Puts a load on one of the servers; `words` as on the command line of `larder bench`.
     fn load(
         &self,
         side: Side,
         words: &str,
-        observe: impl FnMut(Moment),
-    ) -> Result<Report, Box<dyn Error>> {
-        self.load_words(side, false, words, observe)
-    }
-
-    fn load_words(
-        &self,
-        side: Side,
-        tls: bool,
-        words: &str,
         mut observe: impl FnMut(Moment),
     ) -> Result<Report, Box<dyn Error>> {
-        let (address, auth) = match (side, tls) {
+        let (address, auth) = match (side, wants_tls(words)) {
             (Side::Larder, false) => (self.larder.addr, "auto"),
             (Side::Larder, true) => (self.larder.tls_addr, "auto"),
             // Its authentication is per connection as well, and costs a request nothing.
-            (Side::Memcached, _) => (self.memcached.addr, "none"),
+            (Side::Memcached, false) => (self.memcached.addr, "none"),
+            (Side::Memcached, true) => (self.memcached_tls.addr, "none"),
+        };
+        let authority = match wants_tls(words) {
+            true => format!("--ca {}", self.larder.tls_ca.display()),
+            false => String::new(),
         };
         let fixed = format!(
             "load --servers {address} --auth {auth} --username {} --password {} --pin \
-             {GENERATOR_CPU}",
+             {GENERATOR_CPU} {authority}",
             self.username, self.password
         );
         let words = fixed.split_whitespace().chain(words.split_whitespace());
         let load = Load::try_parse_from(words)?;
         Ok(run_observed(&load.bench, &mut observe)?)
     }
+}
+
+fn wants_tls(words: &str) -> bool {
+    words.split_whitespace().any(|word| word == "--tls")
+}
+
+/// The time from the start of `larder up` until it has served its first request, built and without
+/// any state.
+fn start_seconds() -> Result<f64, Box<dyn Error>> {
+    let begin = Instant::now();
+    let larder = Larder::options().argument("--threads").argument("1").start();
+    let words = format!(
+        "load --servers {} --username {} --password {} -c 1 -n 1 --keys 1",
+        larder.addr, larder.login.username, larder.login.password
+    );
+    run_observed(&Load::try_parse_from(words.split_whitespace())?.bench, &mut |_| ())?;
+    Ok(begin.elapsed().as_secs_f64())
 }
 
 const CACHE: &str = "peers";

@@ -51,7 +51,7 @@ impl Spread {
         Spread { median, min: sorted[0], max: sorted[sorted.len() - 1] }
     }
 
-    fn one(figure: f64) -> Spread {
+    pub(super) fn one(figure: f64) -> Spread {
         Spread::of(&[figure])
     }
 
@@ -130,14 +130,14 @@ impl Outcome {
 
     pub(super) fn at_most(
         row: &'static Row,
-        ours: f64,
+        ours: Spread,
         theirs: Option<f64>,
         at_most: f64,
         unit: &'static str,
     ) -> Outcome {
-        let mut outcome = Outcome::alone(row, Spread::one(ours), Target::AtMost(at_most), unit);
+        let mut outcome = Outcome::alone(row, ours, Target::AtMost(at_most), unit);
         outcome.theirs = theirs.map(Spread::one);
-        outcome.ratio = theirs.map(|theirs| Spread::one(ours / theirs));
+        outcome.ratio = theirs.map(|theirs| Spread::one(ours.median / theirs));
         outcome
     }
 

@@ -16,7 +16,9 @@ pub(super) enum Measure {
     /// Authentications per second of the server's CPU time.
     Logins { load: &'static str, at_least: f64 },
     /// Memory of the server per connection that is authenticated and silent.
-    IdleBytes { tls: bool, at_most: f64 },
+    IdleBytes { load: &'static str, at_most: f64 },
+    /// From the start of the program to the first request it has served.
+    StartSeconds { at_most: f64 },
     /// Memory of the server per item beyond its key and value.
     OverheadBytes { load: &'static str, key_and_value_bytes: u64, at_most: f64, items: u64 },
 }
@@ -34,7 +36,9 @@ impl Row {
     pub(super) fn is_long(&self) -> bool {
         match &self.measure {
             Measure::Cpu { items, .. } | Measure::OverheadBytes { items, .. } => *items > ITEMS_FEW,
-            Measure::Logins { .. } | Measure::IdleBytes { .. } => false,
+            Measure::Logins { .. } | Measure::IdleBytes { .. } | Measure::StartSeconds { .. } => {
+                false
+            }
         }
     }
 }
@@ -83,13 +87,19 @@ pub(super) const ROWS: &[Row] = &[
     cpu("P5", "meta get, 1,000 × 1", "--dialect meta --mix get -c 1000 -i 1", OurText, 1.1),
     cpu("P5", "meta get, 50 × 16", "--dialect meta --mix get -c 50 -i 16", OurText, 1.1),
     cpu("P5", "meta get, 50 × 64", "--dialect meta --mix get -c 50 -i 64", OurText, 1.1),
+    cpu(
+        "P9", "get 100 B, 60,000 per second on 50 connections",
+        "--mix get -c 50 -i 64 --rate 60000 --poisson --spin", Memcached, 0.92,
+    ),
+    cpu("P13", "get 100 B over TLS, 50 × 1", "--tls --mix get -c 50 -i 1", Memcached, 0.9),
+    cpu("P13", "get 100 B over TLS, 50 × 16", "--tls --mix get -c 50 -i 16", Memcached, 0.9),
     Row {
         id: "P14", what: "idle authenticated connection",
-        measure: Measure::IdleBytes { tls: false, at_most: 300.0 },
+        measure: Measure::IdleBytes { load: "", at_most: 300.0 },
     },
     Row {
         id: "P14", what: "idle authenticated connection, TLS",
-        measure: Measure::IdleBytes { tls: true, at_most: 16.0 * 1024.0 },
+        measure: Measure::IdleBytes { load: "--tls", at_most: 16.0 * 1024.0 },
     },
     Row {
         id: "P16", what: "connect, SASL PLAIN, close",
@@ -102,6 +112,10 @@ pub(super) const ROWS: &[Row] = &[
         measure: Measure::Logins {
             load: "--dialect binary --handshakes repeat -c 50", at_least: 60_000.0,
         },
+    },
+    Row {
+        id: "P19", what: "`larder up` to the first served request, new state",
+        measure: Measure::StartSeconds { at_most: 0.1 },
     },
     Row {
         id: "P15", what: "overhead of an item, 16 B + 32 B, 10 M of them",
