@@ -127,12 +127,11 @@ impl BinaryForm {
         }
     }
 
-    /// memcached answers with the item's flags, though without the value they are about; the
-    /// outcome of a touch does not have them, so they are 0.
+    /// memcached answers with the item's flags, though without the value they are about.
     pub(super) fn touch(self, out: &mut Vec<u8>, outcome: TouchOutcome) {
         match outcome {
-            TouchOutcome::Touched { cas } => {
-                self.done(out, Frame { cas, extras: &0_u32.to_be_bytes(), ..SUCCESS });
+            TouchOutcome::Touched { cas, flags } => {
+                self.done(out, Frame { cas, extras: &flags.to_be_bytes(), ..SUCCESS });
             }
             TouchOutcome::NotFound => self.error(out, Status::NotFound),
         }
@@ -164,8 +163,10 @@ impl BinaryForm {
             Refusal::Unauthenticated | Refusal::AuthenticationFailed => {
                 return self.error(out, Status::Authentication);
             }
-            // The one status for "you may not" that clients know.
-            Refusal::Capability(_) => Status::Authentication,
+            // The one refusal after which libmemcached, dalli, memjs and python-binary-memcached all
+            // stay connected and in step. "Authentication error" would say it better, but memjs
+            // reconnects on it for ever and php-memcached aborts.
+            Refusal::Capability(_) => Status::NotStored,
             Refusal::NotOffered => return self.error(out, Status::UnknownCommand),
             Refusal::Limit(_) => Status::TemporaryFailure,
         };

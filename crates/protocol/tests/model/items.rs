@@ -90,7 +90,8 @@ impl Items {
         let lease = Lease {
             taken: item.won,
             stale: item.stale,
-            won: !item.won
+            won: get.leases
+                && !item.won
                 && (item.stale
                     || get.recache_below_seconds.is_some_and(|seconds| {
                         item.expires_at.is_some_and(|at| at - NOW < seconds)
@@ -221,7 +222,7 @@ impl Items {
         match self.live(touch.key) {
             Some(item) => {
                 item.expires_at = expires_at(touch.exptime);
-                TouchOutcome::Touched { cas: item.cas }
+                TouchOutcome::Touched { cas: item.cas, flags: item.flags }
             }
             None => TouchOutcome::NotFound,
         }
