@@ -243,7 +243,8 @@ impl Control {
         Ok(cache)
     }
 
-    /// Forgets all items of a cache.
+    /// Forgets all items of a cache. When writing that down fails, the items are gone all the same:
+    /// better than a log that tells of a flush that was not.
     pub fn flush_cache(&self, actor: Actor, cache: &CacheRef) -> Result<(), ControlError> {
         let mut database = self.lock();
         let change = database.begin(actor, self.environment.now())?;

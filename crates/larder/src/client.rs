@@ -22,7 +22,7 @@ const ANSWER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug, clap::Args)]
 pub(crate) struct ConnectionArgs {
     /// Data directory of the Larder to talk to, when it runs on this machine
-    #[arg(long, global = true, value_name = "DIR", env = "LARDER_DATA",
+    #[arg(long, global = true, value_name = "DIR", env = "LARDER_DATA", hide_env_values = true,
         default_value = crate::DATA_DIR_DEFAULT, help_heading = "Which Larder")]
     data: PathBuf,
 
@@ -32,6 +32,7 @@ pub(crate) struct ConnectionArgs {
         global = true,
         value_name = "URL",
         env = "LARDER_CONTROL",
+        hide_env_values = true,
         help_heading = "Which Larder"
     )]
     control: Option<String>,
@@ -42,6 +43,7 @@ pub(crate) struct ConnectionArgs {
         global = true,
         value_name = "FILE",
         env = "LARDER_TOKEN_FILE",
+        hide_env_values = true,
         help_heading = "Which Larder"
     )]
     token_file: Option<PathBuf>,

@@ -26,22 +26,23 @@ impl Up {
         command.args(["up", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
         command.args(["--threads", "1", "--data"]).arg(data).stdout(Stdio::piped());
         unsettled(&mut command);
-        let mut child = command.spawn().expect("the program starts");
-        let output = BufReader::new(child.stdout.take().expect("piped"));
+        let child = command.spawn().expect("the program starts");
+        // Made at once, so that it is killed even when it never says how to connect.
+        let mut up = Up { child, memcached: String::new() };
+        let output = BufReader::new(up.child.stdout.take().expect("piped"));
         let (tell, told) = mpsc::channel();
         // Reads to the end, so that the process never waits for a reader.
         thread::spawn(move || {
             output.lines().map_while(Result::ok).for_each(|l| drop(tell.send(l)))
         });
-        let mut memcached = None;
         loop {
             let line = told.recv_timeout(TOO_LONG).expect("larder up says how to connect");
             if let Some(servers) = line.strip_prefix("MEMCACHIER_SERVERS=") {
-                memcached = Some(servers.to_owned());
+                servers.clone_into(&mut up.memcached);
             }
             if line.starts_with("LARDER_CONTROL=") {
-                let memcached = memcached.expect("the servers come first");
-                return Up { child, memcached };
+                assert!(!up.memcached.is_empty(), "the servers come first");
+                return up;
             }
         }
     }
@@ -137,7 +138,7 @@ impl Client {
     }
 
     /// Whether the server has closed the connection, with or without a last word.
-    fn is_closed(mut self) -> bool {
+    fn is_closed(&mut self) -> bool {
         let mut rest = Vec::new();
         self.0.read_to_end(&mut rest).is_ok()
     }
@@ -175,7 +176,7 @@ fn what_the_command_line_changes_a_client_feels_at_once() {
 
     json(data, &["credential", "remove", username]);
     assert!(client.is_closed());
-    let client = Client::new(&up, &primary);
+    let mut client = Client::new(&up, &primary);
     assert_eq!(json(data, &["cache", "delete", "shop", "--yes"])["deleted"], "shop");
     assert!(client.is_closed());
     let left = json(data, &["cache", "list"]);
@@ -217,11 +218,15 @@ fn everything_is_there_after_a_restart() {
     let before = json(data, &show);
     up.stop();
     check_fails(data, &["cache", "list"], 1, "no Larder is running");
+    for ending in ["stopped", "killed"] {
+        // Dropped at the end of each round, so the second start follows a kill.
+        let _up = Up::start(data);
+        let mut after = json(data, &show);
+        // The port is another one, because the tests take any that is free.
+        after["servers"] = before["servers"].clone();
+        assert_eq!(after, before, "{ending}");
+    }
     let up = Up::start(data);
-    let mut after = json(data, &show);
-    // The port is another one, because the tests take any that is free.
-    after["servers"] = before["servers"].clone();
-    assert_eq!(after, before);
     let mut client = Client::new(&up, &cache["credentials"][0]);
     assert_eq!(client.ask("set key 0 0 1\r\nx\r\n"), "STORED");
 }

@@ -72,31 +72,31 @@ fn control_detail(error: &ControlError) -> String {
 }
 
 fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str) {
-    use StatusCode as Is;
-    match error {
-        ControlError::UnknownCache(_) => (Is::NOT_FOUND, "unknown-cache", "No such cache"),
+    let status = match error.fault() {
+        Fault::Missing => StatusCode::NOT_FOUND,
+        Fault::Conflict => StatusCode::CONFLICT,
+        Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Fault::Ours => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    let (kind, title) = match error {
+        ControlError::UnknownCache(_) => ("unknown-cache", "No such cache"),
         ControlError::UnknownCredential { .. } | ControlError::UnknownUsername(_) => {
-            (Is::NOT_FOUND, "unknown-credential", "No such credential")
+            ("unknown-credential", "No such credential")
         }
-        ControlError::NameTaken(_) => (Is::CONFLICT, "name-taken", "The name is taken"),
-        ControlError::PrimaryStays { .. } => {
-            (Is::CONFLICT, "primary-stays", "The primary credential stays")
-        }
-        ControlError::TooManyCredentials { .. } => {
-            (Is::CONFLICT, "too-many-credentials", "Too many credentials")
-        }
-        ControlError::TooManyCaches { .. } => (Is::CONFLICT, "too-many-caches", "Too many caches"),
-        ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => {
-            (Is::CONFLICT, "no-room", "Not enough memory")
-        }
+        ControlError::NameTaken(_) => ("name-taken", "The name is taken"),
+        ControlError::PrimaryStays { .. } => ("primary-stays", "The primary credential stays"),
+        ControlError::TooManyCredentials { .. } => ("too-many-credentials", "Too many credentials"),
+        ControlError::TooManyCaches { .. } => ("too-many-caches", "Too many caches"),
+        ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => ("no-room", "Not enough memory"),
         ControlError::DataPlane(DataPlaneError::Unavailable { .. }) => {
-            (Is::SERVICE_UNAVAILABLE, "data-plane-unavailable", "Try again")
+            ("data-plane-unavailable", "Try again")
         }
         ControlError::Database(_)
         | ControlError::Corrupt { .. }
         | ControlError::Sealed { .. }
-        | ControlError::Random(_) => (Is::INTERNAL_SERVER_ERROR, "internal", "A fault of ours"),
-    }
+        | ControlError::Random(_) => ("internal", "A fault of ours"),
+    };
+    (status, kind, title)
 }
 
 impl IntoResponse for Refusal {
