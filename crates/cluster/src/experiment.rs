@@ -40,6 +40,10 @@ impl Distribution {
         self.quantile(0.5)
     }
 
+    pub fn mean(&self) -> f64 {
+        self.0.iter().sum::<f64>() / self.0.len() as f64
+    }
+
     /// The value that the part `below` of all values does not exceed (0: the smallest, 1: the
     /// largest); between two values in proportion, as R's type 7 and numpy do.
     pub fn quantile(&self, below: f64) -> f64 {
@@ -255,6 +259,7 @@ mod tests {
     fn quantiles_lie_between_the_values_in_proportion() {
         let distribution = Distribution::new(vec![4.0, 1.0, 2.0, 3.0]);
         assert_eq!(distribution.median(), 2.5);
+        assert_eq!(distribution.mean(), 2.5);
         assert_eq!(distribution.quantile(0.0), 1.0);
         assert_eq!(distribution.quantile(1.0), 4.0);
         assert_eq!(distribution.quantile(0.9), 3.7);
