@@ -70,9 +70,12 @@ pub fn get<R>(
 ) -> R {
     let args = act::GetArgs {
         touch: get.touch.map(|exptime| expiry(exptime, now)),
-        vivify: get.vivify.map(|exptime| expiry(exptime, now)),
+        // Whoever both creates and touches means the touch, as in memcached.
+        vivify: get.vivify.map(|exptime| expiry(get.touch.unwrap_or(exptime), now)),
         recache_before: get.recache_below_seconds.map(|seconds| moment_after(seconds, now)),
         new_cas: get.new_cas,
+        leases: get.leases,
+        unseen: get.unseen,
     };
     cache.get(at, args, seconds(now), |hit| visit(hit.map(told)))
 }
@@ -155,7 +158,8 @@ pub fn arithmetic(
         delta: arithmetic.delta,
         initial: arithmetic.initial.map(|initial| act::Initial {
             number: initial.number,
-            expiry: expiry(initial.exptime, now),
+            // As in `get`.
+            expiry: expiry(arithmetic.touch.unwrap_or(initial.exptime), now),
         }),
         compare_cas: arithmetic.compare_cas,
         new_cas: arithmetic.new_cas,
@@ -179,7 +183,7 @@ pub fn touch(
     now: Now,
 ) -> ask::TouchOutcome {
     match cache.touch(at, expiry(touch.exptime, now), seconds(now)) {
-        act::TouchOutcome::Touched { cas } => ask::TouchOutcome::Touched { cas },
+        act::TouchOutcome::Touched { cas, flags } => ask::TouchOutcome::Touched { cas, flags },
         act::TouchOutcome::NotFound => ask::TouchOutcome::NotFound,
     }
 }

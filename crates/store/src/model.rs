@@ -108,15 +108,17 @@ impl Model {
         };
         let before = item.clone();
         let recache = args.recache_before.is_some_and(|limit| item.expiry.is_before(limit));
-        let won = !item.won && (recache || item.stale);
+        let won = args.leases && !item.won && (recache || item.stale);
         let lease = Lease { won, stale: item.stale, taken: item.won };
         if let Some(expiry) = args.touch {
             item.expiry = expiry;
         }
         item.won |= won;
-        item.read = true;
-        item.second_chance = true;
-        item.accessed = now;
+        if !args.unseen {
+            item.read = true;
+            item.second_chance = true;
+            item.accessed = now;
+        }
         let hit = Hit { ttl_seconds: item.expiry.remaining(now), ..before.hit(now, lease) };
         *self.gets(args.touch.is_some(), true) += 1;
         visit(Some(hit))
@@ -344,9 +346,9 @@ impl Model {
         item.read = true;
         item.second_chance = true;
         item.accessed = now;
-        let cas = item.cas;
+        let (cas, flags) = (item.cas, item.flags);
         self.stats.touch_hits += 1;
-        TouchOutcome::Touched { cas }
+        TouchOutcome::Touched { cas, flags }
     }
 
     /// Forgets everything at `at`; a later flush replaces one that is still to come.

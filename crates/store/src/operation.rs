@@ -57,6 +57,11 @@ pub struct GetArgs {
     pub recache_before: Option<Seconds>,
     /// Give a vivified item this CAS value (meta `E`).
     pub new_cas: Option<u64>,
+    /// Take part in leases: this reader may win a stale item's recache. Only meta readers do; one
+    /// who cannot be told must not win.
+    pub leases: bool,
+    /// Leave no trace of having read: neither the item's age nor "was read" change (meta `u`).
+    pub unseen: bool,
 }
 
 /// An item that was found (or vivified), borrowed for the length of a visit.
@@ -237,6 +242,6 @@ pub enum ArithmeticOutcome {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TouchOutcome {
-    Touched { cas: u64 },
+    Touched { cas: u64, flags: u32 },
     NotFound,
 }

@@ -39,15 +39,19 @@ impl Slice {
             };
         };
         *self.gets(args.touch.is_some(), true) += 1;
-        self.contents.index.bump(found.slot);
+        if !args.unseen {
+            self.contents.index.bump(found.slot);
+        }
 
         let before = found.head;
         let recache = args.recache_before.is_some_and(|limit| before.expiry.is_before(limit));
-        let won = !before.marks.won && (recache || before.marks.stale);
+        let won = args.leases && !before.marks.won && (recache || before.marks.stale);
         let lease = Lease { won, stale: before.marks.stale, taken: before.marks.won };
         let mut after = before;
-        after.marks.access(now);
-        after.marks.read = true;
+        if !args.unseen {
+            after.marks.access(now);
+            after.marks.read = true;
+        }
         after.marks.won |= won;
         if let Some(expiry) = args.touch {
             self.touch_found(&found, &mut after, expiry);
@@ -97,10 +101,12 @@ impl Slice {
                 self.stats.cas_misses += 1;
                 StoreOutcome::NotFound
             }
-            (StoreMode::Set | StoreMode::Add, None) => self.store_new(key, args, args.expiry, now),
+            (StoreMode::Set | StoreMode::Add, None) => {
+                self.store_new(key, None, args, args.expiry, now)
+            }
             (StoreMode::Append | StoreMode::Prepend, None) if args.vivify.is_some() => {
                 let expiry = args.vivify.expect("just looked at");
-                self.store_new(key, args, expiry, now)
+                self.store_new(key, None, args, expiry, now)
             }
             (StoreMode::Replace | StoreMode::Append | StoreMode::Prepend, None) => {
                 StoreOutcome::NotStored
@@ -153,7 +159,7 @@ impl Slice {
         new.expiry = args.touch.unwrap_or(new.expiry);
         let written = if args.remove_value {
             self.stats.total_items += 1;
-            self.put(key, new, [&[], &[]], now)
+            self.put(key, Some(found), new, [&[], &[]], now)
         } else {
             self.rewrite(key, &found, new, now)
         };
@@ -183,7 +189,7 @@ impl Slice {
             let new = New { flags: 0, expiry: initial.expiry, cas, marks };
             let text = number::Digits::of(initial.number);
             self.stats.total_items += 1;
-            return self.count_outcome(key, new, text.text(), initial.number, now);
+            return self.count_outcome(key, None, new, text.text(), initial.number, now);
         };
         // As in memcached, an empty value is refused before the compare and any other after it.
         if found.head.value_bytes == 0 {
@@ -207,14 +213,14 @@ impl Slice {
             // A longer text is a new item, without the old one's lease and history.
             new.marks = Marks::fresh(now);
             self.stats.total_items += 1;
-            return self.count_outcome(key, new, text.text(), number, now);
+            return self.count_outcome(key, Some(found), new, text.text(), number, now);
         }
         new.marks.access(now);
         with_scratch(|padded| {
             padded.clear();
             padded.extend_from_slice(text.text());
             padded.resize(found.head.value_bytes, b' ');
-            self.count_outcome(key, new, padded, number, now)
+            self.count_outcome(key, Some(found), new, padded, number, now)
         })
     }
 
@@ -231,7 +237,7 @@ impl Slice {
         head.marks.access(now);
         self.touch_found(&found, &mut head, expiry);
         self.contents.logs.write_head(found.place, &head);
-        TouchOutcome::Touched { cas: self.cas(head.cas) }
+        TouchOutcome::Touched { cas: self.cas(head.cas), flags: head.flags }
     }
 
     /// Forgets everything at `at`; a later flush replaces one that is still to come.
@@ -301,7 +307,7 @@ impl Slice {
     ) -> R {
         let cas = self.next_cas(args.new_cas);
         let marks = Marks { won: true, read: true, ..Marks::fresh(now) };
-        let stored = self.put(key, New { flags: 0, expiry, cas, marks }, [&[], &[]], now);
+        let stored = self.put(key, None, New { flags: 0, expiry, cas, marks }, [&[], &[]], now);
         *self.gets(args.touch.is_some(), stored.is_ok()) += 1;
         if stored.is_err() {
             return visit(None);
@@ -322,13 +328,14 @@ impl Slice {
     fn store_new(
         &mut self,
         key: Key<'_>,
+        old: Option<Found>,
         args: StoreArgs<'_>,
         expiry: Expiry,
         now: Seconds,
     ) -> StoreOutcome {
         let cas = self.next_cas(args.new_cas);
         let new = New { flags: args.flags, expiry, cas, marks: Marks::fresh(now) };
-        self.store_outcome(key, new, [args.value, &[]], now)
+        self.store_outcome(key, old, new, [args.value, &[]], now)
     }
 
     fn store_over(
@@ -339,12 +346,12 @@ impl Slice {
         now: Seconds,
     ) -> StoreOutcome {
         let Some(compare) = args.compare_cas else {
-            return self.store_new(key, args, args.expiry, now);
+            return self.store_new(key, Some(*found), args, args.expiry, now);
         };
         let current = self.cas(found.head.cas);
         if compare == current {
             self.stats.cas_hits += 1;
-            return self.store_new(key, args, args.expiry, now);
+            return self.store_new(key, Some(*found), args, args.expiry, now);
         }
         if !args.invalidate || compare == 0 || compare > current {
             self.stats.cas_badval += 1;
@@ -357,7 +364,7 @@ impl Slice {
         let marks = Marks { stale: true, won, ..Marks::fresh(now) };
         let cas = self.next_cas(args.new_cas);
         let new = New { flags: args.flags, expiry: found.head.expiry, cas, marks };
-        self.store_outcome(key, new, [args.value, &[]], now)
+        self.store_outcome(key, Some(*found), new, [args.value, &[]], now)
     }
 
     fn join(
@@ -383,19 +390,20 @@ impl Slice {
             self.contents.logs.copy_value(found.place, &found.head, old);
             let parts: [&[u8]; 2] =
                 if args.mode == StoreMode::Append { [old, args.value] } else { [args.value, old] };
-            self.store_outcome(key, new, parts, now)
+            self.store_outcome(key, Some(*found), new, parts, now)
         })
     }
 
     fn store_outcome(
         &mut self,
         key: Key<'_>,
+        old: Option<Found>,
         new: New,
         parts: [&[u8]; 2],
         now: Seconds,
     ) -> StoreOutcome {
         let value_bytes = (parts[0].len() + parts[1].len()) as u32;
-        match self.put(key, new, parts, now) {
+        match self.put(key, old, new, parts, now) {
             Ok(()) => {
                 self.stats.total_items += 1;
                 StoreOutcome::Stored { cas: self.cas(new.cas), value_bytes }
@@ -410,12 +418,13 @@ impl Slice {
     fn count_outcome(
         &mut self,
         key: Key<'_>,
+        old: Option<Found>,
         new: New,
         text: &[u8],
         number: u64,
         now: Seconds,
     ) -> ArithmeticOutcome {
-        match self.put(key, new, [text, &[]], now) {
+        match self.put(key, old, new, [text, &[]], now) {
             Ok(()) => ArithmeticOutcome::Counted {
                 number,
                 cas: self.cas(new.cas),
@@ -439,7 +448,7 @@ impl Slice {
         with_scratch(|value| {
             value.clear();
             self.contents.logs.copy_value(found.place, &found.head, value);
-            self.put(key, new, [value, &[]], now)
+            self.put(key, Some(*found), new, [value, &[]], now)
         })
     }
 

@@ -105,6 +105,8 @@ pub(crate) struct Slice {
     missed: u32,
     /// When `missed` last faded.
     faded: Seconds,
+    /// Blocks emptied so far: as long as it stays, what was found stays where it is.
+    emptied: u64,
 }
 
 /// A key and its hash.
@@ -164,6 +166,7 @@ impl Slice {
             flush_at: None,
             missed: 0,
             faded: Seconds(0),
+            emptied: 0,
         }
     }
 
@@ -190,11 +193,12 @@ impl Slice {
         self.stats.expired_unread += u64::from(!found.head.marks.read);
     }
 
-    /// Writes an item, in place of one with the same key if there is one. If it cannot be, the old
-    /// one may be gone, as anything may that eviction finds.
+    /// Writes an item, in place of the `old` one with the same key. If it cannot be, the old one may
+    /// be gone, as anything may that eviction finds.
     pub(crate) fn put(
         &mut self,
         key: Key<'_>,
+        old: Option<Found>,
         new: New,
         parts: [&[u8]; 2],
         now: Seconds,
@@ -207,7 +211,6 @@ impl Slice {
             cas: new.cas,
             marks: new.marks,
         };
-        let old = self.find(key);
         if let Some(old) = &old
             && old.head.value_bytes == head.value_bytes
             && old.head.bytes() == head.bytes()
@@ -232,12 +235,17 @@ impl Slice {
             }
             None => (Kind::Small, 0),
         };
-        self.fit_quota(key, &head, now)?;
+        let emptied = self.emptied;
+        let old_bytes = old.as_ref().map_or(0, |old| old.head.charged_bytes());
+        if self.stats.bytes - old_bytes + head.charged_bytes() > self.quota.guaranteed {
+            self.fit_quota(key, &head, now)?;
+        }
         let log = LogId::new(kind, self.group(head.expiry, now));
-        self.gather_blocks(key, log, &head, now)?;
-
-        // Eviction may have taken the old one, or moved it.
-        let old = self.find(key);
+        if old.is_none() || self.contents.logs.needed(log, &head) > 0 {
+            self.gather_blocks(key, log, &head, now)?;
+        }
+        // Emptying blocks may have taken the old one, or moved it.
+        let old = if self.emptied == emptied { old } else { self.find(key) };
         if let Some(old) = &old {
             self.contents.logs.kill(old.place, &old.head);
             self.stats.items -= 1;
@@ -492,6 +500,7 @@ impl Slice {
 
     /// Takes a block out of its log and lets each of its items survive or go.
     fn empty_block(&mut self, block: u32, ruthless: u8, now: Seconds) {
+        self.emptied += 1;
         self.contents.logs.detach(block);
         let mut next = self.contents.logs.first_item(block);
         while let Some(place) = next {
@@ -533,6 +542,7 @@ impl Slice {
         let Some(block) = self.contents.logs.sparsest(sample, SPARSE_LIVE_MAX) else {
             return false;
         };
+        self.emptied += 1;
         self.contents.logs.begin_walk(block);
         let mut moved = true;
         if let Some(place) = self.contents.logs.runs_into(block) {

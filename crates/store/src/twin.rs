@@ -29,6 +29,8 @@ enum Step {
         touch: Option<u8>,
         vivify: Option<u8>,
         recache: Option<u8>,
+        leases: bool,
+        unseen: bool,
     },
     Peek {
         cache: u8,
@@ -197,7 +199,7 @@ fn a_long_run_evicts_lends_expires_and_remembers() {
     let sum = run.stats();
     for (what, count, least) in [
         ("evictions", sum.evictions, 500),
-        ("evictions for others", sum.evictions_lent, 50),
+        ("evictions for others", sum.evictions_lent, 10),
         ("expired items", sum.expired, 500),
         ("ghost hits", sum.ghost_hits, 20),
         ("compare hits", sum.cas_hits, 100),
@@ -245,9 +247,11 @@ fn steps(scale: Scale, count: usize) -> impl Strategy<Value = Vec<Step>> {
     );
     let flags = prop_oneof![Just(0_u32), 1_u32..300, any::<u32>()];
     let step = prop_oneof![
-        30 => (at(), maybe(), maybe(), maybe()).prop_map(|((cache, key), touch, vivify, recache)| {
-            Step::Get { cache, key, touch, vivify, recache }
-        }),
+        30 => (at(), maybe(), maybe(), maybe(), any::<bool>(), any::<u8>()).prop_map(
+            |((cache, key), touch, vivify, recache, leases, chance)| {
+                Step::Get { cache, key, touch, vivify, recache, leases, unseen: chance < 20 }
+            },
+        ),
         2 => at().prop_map(|(cache, key)| Step::Peek { cache, key }),
         50 => (at(), value, flags, life(), how).prop_map(|((cache, key), value, flags, life, how)| {
             Step::Store { cache, key, value, flags, life, how }
@@ -318,12 +322,14 @@ impl Run {
             life => Expiry::At(Seconds(now.0 + u32::from(life) - 1)),
         };
         match *step {
-            Step::Get { cache, key, touch, vivify, recache } => {
+            Step::Get { cache, key, touch, vivify, recache, leases, unseen } => {
                 let args = GetArgs {
                     touch: touch.map(life),
                     vivify: vivify.map(life),
                     recache_before: recache.map(|limit| Seconds(now.0 + u32::from(limit))),
                     new_cas: None,
+                    leases,
+                    unseen,
                 };
                 self.compare(cache, key, |pair, key| {
                     let at = pair.engine.locate(key);

@@ -52,7 +52,7 @@ impl Bench {
     }
 
     fn get(&self, key: &str) -> Option<Seen> {
-        self.get_with(key, GetArgs::default())
+        self.get_with(key, GetArgs { leases: true, ..GetArgs::default() })
     }
 
     fn value(&self, key: &str) -> Option<String> {
@@ -351,7 +351,7 @@ fn deleting_the_value_leaves_an_empty_item() {
 #[test]
 fn a_vivified_miss_is_won_by_the_first_reader() {
     let bench = Bench::new();
-    let vivify = GetArgs { vivify: Some(at(130)), ..GetArgs::default() };
+    let vivify = GetArgs { vivify: Some(at(130)), leases: true, ..GetArgs::default() };
     let first = bench.get_with("k", vivify).expect("created");
     assert_eq!((first.value.len(), first.lease.as_str(), first.ttl), (0, "W", Some(30)));
     assert_eq!(bench.get_with("k", vivify).expect("there").lease, "Z");
@@ -361,12 +361,34 @@ fn a_vivified_miss_is_won_by_the_first_reader() {
 fn one_reader_recaches_what_expires_soon() {
     let bench = Bench::new();
     bench.store("k", StoreArgs::set(b"v", 0, at(120)));
-    let within = |second| GetArgs { recache_before: Some(Seconds(second)), ..GetArgs::default() };
+    let within = |second| GetArgs {
+        recache_before: Some(Seconds(second)),
+        leases: true,
+        ..GetArgs::default()
+    };
     assert_eq!(bench.get_with("k", within(120)).expect("there").lease, "");
     assert_eq!(bench.get_with("k", within(121)).expect("there").lease, "W");
     assert_eq!(bench.get_with("k", within(121)).expect("there").lease, "Z");
     bench.set("never", "v");
     assert_eq!(bench.get_with("never", within(9_999)).expect("there").lease, "");
+}
+
+#[test]
+fn only_a_reader_who_takes_part_in_leases_wins() {
+    let bench = Bench::new();
+    bench.set("k", "v");
+    let stale = DeleteArgs { invalidate: true, ..DeleteArgs::default() };
+    assert_eq!(bench.delete("k", stale), DeleteOutcome::Deleted);
+    assert_eq!(bench.get_with("k", GetArgs::default()).expect("there").lease, "X");
+    assert_eq!(bench.get("k").expect("there").lease, "WX");
+}
+
+#[test]
+fn an_unseen_read_leaves_no_trace() {
+    let bench = Bench::new();
+    bench.set("k", "v");
+    bench.get_with("k", GetArgs { unseen: true, ..GetArgs::default() });
+    assert!(!bench.peek("k").expect("there").read_before);
 }
 
 #[test]
@@ -385,9 +407,9 @@ fn touching_changes_the_expiry_and_not_the_cas() {
     let bench = Bench::new();
     assert_eq!(bench.touch("k", NEVER), TouchOutcome::NotFound);
     let cas = bench.set("k", "v");
-    assert_eq!(bench.touch("k", at(140)), TouchOutcome::Touched { cas });
+    assert_eq!(bench.touch("k", at(140)), TouchOutcome::Touched { cas, flags: 0 });
     assert_eq!(bench.get("k").expect("there").ttl, Some(40));
-    assert_eq!(bench.touch("k", at(100)), TouchOutcome::Touched { cas });
+    assert_eq!(bench.touch("k", at(100)), TouchOutcome::Touched { cas, flags: 0 });
     assert_eq!(bench.get("k"), None);
 }
 
