@@ -202,7 +202,7 @@ impl Connection {
 }
 
 /// Username and password of one credential.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Login {
     pub username: String,
     pub password: String,
@@ -253,11 +253,18 @@ fn is_closing(error: &io::Error) -> bool {
     )
 }
 
+/// Tells apart long values that begin alike (FNV-1a).
+fn sum(bytes: &[u8]) -> u64 {
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |sum, byte| {
+        (sum ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
+}
+
 /// Bytes for a failure message: readable, and not a megabyte of them.
 pub fn shown(bytes: &[u8]) -> String {
     const SHOWN_BYTES_MAX: usize = 400;
     let cut = &bytes[..bytes.len().min(SHOWN_BYTES_MAX)];
     let more = bytes.len() - cut.len();
     let text = cut.escape_ascii().to_string();
-    if more == 0 { text } else { format!("{text}… and {more} bytes more") }
+    if more == 0 { text } else { format!("{text}… and {more} bytes more, sum {:x}", sum(bytes)) }
 }

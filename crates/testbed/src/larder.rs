@@ -18,7 +18,7 @@ pub struct Larder {
     pub tls_addr: SocketAddr,
     /// Certificate file that TLS clients must trust.
     pub tls_ca: PathBuf,
-    /// The development cache's credential, with every capability.
+    /// The development cache's credential, with every capability; empty where none is asked for.
     pub login: Login,
     dir: DataDir,
 }
@@ -143,12 +143,23 @@ impl LarderOptions {
         command.args(["--control", "127.0.0.1:0", "--data"]).arg(dir.path());
         command.args(&self.arguments);
         let mut process = Process::start(&mut command);
-        let addr = resolve(&process.wait_for_line("MEMCACHIER_SERVERS="));
-        let username = process.wait_for_line("MEMCACHIER_USERNAME=");
-        let password = process.wait_for_line("MEMCACHIER_PASSWORD=");
-        let tls_addr = resolve(&process.wait_for_line("LARDER_TLS_SERVERS="));
-        let tls_ca = PathBuf::from(process.wait_for_line("LARDER_TLS_CA="));
-        Larder { process, addr, tls_addr, tls_ca, login: Login { username, password }, dir }
+        // The last of the lines that applications and tests read.
+        process.wait_for_line("LARDER_CONTROL=");
+        let line = |prefix| {
+            let found = process.line_after(prefix);
+            found.unwrap_or_else(|| panic!("no line {prefix}… was written:\n{}", process.log()))
+        };
+        let login = (!self.arguments.iter().any(|argument| argument == "--no-auth")).then(|| {
+            Login { username: line("MEMCACHIER_USERNAME="), password: line("MEMCACHIER_PASSWORD=") }
+        });
+        Larder {
+            addr: resolve(&line("MEMCACHIER_SERVERS=")),
+            tls_addr: resolve(&line("LARDER_TLS_SERVERS=")),
+            tls_ca: PathBuf::from(line("LARDER_TLS_CA=")),
+            login: login.unwrap_or_default(),
+            process,
+            dir,
+        }
     }
 }
 

@@ -9,8 +9,10 @@
 //! * [`larder`], [`memcached`]: the two servers, ready to be connected to.
 //! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
 //! * [`eventually`]: waits for a condition instead of for time.
+//! * [`differential`]: the same random commands to both servers, and the same answers wanted.
 
 pub mod connection;
+pub mod differential;
 pub mod eventually;
 pub mod larder;
 pub mod memcached;

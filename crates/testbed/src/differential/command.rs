@@ -1,0 +1,128 @@
+//! One command as pieces that become bytes once a server and a key prefix are known.
+
+use crate::differential::keys::{KeyId, PREFIX_BYTES, suffix};
+use std::collections::HashMap;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Piece {
+    Bytes(Vec<u8>),
+    Key(KeyId),
+    KeyBase64(KeyId),
+    /// The token last seen for a key, plus something, in decimal.
+    CasText(KeyId, u64),
+    /// The same in 8 bytes.
+    CasBinary(KeyId, u64),
+}
+
+/// Added to a token makes one that no item has; a small number might make that of the next item.
+pub const OTHER: u64 = 1 << 33;
+
+/// The CAS tokens that one server handed out, by whole key.
+pub type Tokens = HashMap<Vec<u8>, u64>;
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Command {
+    pub pieces: Vec<Piece>,
+    /// The key a binary answer belongs to, which does not repeat it.
+    pub key: Option<KeyId>,
+    pub effect: Effect,
+}
+
+/// What decides which commands may follow one another on a connection.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Effect {
+    #[default]
+    Other,
+    /// Sends an item, which memcached holds until the answer is written.
+    Reads,
+    /// Changes a number. While its item is held memcached makes a new one, without the spaces that it
+    /// otherwise leaves where a number gets shorter.
+    Counts,
+}
+
+impl Command {
+    pub fn raw(bytes: impl Into<Vec<u8>>) -> Command {
+        Command { pieces: vec![Piece::Bytes(bytes.into())], ..Command::default() }
+    }
+
+    #[must_use]
+    pub fn with(mut self, effect: Effect) -> Command {
+        self.effect = effect;
+        self
+    }
+
+    /// Adds bytes, joined to the piece before where that is bytes too.
+    pub fn push(&mut self, bytes: impl AsRef<[u8]>) {
+        match self.pieces.last_mut() {
+            Some(Piece::Bytes(last)) => last.extend_from_slice(bytes.as_ref()),
+            _ => self.pieces.push(Piece::Bytes(bytes.as_ref().to_vec())),
+        }
+    }
+
+    pub fn key(&mut self, key: KeyId) {
+        self.pieces.push(Piece::Key(key));
+    }
+
+    pub fn render(&self, prefix: u64, tokens: &Tokens, into: &mut Vec<u8>) {
+        for piece in &self.pieces {
+            match piece {
+                Piece::Bytes(bytes) => into.extend_from_slice(bytes),
+                Piece::Key(key) => into.extend(whole_key(prefix, *key)),
+                Piece::KeyBase64(key) => into.extend(base64(&whole_key(prefix, *key))),
+                Piece::CasText(key, plus) => {
+                    into.extend(token(tokens, prefix, *key, *plus).to_string().bytes());
+                }
+                Piece::CasBinary(key, plus) => {
+                    into.extend(token(tokens, prefix, *key, *plus).to_be_bytes());
+                }
+            }
+        }
+    }
+}
+
+pub fn whole_key(prefix: u64, key: KeyId) -> Vec<u8> {
+    let mut whole = format!("{prefix:0PREFIX_BYTES$}").into_bytes();
+    debug_assert_eq!(whole.len(), PREFIX_BYTES, "prefixes are counted from 0 and few");
+    whole.extend(suffix(key));
+    whole
+}
+
+/// A key whose token is not known gets one that no item has.
+fn token(tokens: &Tokens, prefix: u64, key: KeyId, plus: u64) -> u64 {
+    const NOBODYS: u64 = 999_999_999_999;
+    let whole = whole_key(prefix, key);
+    // An answer names a key as the request did, which may have been in base64.
+    let token = tokens.get(&whole).or_else(|| tokens.get(&base64(&whole)));
+    token.map_or(NOBODYS, |token| token.wrapping_add(plus))
+}
+
+fn base64(bytes: &[u8]) -> Vec<u8> {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut encoded = Vec::new();
+    for group in bytes.chunks(3) {
+        let bits = group.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte))
+            << (8 * (3 - group.len()));
+        for digit in 0..4 {
+            let used = digit <= group.len();
+            encoded.push(if used {
+                DIGITS[(bits >> (18 - 6 * digit) & 63) as usize]
+            } else {
+                b'='
+            });
+        }
+    }
+    encoded
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_pads_to_four_digits() {
+        assert_eq!(base64(b""), b"");
+        assert_eq!(base64(b"f"), b"Zg==");
+        assert_eq!(base64(b"fo"), b"Zm8=");
+        assert_eq!(base64(b"foo"), b"Zm9v");
+    }
+}

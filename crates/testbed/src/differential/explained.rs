@@ -1,0 +1,25 @@
+//! Differences that are meant, each with its reason; whatever is not here is a mistake.
+//!
+//! For people these are argued in `docs/compatibility.md`.
+
+use crate::differential::reply::{Reply, Word};
+
+/// The reason why memcached's answer and Larder's may differ as they do, if there is one.
+pub fn explained(memcached: &Reply<'_>, larder: &Reply<'_>) -> Option<&'static str> {
+    let (one, two) = (without_key(memcached), without_key(larder));
+    let is_meta = [&b"HD"[..], b"VA", b"ME"].contains(&memcached.verb());
+    let alike = one.len() == two.len() && one.iter().zip(&two).all(|(one, two)| one.agrees(two));
+    (is_meta && alike).then_some(KEY_FORM)
+}
+
+const KEY_FORM: &str =
+    "memcached repeats a key in the form it was stored in, Larder in the form it was asked in";
+
+/// A meta answer without the key and the flag that says how it is written.
+fn without_key<'a>(reply: &'a Reply<'_>) -> Vec<&'a Word<'a>> {
+    let is_key = |(at, word): &(usize, &Word<'_>)| {
+        let Word::Exact(bytes) = word else { return false };
+        bytes.starts_with(b"k") || *bytes == b"b" || (reply.verb() == b"ME" && *at == 1)
+    };
+    reply.words.iter().enumerate().filter(|word| !is_key(word)).map(|(_, word)| word).collect()
+}

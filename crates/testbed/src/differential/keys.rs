@@ -1,0 +1,92 @@
+//! The few keys of a sequence, and values and numbers that commands trip over.
+
+use crate::differential::random::Random;
+
+/// Which of a sequence's keys. There are few, so that commands meet the same item.
+pub type KeyId = usize;
+
+/// What follows the prefix. The last has every byte that a text key may not have, for dialects that
+/// may; the one before is the longest key allowed, the others are ordinary.
+pub fn suffix(key: KeyId) -> Vec<u8> {
+    match key {
+        0 => b"a".to_vec(),
+        1 => b"bb".to_vec(),
+        2 => b"n\xc3\xa4chste".to_vec(),
+        LONGEST => vec![b'l'; 250 - PREFIX_BYTES],
+        BINARY => (0..=255).step_by(5).chain([0, b' ', b'\r', b'\n']).collect(),
+        _ => unreachable!("there are {KEYS} keys"),
+    }
+}
+
+/// A prefix of this many decimal digits; a multiple of 3, so that its base64 can be put before that of
+/// the suffix.
+pub const PREFIX_BYTES: usize = 9;
+
+const KEYS: usize = 5;
+/// The keys before it are short.
+pub const LONGEST: KeyId = 3;
+const BINARY: KeyId = 4;
+
+/// A key that every dialect takes.
+pub fn text_key(random: &mut Random) -> KeyId {
+    random.below(KEYS - 1)
+}
+
+/// A key of any bytes.
+pub fn any_key(random: &mut Random) -> KeyId {
+    random.below(KEYS)
+}
+
+/// A value: often a number or nearly one, sometimes empty, binary or large.
+pub fn value(random: &mut Random) -> Vec<u8> {
+    match random.below(16) {
+        0..5 => random.pick(NUMBERS).to_vec(),
+        5 => Vec::new(),
+        6 => b"\r\nEND\r\nSTORED\r\n\0".to_vec(),
+        7 => {
+            let count = random.value_bytes_max - random.below(random.value_bytes_max / 2);
+            random.bytes(count)
+        }
+        _ => {
+            let count = 1 + random.below(120);
+            random.bytes(count)
+        }
+    }
+}
+
+/// Numbers and what looks like some.
+pub const NUMBERS: &[&[u8]] = &[
+    b"0",
+    b"1",
+    b"5",
+    b"9",
+    b"10",
+    b"99",
+    b"100",
+    b"00012",
+    b"12 ",
+    b" 12",
+    b"12a",
+    b"-1",
+    b"+1",
+    b"1.5",
+    b"4294967295",
+    b"9223372036854775807",
+    b"9223372036854775808",
+    b"18446744073709551614",
+    b"18446744073709551615",
+    b"18446744073709551616",
+    b"99999999999999999999",
+    b"184467440737095516150",
+    b"abc",
+];
+
+/// Expiry times whose effect does not depend on when in a second a command arrives. None beyond 2038:
+/// there memcached's 32 bits are at their end, and each command of it ends differently.
+pub const EXPTIMES: &[&str] =
+    &["0", "0", "0", "0", "100", "2592000", "2592001", "-1", "-100", "2147483647"];
+
+pub const FLAGS: &[&str] = &["0", "0", "0", "1", "65535", "65536", "2147483648", "4294967295"];
+
+/// Those that leave an item alive: what memcached tells of one that has just been ended is chance.
+pub const EXPTIMES_AHEAD: &[&str] = &["0", "0", "100", "2592000", "2147483647"];

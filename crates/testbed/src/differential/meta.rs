@@ -1,0 +1,228 @@
+//! Random commands of the meta dialect.
+
+use crate::differential::command::{Command, Effect, OTHER, Piece};
+use crate::differential::keys::{
+    EXPTIMES, EXPTIMES_AHEAD, FLAGS, KeyId, NUMBERS, any_key, text_key, value,
+};
+use crate::differential::random::Random;
+use crate::differential::text;
+
+/// A command that leaves the connection in step with its client. Now and then one of the text dialect,
+/// for both are spoken on one connection.
+pub fn command(random: &mut Random) -> Command {
+    match random.below(40) {
+        0..12 => get(random),
+        12..22 => set(random),
+        22..27 => delete(random),
+        27..33 => arithmetic(random),
+        33 => Command::raw("mn\r\n"),
+        34 => debug(random),
+        35 | 36 => wrong(random),
+        _ => text::command(random),
+    }
+}
+
+/// A command after which the stream means something else to the server than to its client.
+pub fn broken(random: &mut Random) -> Command {
+    if random.once_in(3) {
+        return text::broken(random);
+    }
+    let bytes = value(random);
+    let claimed = random
+        .pick(&[
+            (bytes.len() + 1).to_string().as_str(),
+            bytes.len().saturating_sub(1).to_string().as_str(),
+            "x",
+            "-1",
+            "4294967296",
+            "",
+        ])
+        .to_owned();
+    let mut command = Command::raw("ms ");
+    command.key(text_key(random));
+    command.push(format!(" {claimed}{}\r\n", random.pick(&["", " q", " c", " S5", " MZ", " b"])));
+    command.push(bytes);
+    command.push("\r\n");
+    command
+}
+
+/// The key, as it is or as base64 with the flag that says so.
+fn key(random: &mut Random, command: &mut Command, at: KeyId, encoded: bool) {
+    command.push(" ");
+    if encoded {
+        command.pieces.push(Piece::KeyBase64(at));
+    } else {
+        command.key(at);
+    }
+    // An odd word now and then, to see that only the first counts as the key.
+    if random.once_in(60) {
+        command.push(" ");
+    }
+}
+
+fn choose_key(random: &mut Random) -> (KeyId, bool) {
+    if random.once_in(4) { (any_key(random), true) } else { (text_key(random), false) }
+}
+
+/// Adds some of `among`, sometimes one twice, and the flags that keep an answer tied to its request.
+fn flags(random: &mut Random, command: &mut Command, among: &[&str], at: KeyId, encoded: bool) {
+    if encoded {
+        command.push(" b");
+    }
+    for _ in 0..random.below(6) {
+        match random.pick(among) {
+            "T" => command.push(format!(" T{}", random.pick(EXPTIMES_AHEAD))),
+            "TE" => command.push(format!(" T{}", random.pick(EXPTIMES))),
+            "N" => command.push(format!(" N{}", random.pick(EXPTIMES_AHEAD))),
+            "R" => command.push(format!(" R{}", random.pick(&["0", "30", "200", "-1"]))),
+            "F" => command.push(format!(" F{}", random.pick(FLAGS))),
+            "E" => command.push(format!(" E{}", random.pick(OWN_TOKENS))),
+            "O" => {
+                command.push(format!(" O{}", random.pick(&["x", "123", "opaque-of-a-client", "0"])))
+            }
+            "C" => {
+                command.push(" C");
+                if random.once_in(4) {
+                    command.push(random.pick(OWN_TOKENS));
+                } else {
+                    command
+                        .pieces
+                        .push(Piece::CasText(at, if random.once_in(4) { OTHER } else { 0 }));
+                }
+            }
+            "M" => command
+                .push(format!(" M{}", random.pick(&["S", "A", "R", "E", "P", "s", "append"]))),
+            "MA" => {
+                command.push(format!(" M{}", random.pick(&["I", "D", "i", "d", "+", "-", "incr"])))
+            }
+            "J" => {
+                command.push(" J");
+                command.push(random.pick(NUMBERS));
+            }
+            "D" => {
+                command.push(" D");
+                command.push(random.pick(NUMBERS));
+            }
+            flag => command.push(format!(" {flag}")),
+        }
+    }
+}
+
+/// Tokens that clients choose, far from those that a server makes, so that the two can be told apart.
+const OWN_TOKENS: &[&str] = &["1000000000001", "1000000000002", "1000000000003"];
+
+fn get(random: &mut Random) -> Command {
+    let (at, encoded) = choose_key(random);
+    let mut command = Command::raw("mg").with(Effect::Reads);
+    key(random, &mut command, at, encoded);
+    // What memcached vivifies by an encoded key it would name with the key's bare bytes.
+    let vivify = if encoded { "s" } else { "N" };
+    // A token is learned from an answer that names its key.
+    command.push(random.pick(&["", "", " c k", " c k"]));
+    flags(
+        random,
+        &mut command,
+        &["v", "v", "v", "f", "s", "c", "k", "t", "h", "l", "O", "q", vivify, "R", "T", "E"],
+        at,
+        encoded,
+    );
+    command.push("\r\n");
+    command
+}
+
+fn set(random: &mut Random) -> Command {
+    let (at, encoded) = choose_key(random);
+    let bytes = value(random);
+    let mut command = Command::raw("ms");
+    key(random, &mut command, at, encoded);
+    command.push(format!(" {}", bytes.len()));
+    flags(
+        random,
+        &mut command,
+        &["F", "TE", "M", "M", "C", "E", "I", "O", "k", "c", "q", "N", "s"],
+        at,
+        encoded,
+    );
+    command.push("\r\n");
+    command.push(bytes);
+    command.push("\r\n");
+    command
+}
+
+fn delete(random: &mut Random) -> Command {
+    let (at, encoded) = choose_key(random);
+    let mut command = Command::raw("md");
+    key(random, &mut command, at, encoded);
+    flags(random, &mut command, &["C", "E", "I", "I", "T", "O", "k", "q", "x"], at, encoded);
+    command.push("\r\n");
+    command
+}
+
+fn arithmetic(random: &mut Random) -> Command {
+    let (at, encoded) = choose_key(random);
+    let mut command = Command::raw("ma").with(Effect::Counts);
+    key(random, &mut command, at, encoded);
+    let vivify = if encoded { "v" } else { "N" };
+    flags(
+        random,
+        &mut command,
+        &["MA", "MA", "D", "J", vivify, vivify, "T", "C", "O", "k", "c", "t", "v", "q"],
+        at,
+        encoded,
+    );
+    command.push("\r\n");
+    command
+}
+
+fn debug(random: &mut Random) -> Command {
+    let mut command = Command::raw("me");
+    let at = text_key(random);
+    key(random, &mut command, at, false);
+    command.push("\r\n");
+    command
+}
+
+/// A line that is no right command, and brings no data block with it.
+fn wrong(random: &mut Random) -> Command {
+    let (before, after) = WRONG[random.below(WRONG.len())];
+    let mut command = Command::raw(before);
+    if before.ends_with(' ') {
+        command.key(text_key(random));
+    }
+    command.push(after);
+    command.push("\r\n");
+    command
+}
+
+const WRONG: &[(&str, &str)] = &[
+    ("mg", ""),
+    ("mg ", " !"),
+    ("mg ", " v v"),
+    ("mg ", " Tx"),
+    ("mg ", " T"),
+    ("mg ", " N"),
+    ("mg ", " Rx"),
+    ("mg ", " O"),
+    ("mg ", " S"),
+    ("mg ", " b"),
+    ("mg bad=== b v", ""),
+    ("mg ", " O123456789012345678901234567890123"),
+    ("mg ", " v 1"),
+    ("md", ""),
+    ("md ", " Cx"),
+    ("md ", " C"),
+    ("md ", " q q"),
+    ("md ", " Z"),
+    ("ma", ""),
+    ("ma ", " Dx"),
+    ("ma ", " D-1"),
+    ("ma ", " Jx N0"),
+    ("ma ", " MX"),
+    ("ma ", " M"),
+    ("mn ", ""),
+    ("ms", ""),
+    ("me", ""),
+    ("me ", " v"),
+    ("mx ", ""),
+    ("m", ""),
+];
