@@ -12,8 +12,8 @@ pub struct CommandSpec {
     /// with `bin_` before the name of their opcode.
     pub name: &'static str,
     pub wire: Wire,
-    /// What the plain form needs. A request may need more ([`crate::request::Request::needs`]):
-    /// a `gat` or an `mg` that touches is a write.
+    /// What the plain form needs. A request may need more ([`crate::request::Request::needs`]): an
+    /// `mg` that touches is a write.
     pub needs: Needs,
     /// Whether a value follows the command.
     pub has_value: bool,

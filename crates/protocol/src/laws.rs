@@ -95,7 +95,8 @@ fn operands_are_within_limits(request: &Request<'_>, limits: &Limits) {
         }
         Body::Get(get) => {
             assert!(is_key(get.key));
-            let changes = get.touch.is_some() || get.vivify.is_some();
+            let changes =
+                get.touch.is_some() || get.vivify.is_some() || get.recache_below_seconds.is_some();
             assert!(!changes || request.needs == Needs::Write, "a change needs a capability");
         }
         Body::Store(store) => {

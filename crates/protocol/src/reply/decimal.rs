@@ -1,24 +1,55 @@
-//! Decimal numbers, appended to an answer.
-
-/// As many as 2^64 needs.
-const DIGITS_MAX: usize = 20;
+//! Decimal numbers in answers.
 
 /// Appends `number` in decimal.
 #[inline]
 pub(super) fn push(out: &mut Vec<u8>, number: impl Into<u64>) {
-    let mut number = number.into();
-    let mut digits = [0; DIGITS_MAX];
-    let mut start = DIGITS_MAX;
-    loop {
-        start -= 1;
-        // A digit, so it fits.
-        digits[start] = b'0' + (number % 10) as u8;
-        number /= 10;
-        if number == 0 {
-            break;
+    let mut text = Backwards::<DIGITS_MAX>::new();
+    text.number(number);
+    out.extend_from_slice(text.bytes());
+}
+
+/// A short text that is assembled from its end, because that is how digits come.
+pub(super) struct Backwards<const BYTES_MAX: usize> {
+    bytes: [u8; BYTES_MAX],
+    start: usize,
+}
+
+/// As many as 2^64 needs.
+pub(super) const DIGITS_MAX: usize = 20;
+
+impl<const BYTES_MAX: usize> Backwards<BYTES_MAX> {
+    #[inline]
+    pub(super) fn new() -> Self {
+        Backwards { bytes: [0; BYTES_MAX], start: BYTES_MAX }
+    }
+
+    /// Puts `text` before what is there.
+    #[inline]
+    pub(super) fn text(&mut self, text: &[u8]) {
+        let end = self.start;
+        self.start -= text.len();
+        self.bytes[self.start..end].copy_from_slice(text);
+    }
+
+    /// Puts `number` in decimal before what is there.
+    #[inline]
+    pub(super) fn number(&mut self, number: impl Into<u64>) {
+        let mut number = number.into();
+        loop {
+            self.start -= 1;
+            // A digit, so it fits.
+            self.bytes[self.start] = b'0' + (number % 10) as u8;
+            number /= 10;
+            if number == 0 {
+                break;
+            }
         }
     }
-    out.extend_from_slice(&digits[start..]);
+
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        &self.bytes[self.start..]
+    }
 }
 
 /// How many bytes [`push`] appends.

@@ -1,6 +1,7 @@
 //! Answers of the text dialect.
 
-use super::{Refusal, decimal};
+use super::Refusal;
+use super::decimal::{self, Backwards, DIGITS_MAX};
 use crate::operation::{ArithmeticOutcome, DeleteOutcome, Hit, Key, StoreOutcome, TouchOutcome};
 use crate::request::Problem;
 
@@ -19,20 +20,20 @@ impl TextForm {
     /// `VALUE <key> <flags> <bytes> [<cas>]`, then the value.
     #[inline]
     pub(super) fn item(self, out: &mut Vec<u8>, key: Key<'_>, hit: &Hit<'_>) {
-        out.reserve(ITEM_BYTES_BESIDES_MAX + key.bytes().len() + hit.value.len());
-        out.extend_from_slice(b"VALUE ");
-        out.extend_from_slice(key.bytes());
-        out.push(b' ');
-        decimal::push(out, hit.flags);
-        out.push(b' ');
-        decimal::push(out, hit.value.len() as u64);
+        let mut numbers = Backwards::<NUMBERS_BYTES_MAX>::new();
+        numbers.text(b"\r\n");
         if self.with_cas {
-            out.push(b' ');
-            decimal::push(out, hit.cas);
+            numbers.number(hit.cas);
+            numbers.text(b" ");
         }
-        out.extend_from_slice(b"\r\n");
-        out.extend_from_slice(hit.value);
-        out.extend_from_slice(b"\r\n");
+        numbers.number(hit.value.len() as u64);
+        numbers.text(b" ");
+        numbers.number(hit.flags);
+        numbers.text(b" ");
+        out.reserve(ITEM_BYTES_BESIDES_MAX + key.bytes().len() + hit.value.len());
+        for part in [b"VALUE ", key.bytes(), numbers.bytes(), hit.value, b"\r\n"] {
+            out.extend_from_slice(part);
+        }
     }
 
     pub(super) fn store(self, out: &mut Vec<u8>, outcome: StoreOutcome) {
@@ -124,8 +125,34 @@ impl TextForm {
     }
 }
 
-/// `VALUE`, three numbers, spaces and two line ends.
-const ITEM_BYTES_BESIDES_MAX: usize = 64;
+/// Three numbers, a space before each, and a line end.
+const NUMBERS_BYTES_MAX: usize = 3 * (1 + DIGITS_MAX) + 2;
+
+/// What an item takes besides key and value: `VALUE `, its numbers, and a line end.
+const ITEM_BYTES_BESIDES_MAX: usize = 6 + NUMBERS_BYTES_MAX + 2;
 
 pub(super) const TOO_LARGE: &str = "SERVER_ERROR object too large for cache";
 pub(super) const NOT_NUMERIC: &str = "CLIENT_ERROR cannot increment or decrement non-numeric value";
+
+#[cfg(test)]
+mod tests {
+    use super::TextForm;
+    use crate::operation::{Hit, Key, Lease};
+
+    #[test]
+    fn an_item_with_longest_numbers_has_room() {
+        let hit = Hit {
+            value: b"v",
+            flags: u32::MAX,
+            cas: u64::MAX,
+            ttl_seconds: None,
+            read_before: false,
+            idle_seconds: 0,
+            lease: Lease::default(),
+        };
+        let mut out = Vec::new();
+        let key = Key::new(b"key").expect("it has three bytes");
+        TextForm { quiet: false, with_cas: true }.item(&mut out, key, &hit);
+        assert_eq!(out, b"VALUE key 4294967295 1 18446744073709551615\r\nv\r\n");
+    }
+}
