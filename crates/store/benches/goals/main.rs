@@ -1,0 +1,43 @@
+//! Measures the store against its goals, each with the bar it is held to and its target.
+//!
+//! `cargo bench -p store -- [goal …]` runs all goals or the named ones: `cpu`, `memory`, `density`,
+//! `flush`, `shift`, `expiry`, `guarantee`, `hits`, `threads`, `churn`. `hits` replays the request
+//! traces found in the folder that `TRACES` names. Results stand in `docs/benchmarks-store.md`.
+//!
+//! Time is CPU time of the measuring thread, so that other work on the machine disturbs less, and
+//! the median of several runs.
+
+#![expect(clippy::print_stdout, reason = "a report on the terminal is what this program is for")]
+
+mod cpu;
+mod memory;
+mod report;
+mod threads;
+mod workload;
+
+use report::Report;
+
+type Goal = fn(&mut Report);
+
+/// Every goal by name.
+const GOALS: &[(&str, Goal)] = &[
+    ("cpu", cpu::run),
+    ("memory", memory::run),
+    ("density", memory::density),
+    ("flush", memory::flush),
+    ("threads", threads::run),
+];
+
+fn main() {
+    // cargo bench passes flags such as --bench; names are what is left.
+    let wanted: Vec<String> =
+        std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
+    let mut report = Report::default();
+    for (name, goal) in GOALS {
+        if wanted.is_empty() || wanted.iter().any(|want| want == name) {
+            println!("\n{name}");
+            goal(&mut report);
+        }
+    }
+    report.print();
+}
