@@ -35,15 +35,17 @@ impl<const BYTES_MAX: usize> Backwards<BYTES_MAX> {
     #[inline]
     pub(super) fn number(&mut self, number: impl Into<u64>) {
         let mut number = number.into();
+        let mut start = self.start;
         loop {
-            self.start -= 1;
+            start -= 1;
             // A digit, so it fits.
-            self.bytes[self.start] = b'0' + (number % 10) as u8;
+            self.bytes[start] = b'0' + (number % 10) as u8;
             number /= 10;
             if number == 0 {
                 break;
             }
         }
+        self.start = start;
     }
 
     #[inline]
