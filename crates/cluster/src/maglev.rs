@@ -66,7 +66,7 @@ pub fn place(members: &Members) -> Table {
     Table::from_parts(names, owners).expect("members are checked, and every slot was claimed")
 }
 
-/// No member's index: there are fewer than 655.
+/// No member's index: members are counted in hundreds.
 const FREE: u16 = u16::MAX;
 
 /// One member's order of preference over the slots. It has no end: after [`SLOTS`] wishes it starts
@@ -78,7 +78,7 @@ struct Order {
     offset: u32,
 }
 
-// Three must not divide M - 1, or several numbers had one cube and some slots were never wished for.
+// Three must not divide M - 1, or numbers would share cubes and some slots never be wished for.
 const _: () = assert!(!(SLOTS - 1).is_multiple_of(3));
 
 impl Order {
@@ -145,5 +145,36 @@ impl Ord for Turn {
 impl PartialOrd for Turn {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         Some(self.cmp(other))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::member::Member;
+
+    #[test]
+    fn every_order_visits_every_slot_once() {
+        for name in ["a", "backend-1", "node-12.backend-3"] {
+            let mut order = Order::of(&MemberName::parse(name).expect("a good name"));
+            let mut visits = vec![0; SLOTS as usize];
+            for _ in 0..SLOTS {
+                visits[order.next() as usize] += 1;
+            }
+            assert!(visits.iter().all(|&count| count == 1), "{name}");
+        }
+    }
+
+    #[test]
+    fn turns_come_in_proportion_to_weights_and_spread_out() {
+        let member = |(name, weight)| Member {
+            name: MemberName::parse(name).expect("a good name"),
+            weight: Weight::new(weight),
+        };
+        let members = Members::new([("a", 1), ("b", 0), ("c", 3), ("d", 2)].map(member));
+        let mut turns = Turns::of(&members.expect("distinct names"));
+        let taken: Vec<u16> = (0..12).map(|_| turns.next()).collect();
+        // Due at 1/6 (c), 1/4 (d), 1/2 (a, c), 3/4 (d), 5/6 (c), and again one later.
+        assert_eq!(taken, [2, 3, 0, 2, 3, 2, 2, 3, 0, 2, 3, 2]);
     }
 }

@@ -67,14 +67,11 @@ fn maglev_moves_as_little_as_was_measured() {
 
 #[test]
 fn no_cluster_is_unlucky_with_its_names() {
-    let joins = |backends| {
-        let rule = Rule::Scheme(Scheme::Maglev);
-        moved(rule, Happening::Join, setup(backends, 200), || ()).expect("a few members")
-    };
-    // With the paper's orders, one cluster in a hundred moves half a point more than it must, and
-    // the unluckiest of these two points.
-    within(joins(9).quantile(1.0), 0.100..0.105);
-    within(joins(20).quantile(1.0), 0.047_6..0.052_6);
+    let rule = Rule::Scheme(Scheme::Maglev);
+    let joins = moved(rule, Happening::Join, setup(20, 200), || ()).expect("a few members");
+    // With the paper's orders one cluster in fifty moves more than this, and the unluckiest half as
+    // much again; 4.76 % must move.
+    within(joins.quantile(1.0), 0.047_6..0.052_6);
 }
 
 #[test]
