@@ -13,6 +13,7 @@ mod memory;
 pub mod model;
 mod number;
 pub mod operation;
+pub mod scan;
 mod serve;
 mod slice;
 pub mod stats;

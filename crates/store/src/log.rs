@@ -19,7 +19,7 @@ use crate::item::{self, Head};
 
 /// Groups of lifetimes: blocks whose items expire at about the same time are freed whole.
 pub(crate) const GROUPS: usize = 8;
-const LOGS: usize = GROUPS * 2;
+pub(crate) const LOGS: usize = GROUPS * 2;
 const NONE: u32 = u32::MAX;
 const NO_ITEM: u16 = u16::MAX;
 
@@ -45,6 +45,17 @@ impl LogId {
         LogId((group * 2 + kind as usize) as u8)
     }
 
+    /// Every log: the small ones first, because items move from small to main.
+    pub(crate) fn all() -> impl Iterator<Item = LogId> {
+        let of = |kind| (0..GROUPS).map(move |group| LogId::new(kind, group));
+        of(Kind::Small).chain(of(Kind::Main))
+    }
+
+    /// A number below [`LOGS`].
+    pub(crate) fn number(self) -> usize {
+        usize::from(self.0)
+    }
+
     fn kind(self) -> Kind {
         if self.0 & 1 == 0 { Kind::Small } else { Kind::Main }
     }
@@ -54,6 +65,16 @@ impl LogId {
 struct Ends {
     head: u32,
     tail: u32,
+}
+
+/// How far a reader of one log has come. The default is before its first item.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Position {
+    /// The block's age; 0 before the first. A block's number is used again, its age is not.
+    serial: u32,
+    number: u32,
+    /// Where the next item begins, or 0 for the block's first.
+    offset: u16,
 }
 
 /// What is known of a block.
@@ -415,6 +436,47 @@ impl Logs {
             before = self.metas[before as usize].prev;
         }
         None
+    }
+
+    /// The next item at or after a position, dead or alive, and the position moves past it. `None`
+    /// at the end of the log, where more may be written later.
+    pub(crate) fn advance(&self, log: LogId, position: &mut Position) -> Option<Place> {
+        loop {
+            let number = position.number;
+            let next = if self.is_at(log, position) {
+                let meta = &self.metas[number as usize];
+                let offset = if position.offset == 0 { meta.first } else { position.offset };
+                if offset < meta.fill {
+                    let place = Place { block: number, offset };
+                    let end = usize::from(offset) + self.head(place).item_bytes();
+                    position.offset = end.min(BLOCK_BYTES) as u16;
+                    return Some(place);
+                }
+                meta.next
+            } else {
+                // The block is gone: on with the oldest that is younger. Blocks mostly go from the
+                // head, so this is soon found.
+                let mut number = self.ends[usize::from(log.0)].head;
+                while number != NONE && self.metas[number as usize].serial <= position.serial {
+                    number = self.metas[number as usize].next;
+                }
+                number
+            };
+            if next == NONE {
+                return None;
+            }
+            let serial = self.metas[next as usize].serial;
+            *position = Position { serial, number: next, offset: 0 };
+        }
+    }
+
+    /// Whether the block of a position is still there.
+    fn is_at(&self, log: LogId, position: &Position) -> bool {
+        let number = position.number as usize;
+        position.serial > 0
+            && self.blocks.get(number).is_some_and(Option::is_some)
+            && self.metas[number].serial == position.serial
+            && self.metas[number].log == log
     }
 
     /// Hands over the blocks of logs that are given up, a few at a time; `None` when there are no

@@ -268,7 +268,7 @@ impl Slice {
 
     /// Shows an item as it was `before`, but for its expiry.
     #[inline]
-    fn visit<R>(
+    pub(crate) fn visit<R>(
         &self,
         found: &Found,
         before: Head,

@@ -262,6 +262,11 @@ impl Slice {
         Ok(())
     }
 
+    /// Flushes so far.
+    pub(crate) fn epoch(&self) -> u32 {
+        self.epoch
+    }
+
     /// The CAS value a reader sees.
     pub(crate) fn cas(&self, cas: Cas) -> u64 {
         match cas {
@@ -345,9 +350,9 @@ impl Slice {
             self.missed /= 2;
         }
         if self.stats.items == 0 && self.contents.index.blocks() > 0 {
-            // An empty cache needs no index.
-            let contents = std::mem::take(&mut self.contents);
-            self.memory.bury(contents);
+            // An empty cache needs no index. (Its logs stay, so that a scan keeps its place.)
+            let index = std::mem::take(&mut self.contents.index);
+            self.memory.bury(Contents { index, ..Contents::default() });
         }
         self.return_spares();
         *budget == 0
@@ -572,7 +577,7 @@ impl Slice {
     }
 
     /// The slot of the item that lies here, if it is alive.
-    fn living(&self, place: Place, head: Head) -> Option<(Found, u64)> {
+    pub(crate) fn living(&self, place: Place, head: Head) -> Option<(Found, u64)> {
         let hash = self.hasher.hash_one(self.contents.logs.key(place));
         let slot = self.contents.index.find(hash, |other| other == place)?;
         Some((Found { slot, place, head }, hash))

@@ -28,6 +28,7 @@ use crate::operation::{
     ArithmeticArgs, ArithmeticOutcome, DeleteArgs, DeleteOutcome, Expiry, GetArgs, Hit, Seconds,
     StoreArgs, StoreOutcome, TouchOutcome,
 };
+use crate::scan::Cursor;
 use crate::slice::{Key, Quota, Slice};
 use crate::stats::{CacheStats, StoreStats};
 
@@ -393,6 +394,25 @@ impl Cache {
 
     pub fn touch(&self, at: &Located<'_>, expiry: Expiry, now: Seconds) -> TouchOutcome {
         self.read(at, |slice| slice.touch(at.parts(), expiry, now))
+    }
+
+    /// Shows living items from oldest to newest, about `items` of them, without a trace; the cursor
+    /// keeps the place. True when there is more. Each call holds one lock, so ask for little at a
+    /// time. See [`crate::scan`] for what is promised while the cache changes.
+    pub fn scan(
+        &self,
+        cursor: &mut Cursor,
+        items: usize,
+        now: Seconds,
+        visit: impl FnMut(&[u8], Hit<'_>),
+    ) -> bool {
+        let Some(shard) = self.shards.get(cursor.shard) else { return false };
+        let mut slice = shard.lock();
+        slice.settle(now);
+        if !slice.scan(cursor, items, now, visit) {
+            cursor.next_shard();
+        }
+        cursor.shard < self.shards.len()
     }
 
     /// Forgets every item stored before `at`, which may be `now` or later; a later call replaces

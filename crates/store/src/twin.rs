@@ -17,6 +17,7 @@ use crate::operation::{
     ArithmeticArgs, DeleteArgs, Direction, Expiry, GetArgs, Hit, Initial, Lease, Seconds,
     StoreArgs, StoreMode, StoreOutcome,
 };
+use crate::scan::Cursor;
 use crate::stats::CacheStats;
 use crate::store::{Cache, CacheLimits, Settings, Store};
 
@@ -488,6 +489,12 @@ impl Run {
         let now = self.now;
         for pair in &mut self.caches {
             let contents: HashMap<_, _> = pair.model.contents(now).into_iter().collect();
+            let (mut cursor, mut scanned) = (Cursor::default(), HashMap::new());
+            while pair.engine.scan(&mut cursor, 7, now, |key, hit| {
+                let before = scanned.insert(key.to_vec(), hit.value.to_vec());
+                assert_eq!(before, None, "at rest each item is seen once");
+            }) {}
+            assert_eq!(scanned, contents, "a scan sees what is there");
             for key in (0..self.scale.keys).map(key_bytes) {
                 let at = pair.engine.locate(&key);
                 let value = pair.engine.peek(&at, now, |hit| hit.map(|hit| hit.value.to_vec()));

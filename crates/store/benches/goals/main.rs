@@ -1,8 +1,8 @@
 //! Measures the store against its goals, each with the bar it is held to and its target.
 //!
 //! `cargo bench -p store -- [goal …]` runs all goals or the named ones: `cpu`, `memory`, `density`,
-//! `flush`, `shift`, `expiry`, `guarantee`, `hits`, `threads`, `churn`. `hits` replays the request
-//! traces found in the folder that `TRACES` names. Results stand in `docs/benchmarks-store.md`.
+//! `flush`, `shift`, `traces`, `guarantee`, `expiry`, `threads`. `traces` replays the request traces
+//! found in the folder that `TRACES` names. Results stand in `docs/benchmarks-store.md`.
 //!
 //! Time is CPU time of the measuring thread, so that other work on the machine disturbs less, and
 //! the median of several runs.
@@ -10,6 +10,7 @@
 #![expect(clippy::print_stdout, reason = "a report on the terminal is what this program is for")]
 
 mod cpu;
+mod hits;
 mod memory;
 mod report;
 mod threads;
@@ -25,6 +26,10 @@ const GOALS: &[(&str, Goal)] = &[
     ("memory", memory::run),
     ("density", memory::density),
     ("flush", memory::flush),
+    ("shift", hits::shift),
+    ("traces", hits::traces),
+    ("guarantee", hits::guarantee),
+    ("expiry", hits::expiry),
     ("threads", threads::run),
 ];
 
