@@ -7,7 +7,7 @@ use protocol::laws::check;
 use protocol::request::Limits;
 
 /// Small, so that values beyond it are seen.
-const LIMITS: Limits = Limits { item_bytes_max: 100 };
+const LIMITS: Limits = Limits { item_bytes_max: 100, is_login: false };
 
 fuzz_target!(|bytes: &[u8]| {
     check(Dialect::Binary, bytes, &LIMITS);

@@ -8,7 +8,7 @@ use protocol::key_room::KeyRoom;
 use protocol::request::{Body, Decoded, Limits};
 use protocol::sasl::{Candidate, SECRET_BYTES_MAX, candidates_of_store, plain};
 
-const LIMITS: Limits = Limits { item_bytes_max: 4096 };
+const LIMITS: Limits = Limits { item_bytes_max: 4096, is_login: true };
 
 fuzz_target!(|bytes: &[u8]| {
     if let Some(candidate) = plain(bytes) {

@@ -28,6 +28,7 @@ enum Command {
     Cache(commands::cache::CacheArgs),
     Credential(commands::credential::CredentialArgs),
     Bench(bench::BenchArgs),
+    Simulate(commands::simulate::SimulateArgs),
     /// Print a settings file with every setting, its default and the reason for it
     Settings,
 }
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         Command::Cache(args) => commands::cache::run(&args).map_err(Into::into),
         Command::Credential(args) => commands::credential::run(&args).map_err(Into::into),
         Command::Bench(args) => commands::bench::run(&args).map_err(Into::into),
+        Command::Simulate(args) => commands::simulate::run(&args).map_err(Into::into),
         Command::Settings => commands::settings::run().map_err(Into::into),
     };
     match ended {

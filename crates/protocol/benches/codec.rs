@@ -13,7 +13,7 @@ use protocol::operation::{Hit, Key, Lease, StoreOutcome};
 use protocol::reply::Reply;
 use protocol::request::{Decoded, Limits};
 
-const LIMITS: Limits = Limits { item_bytes_max: 1024 * 1024 };
+const LIMITS: Limits = Limits { item_bytes_max: 1024 * 1024, is_login: false };
 
 const VALUE_BYTES: usize = 100;
 

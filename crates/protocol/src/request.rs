@@ -122,6 +122,9 @@ pub struct Limits {
     /// Key and value together, in bytes. 1 MiB by default; larger by plan; small before
     /// authentication, so that a stranger cannot make us hold much.
     pub item_bytes_max: u32,
+    /// The connection has yet to authenticate, and a text `set` means that: whatever stands where
+    /// client flags and expiry belong is not looked at, as in memcached `-Y`.
+    pub is_login: bool,
 }
 
 impl Limits {

@@ -218,10 +218,11 @@ impl<'a> Line<'a> {
         };
         let reply = reply_unless_asked_not_to(words);
         let compare_cas = if compares { words.next().and_then(unsigned) } else { None };
+        let unread = self.limits.is_login;
         let (Some(key), Some(flags), Some(exptime), true) = (
             Key::new(key),
-            flags.and_then(client_flags),
-            exptime,
+            flags.and_then(client_flags).or(unread.then_some(0)),
+            exptime.or(unread.then_some(0)),
             compare_cas.is_some() == compares,
         ) else {
             return self.refuse_value(reply, Problem::BadFormat, value_bytes, None);

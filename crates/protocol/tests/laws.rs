@@ -11,7 +11,7 @@ use protocol::request::Limits;
 use protocol::sasl::plain;
 
 /// Small, so that values beyond it are seen.
-const LIMITS: Limits = Limits { item_bytes_max: 300 };
+const LIMITS: Limits = Limits { item_bytes_max: 300, is_login: false };
 
 proptest! {
     #[test]

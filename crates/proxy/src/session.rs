@@ -40,7 +40,11 @@ use crate::usage::{CacheUsage, ProxyUsage};
 const BATCH_REQUESTS_MAX: usize = 32;
 
 /// Largest item a stranger may send: the password of an authentication, with room to spare.
-const ANONYMOUS_ITEM_BYTES_MAX: u32 = 1024;
+const STRANGER_ITEM_BYTES_MAX: u32 = 1024;
+
+/// Longest refused message of a stranger that is read to its end, so that a mistake in a login need
+/// not cost the connection.
+const STRANGER_SKIP_BYTES_MAX: u64 = 4096;
 
 /// What a session needs from the process around it, for one turn.
 pub(crate) struct Turn<'a, L> {
@@ -172,14 +176,22 @@ impl<L: BackendLink> Session<L> {
         turn: &Turn<'_, L>,
     ) -> Option<Then> {
         room.clear();
-        let limits = Limits { item_bytes_max: ANONYMOUS_ITEM_BYTES_MAX };
+        let limits = Limits { item_bytes_max: STRANGER_ITEM_BYTES_MAX, is_login: true };
         let request = match decode(dialect, &input[*consumed..], &limits, room) {
             Decoded::NeedMore { bytes_total } => return Some(Then::Read { bytes_total }),
             Decoded::Wrong(wrong) => {
-                // Which commands we know is nothing a stranger need learn.
-                wrong.reply.refused(out, Refusal::Unauthenticated);
                 *consumed += wrong.consumed;
-                return Some(Then::Close);
+                match dialect {
+                    // Which commands we know is nothing a stranger need learn.
+                    Dialect::Text => wrong.reply.refused(out, Refusal::Unauthenticated),
+                    Dialect::Binary => wrong.reply.wrong(out, wrong.problem),
+                }
+                return match wrong.skip {
+                    _ if wrong.close => Some(Then::Close),
+                    0 => None,
+                    bytes if bytes <= STRANGER_SKIP_BYTES_MAX => Some(Then::Skip { bytes }),
+                    _ => Some(Then::Close),
+                };
             }
             Decoded::Complete(request, length) => {
                 *consumed += length;
@@ -187,8 +199,7 @@ impl<L: BackendLink> Session<L> {
             }
         };
         if !request.command.before_authentication {
-            request.reply.refused(out, Refusal::Unauthenticated);
-            return Some(Then::Close);
+            return refuse_stranger(dialect, &request.reply, out);
         }
         match request.body {
             Body::Store(store) => {
@@ -196,8 +207,7 @@ impl<L: BackendLink> Session<L> {
                 self.authenticate(&mut candidates, &request.reply, out, turn)
             }
             Body::Sasl { mechanism, data } => {
-                let mut candidates = plain_candidate(mechanism, data).into_iter();
-                self.authenticate(&mut candidates, &request.reply, out, turn)
+                self.authenticate_by_sasl(mechanism, data, &request.reply, out, turn)
             }
             Body::SaslMechanisms => {
                 request.reply.sasl_mechanisms(out);
@@ -221,11 +231,25 @@ impl<L: BackendLink> Session<L> {
             | Body::Stats { .. }
             | Body::Verbosity
             | Body::Noop
-            | Body::NotOffered => {
-                request.reply.refused(out, Refusal::Unauthenticated);
-                Some(Then::Close)
-            }
+            | Body::NotOffered => refuse_stranger(dialect, &request.reply, out),
         }
+    }
+
+    fn authenticate_by_sasl(
+        &mut self,
+        mechanism: &[u8],
+        data: &[u8],
+        reply: &Reply<'_>,
+        out: &mut Vec<u8>,
+        turn: &Turn<'_, L>,
+    ) -> Option<Then> {
+        let is_known = mechanism == sasl::MECHANISM.as_bytes();
+        if is_known && data.is_empty() {
+            reply.sasl_continue(out);
+            return None;
+        }
+        let mut candidates = is_known.then(|| sasl::plain(data)).flatten().into_iter();
+        self.authenticate(&mut candidates, reply, out, turn)
     }
 
     fn authenticate(
@@ -413,8 +437,7 @@ impl<L: BackendLink> Session<L> {
             reply.authenticated(out);
             return Flow::Done;
         }
-        let mut candidates = plain_candidate(mechanism, data).into_iter();
-        match self.authenticate(&mut candidates, reply, out, turn) {
+        match self.authenticate_by_sasl(mechanism, data, reply, out, turn) {
             None => Flow::Done,
             Some(_) => Flow::Close,
         }
@@ -512,7 +535,7 @@ impl<L: BackendLink> Member<L> {
 
     /// Read for each batch, because a plan may have changed since the last.
     fn limits(&self) -> Limits {
-        Limits { item_bytes_max: self.entry.item_bytes_max() }
+        Limits { item_bytes_max: self.entry.item_bytes_max(), is_login: false }
     }
 
     fn may(&self, needs: Needs) -> bool {
@@ -608,8 +631,14 @@ fn key_of<'a>(body: &Body<'a>) -> Option<Key<'a>> {
     }
 }
 
-fn plain_candidate<'a>(mechanism: &[u8], data: &'a [u8]) -> Option<Candidate<'a>> {
-    (mechanism == b"PLAIN").then(|| sasl::plain(data)).flatten()
+/// Says that one must authenticate first. As in memcached, a text connection may still do so
+/// (within its time), while a binary one has shown that it does not know how to.
+fn refuse_stranger(dialect: Dialect, reply: &Reply<'_>, out: &mut Vec<u8>) -> Option<Then> {
+    reply.refused(out, Refusal::Unauthenticated);
+    match dialect {
+        Dialect::Text => None,
+        Dialect::Binary => Some(Then::Close),
+    }
 }
 
 #[cfg(test)]

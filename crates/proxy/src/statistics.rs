@@ -46,8 +46,12 @@ pub(crate) fn answer<L: BackendLink>(
                 stat(name, &figure);
             }
         }
-        // Of what memcached tells about its insides nothing is the same here: it is told empty.
-        _ => (),
+        // What memcached tells of its insides has no counterpart here: it is told empty.
+        b"settings" | b"items" | b"slabs" | b"sizes" | b"conns" | b"threads" => (),
+        _ => {
+            reply.stats_unknown(out);
+            return;
+        }
     }
     reply.stats_end(out);
 }

@@ -1,18 +1,15 @@
 //! `larder cache …`: caches of a running Larder.
 
-use std::fmt::Write as _;
 use std::io::{self, BufRead, IsTerminal, Write};
 
 use clap::{Args, Subcommand};
 use control::contract::{
-    CacheView, CachesView, ChangePlan, CreateCache, CredentialView, PlansView, SetEnabled,
-    StatisticsView,
+    CacheView, CachesView, ChangePlan, CreateCache, PlanView, PlansView, SetEnabled, StatisticsView,
 };
 use control::model::{CacheName, CacheRef};
-use serde::Serialize;
-use serde_json::json;
 
-use super::table::{bytes, pairs, table};
+use super::credential::{credential_table, variables};
+use super::output::{bytes, done, pairs, print, table, to_json};
 use crate::client::{Client, ClientError, ConnectionArgs};
 
 /// Create, look at, change and delete caches.
@@ -125,7 +122,7 @@ pub(crate) enum CommandError {
 pub(crate) fn run(args: &CacheArgs) -> Result<(), CommandError> {
     let client = args.connection.client()?;
     let text = answer(&client, &args.command, args.json)?;
-    print(&text)
+    Ok(print(&text)?)
 }
 
 fn answer(client: &Client, command: &CacheCommand, json: bool) -> Result<String, CommandError> {
@@ -151,16 +148,17 @@ fn answer(client: &Client, command: &CacheCommand, json: bool) -> Result<String,
             })
         }
         CacheCommand::Delete { cache, confirmation } => {
-            // Asked for first, so that a wrong name is said before anybody confirms it.
-            let CacheView { name, .. } = client.get(&format!("/v1/caches/{cache}"))?;
+            // Asked for first, so that a wrong name is said before anybody confirms it; then named by
+            // its id, so that what is confirmed is what goes.
+            let CacheView { id, name, .. } = client.get(&format!("/v1/caches/{cache}"))?;
             confirmation.get(&format!("delete cache {name} with its items and credentials"))?;
-            client.delete(&format!("/v1/caches/{cache}"))?;
+            client.delete(&format!("/v1/caches/{id}"))?;
             Ok(done(json, "deleted", &name, &format!("Deleted cache {name}.\n")))
         }
         CacheCommand::Flush { cache, confirmation } => {
-            let CacheView { name, .. } = client.get(&format!("/v1/caches/{cache}"))?;
+            let CacheView { id, name, .. } = client.get(&format!("/v1/caches/{cache}"))?;
             confirmation.get(&format!("forget all items of cache {name}"))?;
-            client.post_silent(&format!("/v1/caches/{cache}/flush"))?;
+            client.post_silent(&format!("/v1/caches/{id}/flush"))?;
             Ok(done(json, "flushed", &name, &format!("Flushed cache {name}.\n")))
         }
         CacheCommand::Stats { cache } => {
@@ -245,7 +243,7 @@ fn counted(view: &StatisticsView) -> String {
 }
 
 fn plans(view: &PlansView) -> String {
-    let row = |plan: &control::contract::PlanView| {
+    let row = |plan: &PlanView| {
         let item = bytes(u64::from(plan.item_bytes_max));
         [plan.name.clone(), bytes(plan.memory_bytes), item, plan.connections_max.to_string()]
     };
@@ -265,63 +263,6 @@ fn variables_of_primary(cache: &CacheView) -> String {
     let credentials = cache.credentials.as_deref().unwrap_or_default();
     let primary = credentials.iter().find(|credential| credential.primary);
     primary.map(|credential| variables(&cache.servers, credential)).unwrap_or_default()
-}
-
-/// How an application connects, as it reads it from its environment.
-pub(super) fn variables(servers: &[String], credential: &CredentialView) -> String {
-    let CredentialView { username, password, .. } = credential;
-    let mut lines = format!("MEMCACHIER_SERVERS={}\n", servers.join(","));
-    writeln!(lines, "MEMCACHIER_USERNAME={username}").expect("a String takes all");
-    if let Some(password) = password {
-        writeln!(lines, "MEMCACHIER_PASSWORD={password}").expect("a String takes all");
-    }
-    lines
-}
-
-pub(super) fn credential_table(credentials: &[CredentialView], passwords: bool) -> String {
-    let row = |credential: &CredentialView| {
-        let primary = if credential.primary { "primary" } else { "" };
-        [credential.username.clone(), primary.to_owned(), capabilities(credential)]
-    };
-    if passwords {
-        let rows: Vec<_> = credentials
-            .iter()
-            .map(|credential| {
-                let [username, primary, may] = row(credential);
-                let password = credential.password.clone().unwrap_or_default();
-                [username, primary, may, password]
-            })
-            .collect();
-        table(["USERNAME", "PRIMARY", "CAPABILITIES", "PASSWORD"], &rows)
-    } else {
-        let rows: Vec<_> = credentials.iter().map(row).collect();
-        table(["USERNAME", "PRIMARY", "CAPABILITIES"], &rows)
-    }
-}
-
-pub(super) fn capabilities(credential: &CredentialView) -> String {
-    if credential.capabilities.is_empty() {
-        "read-only".to_owned()
-    } else {
-        credential.capabilities.join(",")
-    }
-}
-
-pub(super) fn to_json(value: &impl Serialize) -> String {
-    serde_json::to_string_pretty(value).expect("the contract's types are plain") + "\n"
-}
-
-/// What was done to what, for programs; or the sentence for people.
-pub(super) fn done(json: bool, what: &str, name: &str, said: &str) -> String {
-    if json { to_json(&json!({ what: name })) } else { said.to_owned() }
-}
-
-/// Whoever reads may have seen enough: a closed pipe is no failure.
-pub(super) fn print(text: &str) -> Result<(), CommandError> {
-    match io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        Ok(()) | Err(_) => Ok(()),
-    }
 }
 
 impl Confirmation {

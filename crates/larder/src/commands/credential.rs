@@ -1,6 +1,7 @@
 //! `larder credential …`: who may use a cache, and what they may do.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use clap::{Args, Subcommand, ValueEnum};
 use control::contract::{
@@ -10,7 +11,8 @@ use control::contract::{
 use control::model::CacheRef;
 use tenancy::id::Username;
 
-use super::cache::{CommandError, capabilities, credential_table, done, print, to_json, variables};
+use super::cache::CommandError;
+use super::output::{done, print, table, to_json};
 use crate::client::{Client, ClientError, ConnectionArgs};
 
 /// Manage the usernames and passwords of a cache.
@@ -110,7 +112,7 @@ impl From<CapabilityArg> for Capable {
 pub(crate) fn run(args: &CredentialArgs) -> Result<(), CommandError> {
     let client = args.connection.client()?;
     let text = answer(&client, &args.command, args.json)?;
-    print(&text)
+    Ok(print(&text)?)
 }
 
 fn answer(
@@ -195,4 +197,44 @@ fn added(cache: &CacheView, credential: &CredentialView) -> String {
     let variables = variables(&cache.servers, credential);
     let (name, may) = (&cache.name, capabilities(credential));
     format!("Added {} to cache {name}: {may}.\n\n{variables}", credential.username)
+}
+
+/// How an application connects, as it reads it from its environment.
+pub(super) fn variables(servers: &[String], credential: &CredentialView) -> String {
+    let CredentialView { username, password, .. } = credential;
+    let mut lines = format!("MEMCACHIER_SERVERS={}\n", servers.join(","));
+    writeln!(lines, "MEMCACHIER_USERNAME={username}").expect("a String takes all");
+    if let Some(password) = password {
+        writeln!(lines, "MEMCACHIER_PASSWORD={password}").expect("a String takes all");
+    }
+    lines
+}
+
+pub(super) fn credential_table(credentials: &[CredentialView], passwords: bool) -> String {
+    let row = |credential: &CredentialView| {
+        let primary = if credential.primary { "primary" } else { "" };
+        [credential.username.clone(), primary.to_owned(), capabilities(credential)]
+    };
+    if passwords {
+        let rows: Vec<_> = credentials
+            .iter()
+            .map(|credential| {
+                let [username, primary, may] = row(credential);
+                let password = credential.password.clone().unwrap_or_default();
+                [username, primary, may, password]
+            })
+            .collect();
+        table(["USERNAME", "PRIMARY", "CAPABILITIES", "PASSWORD"], &rows)
+    } else {
+        let rows: Vec<_> = credentials.iter().map(row).collect();
+        table(["USERNAME", "PRIMARY", "CAPABILITIES"], &rows)
+    }
+}
+
+fn capabilities(credential: &CredentialView) -> String {
+    if credential.capabilities.is_empty() {
+        "read-only".to_owned()
+    } else {
+        credential.capabilities.join(",")
+    }
 }

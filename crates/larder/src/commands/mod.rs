@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod cache;
 pub(crate) mod credential;
+mod output;
 pub(crate) mod settings;
-mod table;
+pub(crate) mod simulate;
 pub(crate) mod up;

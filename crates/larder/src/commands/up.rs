@@ -338,9 +338,8 @@ impl Welcome<'_> {
             let username = &issued.credential.username;
             format!("set {username} 0 0 {}\\r\\n{password}\\r\\n", password.len())
         });
-        let talk = format!(
-            "{login}set greeting 0 0 5\\r\\nhello\\r\\nget greeting\\r\\nquit\\r\\n"
-        );
+        let talk =
+            format!("{login}set greeting 0 0 5\\r\\nhello\\r\\nget greeting\\r\\nquit\\r\\n");
         // Telnet ends a line by itself, and makes something else of a carriage return.
         let typed = talk.replace("\\r", "");
         format!(

@@ -20,7 +20,7 @@ pub(crate) use items::Items;
 pub(crate) const USERNAME: &str = "tester";
 pub(crate) const PASSWORD: &str = "correct-horse-battery";
 
-const LIMITS: Limits = Limits { item_bytes_max: 1024 * 1024 };
+const LIMITS: Limits = Limits { item_bytes_max: 1024 * 1024, is_login: false };
 
 /// A connection to the model.
 pub(crate) struct Connection<'a> {

@@ -31,7 +31,21 @@ fn a_stranger_may_only_authenticate() {
     let bench = Bench::new();
     let mut talk = bench.talk();
     talk.says(b"get a\r\n", b"CLIENT_ERROR unauthenticated\r\n");
+    talk.says(b"what is this\r\n", b"CLIENT_ERROR unauthenticated\r\n");
+    talk.says(LOGIN, b"STORED\r\n");
+    let get = b"\x80\x00\x00\x01\0\0\0\0\0\0\0\x01\0\0\0\0\0\0\0\0\0\0\0\0a";
+    let mut talk = bench.talk();
+    talk.hears(get);
+    assert_eq!(talk.heard[..8], *b"\x81\x00\0\0\0\0\0\x20", "{}", talk.heard.escape_ascii());
     assert_eq!(talk.then, Then::Close);
+}
+
+#[test]
+fn a_login_need_not_make_sense_but_for_its_secret() {
+    let bench = Bench::new();
+    bench.talk().says(b"set _ _ _ 29\r\nsomeone correct-horse-battery\r\n", b"STORED\r\n");
+    let quiet = b"set someone 16 60 21 noreply\r\ncorrect-horse-battery\r\nget a\r\n";
+    bench.talk().says(quiet, b"END\r\n");
 }
 
 #[test]

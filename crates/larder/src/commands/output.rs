@@ -1,7 +1,11 @@
-//! Tables for people: columns as wide as they must be, two spaces between them, nothing at the end
-//! of a line.
+//! How commands answer: tables and pairs for people, JSON for programs.
 
-/// Lines of a table; `rows` must have as many columns as `heads`.
+use std::io::{self, Write};
+
+use serde::Serialize;
+use serde_json::json;
+
+/// A table: columns as wide as they must be, two spaces between them, nothing at the end of a line.
 pub(crate) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());
@@ -18,7 +22,7 @@ fn line<const N: usize>(row: &[String; N], widths: [usize; N]) -> String {
     format!("{}\n", line.trim_end())
 }
 
-/// `larder cache show`-like pairs, one on a line.
+/// Names and values, a pair on a line.
 pub(crate) fn pairs<const N: usize>(pairs: [(&str, String); N]) -> String {
     let width = pairs.iter().map(|(name, _)| name.len()).max().unwrap_or(0);
     pairs.iter().map(|(name, value)| format!("{name:<width$}  {value}\n")).collect()
@@ -31,6 +35,24 @@ pub(crate) fn bytes(count: u64) -> String {
     match fitting {
         Some((unit, name)) => format!("{} {name}", count / unit),
         None => format!("{count} bytes"),
+    }
+}
+
+/// A value of the contract as JSON, to be read by people, too.
+pub(crate) fn to_json(value: &impl Serialize) -> String {
+    serde_json::to_string_pretty(value).expect("the contract's types are plain") + "\n"
+}
+
+/// What was done to what, for programs; or the sentence for people.
+pub(crate) fn done(json: bool, what: &str, name: &str, said: &str) -> String {
+    if json { to_json(&json!({ what: name })) } else { said.to_owned() }
+}
+
+/// Whoever reads may have seen enough: a closed pipe is no failure.
+pub(crate) fn print(text: &str) -> io::Result<()> {
+    match io::stdout().write_all(text.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 
