@@ -14,6 +14,7 @@
 
 mod contest;
 mod outcome;
+mod peer;
 mod publish;
 mod rows;
 
@@ -121,6 +122,11 @@ pub(crate) fn run(words: impl Iterator<Item = String>) -> ExitCode {
     };
     result.unwrap_or_else(|error| {
         eprintln!("bench-peers: {error}");
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            eprintln!("  because: {error}");
+            cause = error.source();
+        }
         ExitCode::from(2)
     })
 }

@@ -2,8 +2,9 @@
 
 use super::Effort;
 use super::outcome::{Outcome, Sample, Side, Spread};
+use super::peer::Peer;
 use super::rows::{Against, IDLE_CONNECTIONS, Measure, Row};
-use bench::{BenchArgs, Moment, Report, run_observed};
+use bench::{BenchArgs, BenchError, Moment, Report, run_observed};
 use clap::Parser;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
@@ -51,9 +52,9 @@ struct Pair {
     larder: Larder,
     username: String,
     password: String,
-    memcached: Memcached,
+    memcached: Peer,
     /// The same with TLS, and with the certificate that Larder made for itself.
-    memcached_tls: Memcached,
+    memcached_tls: Peer,
     /// Ordinary items; with few, every load fills in its own.
     items: u64,
     is_filled: bool,
@@ -156,13 +157,8 @@ impl Pair {
                 .argument("--memory")
                 .argument(&format!("{}MiB", mib * LARDER_MEMORY_FACTOR))
                 .start();
-            let memory = mib.to_string();
-            let plain = ["-m", &memory, "-c", "20000", "-b", "4096"];
-            let files = larder.tls_ca.with_file_name("");
-            let tls =
-                format!("ssl_chain_cert={0}certificate.pem,ssl_key={0}key.pem", files.display());
-            let memcached = Memcached::start_with(&plain);
-            let memcached_tls = Memcached::start_with(&[&plain[..], &["-Z", "-o", &tls]].concat());
+            let memcached = Peer::start(mib, None);
+            let memcached_tls = Peer::start(mib, larder.tls_ca.parent());
             (larder, memcached, memcached_tls)
         })?;
         larder.run(&["cache", "create", CACHE, "--plan", &mib.to_string()]);
@@ -356,10 +352,21 @@ impl Pair {
              {GENERATOR_CPU} {authority}",
             self.username, self.password
         );
-        let words = fixed.split_whitespace().chain(words.split_whitespace());
-        let load = Load::try_parse_from(words)?;
-        Ok(run_observed(&load.bench, &mut observe)?)
+        let all = fixed.split_whitespace().chain(words.split_whitespace());
+        let load = Load::try_parse_from(all)?;
+        run_observed(&load.bench, &mut observe).map_err(|source| {
+            Box::from(Unserved { side, log: self.process(side, words).log(), source })
+        })
     }
+}
+
+/// A load that a server did not bear.
+#[derive(Debug, thiserror::Error)]
+#[error("{side} did not serve to the end; it wrote:\n{log}")]
+struct Unserved {
+    side: Side,
+    log: String,
+    source: BenchError,
 }
 
 fn wants_tls(words: &str) -> bool {
