@@ -129,7 +129,7 @@ func refusal(err error) error {
 	if err == nil {
 		return errors.New("was not refused")
 	}
-	if text := err.Error(); !strings.Contains(text, "read-only") && !strings.Contains(text, "not allowed") {
+	if text := err.Error(); !strings.Contains(text, "may not") {
 		return fmt.Errorf("refused without a reason: %w", err)
 	}
 	return nil

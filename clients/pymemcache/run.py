@@ -156,7 +156,7 @@ def read_only():
     ]:
         error = refused(call)
         equal(isinstance(error, (MemcacheClientError, MemcacheServerError)), True)
-        equal("read-only" in str(error) or "not allowed" in str(error), True)
+        equal("may not" in str(error), True)
     equal(reader.get("k"), b"v")
     equal(client.get("n"), b"1")
     # With noreply a refusal must stay silent, or the next answer would be taken for it.

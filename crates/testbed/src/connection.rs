@@ -70,6 +70,16 @@ impl Connection {
         connection
     }
 
+    /// Authenticates this connection in the binary dialect (SASL PLAIN).
+    #[track_caller]
+    pub fn log_in_binary(&mut self, login: &Login) {
+        self.send(&login.binary());
+        let header = self.bytes(24);
+        assert_eq!(header[6..8], [0, 0], "the login was refused");
+        let body_bytes = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+        self.bytes(body_bytes as usize);
+    }
+
     #[track_caller]
     pub fn send(&mut self, bytes: &[u8]) {
         self.try_send(bytes).expect("the server reads what is sent");
@@ -198,6 +208,29 @@ impl Connection {
         self.read.extend_from_slice(&chunk[..got]);
         assert!(self.read.len() <= ANSWER_BYTES_MAX, "the server answers without an end");
         Ok(got)
+    }
+}
+
+/// What was read beyond what was asked for comes first.
+impl Read for Connection {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if self.read.is_empty() {
+            self.fill()?;
+        }
+        let count = into.len().min(self.read.len());
+        into[..count].copy_from_slice(&self.read[..count]);
+        self.read.drain(..count);
+        Ok(count)
+    }
+}
+
+impl Write for Connection {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.try_send(bytes).map(|()| bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 

@@ -31,6 +31,7 @@ pub struct DataDir(std::sync::Arc<TempDir>);
 #[derive(Default)]
 pub struct LarderOptions {
     arguments: Vec<String>,
+    settings: Vec<(String, String)>,
     descriptors_max: Option<u32>,
     dir: Option<DataDir>,
 }
@@ -61,17 +62,19 @@ impl Larder {
         self.dir.clone()
     }
 
-    /// Adds a credential to the development cache, with only these capabilities beyond reading.
+    /// Adds a credential to the development cache that may only read.
     #[track_caller]
-    pub fn add_credential(&self, capabilities: &[&str]) -> Login {
-        let made = self.run(&["credential", "add", &self.cache()]);
+    pub fn add_reader(&self) -> Login {
+        self.add_credential(&["--read-only"])
+    }
+
+    /// Adds a credential to the development cache, as `larder credential add` is told.
+    #[track_caller]
+    pub fn add_credential(&self, arguments: &[&str]) -> Login {
+        let cache = self.cache();
+        let made = self.run(&[&["credential", "add", &cache], arguments].concat());
         let word = |name: &str| made[name].as_str().expect("credentials are text").to_owned();
-        let login = Login { username: word("username"), password: word("password") };
-        for capability in ["write", "flush", "api"] {
-            let verb = if capabilities.contains(&capability) { "allow" } else { "deny" };
-            self.run(&["credential", verb, &login.username, capability]);
-        }
-        login
+        Login { username: word("username"), password: word("password") }
     }
 
     /// The development cache, as the command line names it.
@@ -114,6 +117,13 @@ impl LarderOptions {
         self
     }
 
+    /// Gives a setting another value, by its environment variable.
+    #[must_use]
+    pub fn setting(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((format!("LARDER_{}", name.to_uppercase()), value.to_owned()));
+        self
+    }
+
     /// Lets the process have at most this many descriptors.
     #[must_use]
     pub fn descriptors_max(mut self, count: u32) -> Self {
@@ -141,7 +151,7 @@ impl LarderOptions {
         };
         command.args(["up", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"]);
         command.args(["--control", "127.0.0.1:0", "--data"]).arg(dir.path());
-        command.args(&self.arguments);
+        command.args(&self.arguments).envs(self.settings);
         let mut process = Process::start(&mut command);
         // The last of the lines that applications and tests read.
         process.wait_for_line("LARDER_CONTROL=");
@@ -155,7 +165,8 @@ impl LarderOptions {
         Larder {
             addr: resolve(&line("MEMCACHIER_SERVERS=")),
             tls_addr: resolve(&line("LARDER_TLS_SERVERS=")),
-            tls_ca: PathBuf::from(line("LARDER_TLS_CA=")),
+            // Not told where the certificate is the operator's own.
+            tls_ca: process.line_after("LARDER_TLS_CA=").map(PathBuf::from).unwrap_or_default(),
             login: login.unwrap_or_default(),
             process,
             dir,

@@ -7,6 +7,7 @@
 //!
 //! * [`process`]: a child process that cannot outlive its test, its log, its memory and CPU time.
 //! * [`larder`], [`memcached`]: the two servers, ready to be connected to.
+//! * [`oracle`]: a well-behaved client beside a test that misbehaves.
 //! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
 //! * [`eventually`]: waits for a condition instead of for time.
 //! * [`differential`]: the same random commands to both servers, and the same answers wanted.
@@ -16,4 +17,5 @@ pub mod differential;
 pub mod eventually;
 pub mod larder;
 pub mod memcached;
+pub mod oracle;
 pub mod process;

@@ -1,12 +1,14 @@
 //! A memcached to compare with.
 
+use crate::connection::Login;
 use crate::eventually::{DEADLINE, eventually};
 use crate::process::Process;
 use std::env;
 use std::fs;
+use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::process::Command;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 /// A running memcached on a free port, with enough memory that nothing is evicted in a test.
@@ -24,20 +26,50 @@ impl Memcached {
 
     #[track_caller]
     pub fn start() -> Memcached {
-        Self::start_with(&[])
+        Self::start_in(new_dir(), |command| command)
     }
 
+    /// A memcached whose text connections must log in.
     #[track_caller]
-    pub fn start_with(arguments: &[&str]) -> Memcached {
-        let dir = TempDir::new().expect("the temporary folder is writable");
+    pub fn start_with_password(login: &Login) -> Memcached {
+        let dir = new_dir();
+        let file = dir.path().join("passwords");
+        write(&file, &format!("{}:{}\n", login.username, login.password));
+        Self::start_in(dir, |command| command.arg("-Y").arg(&file))
+    }
+
+    /// A memcached whose binary connections must log in, and how to.
+    #[track_caller]
+    pub fn start_with_sasl(login: &Login) -> (Memcached, Login) {
+        let dir = new_dir();
+        let database = dir.path().join("sasldb");
+        let config = format!("mech_list: plain\nsasldb_path: {}\n", database.display());
+        write(&dir.path().join("memcached.conf"), &config);
+        const REALM: &str = "larder";
+        let mut tool = Command::new("/usr/sbin/saslpasswd2")
+            .args(["-p", "-c", "-a", "memcached", "-u", REALM, "-f"])
+            .arg(&database)
+            .arg(&login.username)
+            .stdin(Stdio::piped())
+            .spawn()
+            .expect("saslpasswd2 is installed");
+        let mut input = tool.stdin.take().expect("it was piped just above");
+        input.write_all(login.password.as_bytes()).expect("the tool reads the password");
+        drop(input);
+        assert!(tool.wait().is_ok_and(|status| status.success()), "saslpasswd2 failed");
+        let login = Login { username: format!("{}@{REALM}", login.username), ..login.clone() };
+        let config = dir.path().to_owned();
+        (Self::start_in(dir, |command| command.arg("-S").env("SASL_CONF_PATH", config)), login)
+    }
+
+    fn start_in(dir: TempDir, more: impl FnOnce(&mut Command) -> &mut Command) -> Memcached {
         let ports = dir.path().join("ports");
-        let mut process = Process::start(
-            Command::new(Self::program())
-                .args(["-u", "root", "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-m", "1024"])
-                .args(["-c", "4096", "-t", "1"])
-                .args(arguments)
-                .env("MEMCACHED_PORT_FILENAME", &ports),
-        );
+        let mut command = Command::new(Self::program());
+        command
+            .args(["-u", "root", "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-m", "1024"])
+            .args(["-c", "4096", "-t", "1"])
+            .env("MEMCACHED_PORT_FILENAME", &ports);
+        let mut process = Process::start(more(&mut command));
         let port = eventually("memcached told its port", DEADLINE, || {
             assert!(!process.has_ended(), "memcached ended:\n{}", process.log());
             let text = fs::read_to_string(&ports).ok()?;
@@ -60,4 +92,12 @@ impl Memcached {
         let mut next = || numbers.next().expect("memcached prints a version of three numbers");
         (next(), next(), next())
     }
+}
+
+fn new_dir() -> TempDir {
+    TempDir::new().expect("the temporary folder is writable")
+}
+
+fn write(file: &Path, text: &str) {
+    fs::write(file, text).expect("the temporary folder is writable");
 }

@@ -66,7 +66,7 @@ fn meta_memcache() {
     check(Client {
         command: python("meta-memcache"),
         more: &["lease", "stale", "noreply"],
-        cannot: &["flush"],
+        cannot: &["flush", "tls"],
     });
 }
 
@@ -129,7 +129,7 @@ fn gomemcache() {
 #[track_caller]
 fn check(client: Client) {
     let larder = Larder::start();
-    let reader = larder.add_credential(&[]);
+    let reader = larder.add_reader();
     let (program, arguments) = client.command.split_first().expect("a command has a program");
     let mut script = Process::start(
         Command::new(program)
