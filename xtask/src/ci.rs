@@ -44,7 +44,7 @@ fn clippy() -> Step {
         if !is_there("cargo", &["clippy", "--version"]) {
             return Outcome::Skipped("clippy is not installed".to_owned());
         }
-        let arguments = "clippy --workspace --all-targets --locked --quiet -- -D warnings";
+        let arguments = "clippy --workspace --all-targets --locked --quiet --keep-going -- -D warnings";
         carry_out(command("cargo", &words(arguments)))
     })
 }
