@@ -49,7 +49,7 @@ pub(crate) fn get<'a>(line: Line<'a>, room: &'a KeyRoom) -> Decoded<'a> {
         Body::Get(Get {
             key: flags.key,
             touch: flags.touch,
-            vivify: flags.vivify,
+            vivify: flags.vivify_or_touch,
             recache_below_seconds: flags.recache,
             new_cas: flags.new_cas,
             unseen: flags.form.has(b'u'),
@@ -134,7 +134,9 @@ pub(crate) fn arithmetic<'a>(line: Line<'a>, room: &'a KeyRoom) -> Decoded<'a> {
             key: flags.key,
             direction,
             delta: flags.delta,
-            initial: flags.vivify.map(|exptime| Initial { number: flags.initial, exptime }),
+            initial: flags
+                .vivify_or_touch
+                .map(|exptime| Initial { number: flags.initial, exptime }),
             compare_cas: flags.compare_cas.filter(|cas| *cas != ANY_CAS),
             new_cas: flags.new_cas,
             touch: flags.touch,
@@ -190,6 +192,8 @@ struct Flags<'a> {
     touch: Option<Exptime>,
     /// `N`
     vivify: Option<Exptime>,
+    /// What an item lives that `N` creates: the later one of `N` and `T` is the last to set it.
+    vivify_or_touch: Option<Exptime>,
     /// `R`
     recache: Option<i64>,
     /// `C`
@@ -227,6 +231,7 @@ impl<'a> Flags<'a> {
             form,
             touch: None,
             vivify: None,
+            vivify_or_touch: None,
             recache: None,
             compare_cas: None,
             new_cas: None,
@@ -243,8 +248,11 @@ impl<'a> Flags<'a> {
         }
         let mut problem = None;
         for word in words {
-            if let Err(found) = flags.read_one(word, room)? {
-                problem = Some(found);
+            match flags.read_one(word, room)? {
+                Ok(()) => (),
+                // The words of a bad `F`, which memcached forgot to give its own.
+                Err(Problem::BadFormat) => problem = problem.or(Some(Problem::BadFormat)),
+                Err(found) => problem = Some(found),
             }
         }
         match problem {
@@ -281,8 +289,14 @@ impl<'a> Flags<'a> {
                 self.mode = Some(token.first().copied().unwrap_or(b' '));
                 Some(())
             }
-            b'T' => signed(token).map(|exptime| self.touch = Some(Exptime(exptime))),
-            b'N' => signed(token).map(|exptime| self.vivify = Some(Exptime(exptime))),
+            b'T' => signed(token).map(|exptime| {
+                self.touch = Some(Exptime(exptime));
+                self.vivify_or_touch = self.vivify.and(self.touch);
+            }),
+            b'N' => signed(token).map(|exptime| {
+                self.vivify = Some(Exptime(exptime));
+                self.vivify_or_touch = self.vivify;
+            }),
             b'R' => signed(token).map(|seconds| self.recache = Some(seconds)),
             b'C' => unsigned(token).map(|cas| self.compare_cas = Some(cas)),
             b'E' => unsigned(token).map(|cas| self.new_cas = Some(cas)),

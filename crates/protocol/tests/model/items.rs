@@ -82,9 +82,16 @@ impl Items {
         if self.live(get.key).is_none() {
             let exptime = get.vivify?;
             let cas = self.next_cas(get.new_cas);
-            let item = Item { cas, expires_at: expires_at(exptime), won: true, ..Item::default() };
+            let item = Item {
+                cas,
+                expires_at: expires_at(exptime),
+                read: !get.unseen,
+                won: true,
+                ..Item::default()
+            };
             let item = self.items.entry(get.key.bytes().to_vec()).insert_entry(item).into_mut();
-            return Some(item.hit(Lease { won: true, ..Lease::default() }));
+            let lease = Lease { won: true, ..Lease::default() };
+            return Some(Hit { read_before: false, ..item.hit(lease) });
         }
         let item = self.live(get.key).expect("it was there just now");
         let lease = Lease {
@@ -222,6 +229,7 @@ impl Items {
         match self.live(touch.key) {
             Some(item) => {
                 item.expires_at = expires_at(touch.exptime);
+                item.read = true;
                 TouchOutcome::Touched { cas: item.cas, flags: item.flags }
             }
             None => TouchOutcome::NotFound,

@@ -20,7 +20,7 @@ pub(crate) use items::Items;
 pub(crate) const USERNAME: &str = "tester";
 pub(crate) const PASSWORD: &str = "correct-horse-battery";
 
-const LIMITS: Limits = Limits { item_bytes_max: 1024 * 1024, is_login: false };
+const ITEM_BYTES_MAX: u32 = 1024 * 1024;
 
 /// A connection to the model.
 pub(crate) struct Connection<'a> {
@@ -61,8 +61,9 @@ impl<'a> Connection<'a> {
         let mut room = KeyRoom::new();
         while !self.closed && !self.input.is_empty() && self.wanted <= self.input.len() {
             let input = std::mem::take(&mut self.input);
+            let limits = Limits { item_bytes_max: ITEM_BYTES_MAX, is_login: self.locked };
             let dialect = *self.dialect.get_or_insert_with(|| Dialect::detect(input[0]));
-            let consumed = match decode(dialect, &input, &LIMITS, &room) {
+            let consumed = match decode(dialect, &input, &limits, &room) {
                 Decoded::Complete(request, consumed) => {
                     self.carry_out(&request);
                     consumed
