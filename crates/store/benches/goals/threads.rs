@@ -1,6 +1,6 @@
 //! What locks cost: threads on caches of their own, and on one they share.
 
-use std::sync::{Arc, Barrier};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::time::Duration;
 
 use store::operation::{Expiry, GetArgs, Seconds, StoreArgs};
@@ -40,6 +40,11 @@ pub(crate) fn run(report: &mut Report) {
         "(CPU per operation: one thread {alone:.0} ns, two apart {apart:.0} ns, two on one lock {one_lock:.0} ns, two on {} locks {many_locks:.0} ns)",
         8
     );
+    println!(
+        "(a lock taken and let go: {:.0} ns; a request and its answer over a queue to another thread: {:.0} ns of CPU)",
+        lock_nanoseconds(),
+        hop_nanoseconds()
+    );
     let scaling = 2.0 * alone / apart;
     report.figure(
         "16: two threads on caches of their own, against one",
@@ -48,6 +53,44 @@ pub(crate) fn run(report: &mut Report) {
         ">= 1.9 x",
         scaling >= 1.9,
     );
+}
+
+/// CPU time of a lock that nobody else wants.
+fn lock_nanoseconds() -> f64 {
+    const TIMES: u64 = 10_000_000;
+    let lock = Mutex::new(0_u64);
+    let begin = cpu_time();
+    for _ in 0..TIMES {
+        *std::hint::black_box(&lock).lock().expect("no thread panics") += 1;
+    }
+    (cpu_time() - begin).as_nanos() as f64 / TIMES as f64
+}
+
+/// CPU time, of both sides, of asking another thread and hearing from it, 32 requests at a time.
+fn hop_nanoseconds() -> f64 {
+    const BATCHES: u64 = 20_000;
+    const BATCH: u64 = 32;
+    let (ask, asked) = mpsc::sync_channel::<u64>(BATCH as usize);
+    let (answer, answered) = mpsc::sync_channel::<u64>(BATCH as usize);
+    let total = std::thread::scope(|scope| {
+        let owner = scope.spawn(move || {
+            let begin = cpu_time();
+            for number in asked {
+                answer.send(number + 1).expect("the asker waits for it");
+            }
+            cpu_time() - begin
+        });
+        let begin = cpu_time();
+        for batch in 0..BATCHES {
+            (0..BATCH).for_each(|number| ask.send(batch + number).expect("the owner listens"));
+            (0..BATCH).for_each(|_| {
+                std::hint::black_box(answered.recv().expect("the owner answers"));
+            });
+        }
+        drop(ask);
+        cpu_time() - begin + owner.join().expect("no thread panics")
+    });
+    total.as_nanos() as f64 / (BATCHES * BATCH) as f64
 }
 
 /// CPU nanoseconds per operation, with one thread on each of the caches.
