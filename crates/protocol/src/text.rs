@@ -28,6 +28,9 @@ use crate::words::{Words, find_blank, find_newline, signed, unsigned};
 /// Shortest line, its end included; memcached refuses a shorter one before it looks the command up.
 const LINE_BYTES_MIN: usize = 4;
 
+const DELETE_USAGE: Problem =
+    Problem::Line("CLIENT_ERROR bad command line format.  Usage: delete <key> [noreply]");
+
 /// Longest value that a command line may announce; memcached keeps lengths in an `int`, with room
 /// for the value's line end.
 const VALUE_BYTES_MAX: u32 = i32::MAX as u32 - LINE_END.len() as u32;
@@ -242,11 +245,16 @@ impl<'a> Line<'a> {
         })
     }
 
-    /// `<key> [noreply]`. More words are ignored, as old clients send a time here.
+    /// `<key> [0] [noreply]`: old clients send a time, which must be none. Other words are refused,
+    /// as memcached did until it stopped looking, and as its conformance test wants.
     fn delete(self) -> Decoded<'a> {
-        let Some(key) = Words(self.rest).next() else {
+        let mut words = Words(self.rest);
+        let Some(key) = words.next() else {
             return self.wrong(ANSWERED, Problem::BadFormat);
         };
+        if !matches!(words.0.trim_ascii(), b"" | b"0" | b"noreply" | b"0 noreply") {
+            return self.wrong(ANSWERED, DELETE_USAGE);
+        }
         match Key::new(key) {
             Some(key) => self.complete(
                 self.reply(),
