@@ -70,7 +70,7 @@ fn fill(dir: &Path) {
 fn resident_megabytes() -> u64 {
     let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux has procfs");
     let pages: u64 = pages.split(' ').nth(1).and_then(|n| n.parse().ok()).expect("a page count");
-    pages * 4_096 >> 20
+    (pages * 4_096) >> 20
 }
 
 #[expect(clippy::print_stdout, reason = "a benchmark reports on standard output")]
