@@ -20,3 +20,4 @@ pub mod stats;
 pub mod store;
 #[cfg(test)]
 mod twin;
+pub mod watch;

@@ -29,6 +29,10 @@ impl Slice {
             }
             found => found,
         };
+        if let Some(watch) = &mut self.watch {
+            let bytes = found.as_ref().map_or(0, |found| found.head.value_bytes);
+            watch.see(key.bytes, key.hash, found.is_some(), bytes);
+        }
         let Some(found) = found else {
             return match args.vivify {
                 Some(expiry) => self.vivify(key, expiry, args, now, visit),
@@ -96,6 +100,9 @@ impl Slice {
             return self.refuse(key, args.mode, StoreOutcome::OutOfMemory);
         }
         self.stats.cmd_set += 1;
+        if let Some(watch) = &mut self.watch {
+            watch.see(key.bytes, key.hash, false, args.value.len());
+        }
         match (args.mode, self.find_live(key, now)) {
             (StoreMode::Set | StoreMode::Replace, None) if args.compare_cas.is_some() => {
                 self.stats.cas_misses += 1;

@@ -25,6 +25,7 @@ use crate::log::{GROUPS, Kind, LogId, Logs};
 use crate::memory::{Memory, Need};
 use crate::operation::{Expiry, Seconds};
 use crate::stats::CacheStats;
+use crate::watch::Watch;
 
 /// The small queue's share of the bytes, in percent (S3-FIFO's 10 %) …
 const SMALL_PERCENT: u64 = 10;
@@ -50,7 +51,7 @@ const SPARSE_STEPS: usize = 4;
 /// Blocks evicted at most beyond what a write needs, when the cache was made smaller; the rest is
 /// for idle time.
 const SHRINK_STEPS: u32 = 8;
-/// Time in which the count of recent ghost hits halves.
+/// Time in which counts of what happened lately halve.
 const FADE_SECONDS: u32 = 30;
 /// A gathered value buffer larger than this is not kept: few values are.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
@@ -107,6 +108,8 @@ pub(crate) struct Slice {
     faded: Seconds,
     /// Blocks emptied so far: as long as it stays, what was found stays where it is.
     emptied: u64,
+    /// Counts what is asked for most, if someone wants to know.
+    pub(crate) watch: Option<Box<Watch>>,
 }
 
 /// A key and its hash.
@@ -167,6 +170,7 @@ impl Slice {
             missed: 0,
             faded: Seconds(0),
             emptied: 0,
+            watch: None,
         }
     }
 
@@ -348,6 +352,9 @@ impl Slice {
         if now.0 >= self.faded.0.saturating_add(FADE_SECONDS) {
             self.faded = now;
             self.missed /= 2;
+            if let Some(watch) = &mut self.watch {
+                watch.fade();
+            }
         }
         if self.stats.items == 0 && self.contents.index.blocks() > 0 {
             // An empty cache needs no index. (Its logs stay, so that a scan keeps its place.)
@@ -358,7 +365,7 @@ impl Slice {
         *budget == 0
     }
 
-    /// Ghost hits of about the last minute.
+    /// Ghost hits lately.
     pub(crate) fn missed_lately(&self) -> u32 {
         self.missed
     }

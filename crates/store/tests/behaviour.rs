@@ -590,3 +590,22 @@ fn a_reset_keeps_what_is_held() {
     assert_eq!((stats.get_hits, stats.get_misses, stats.cmd_set, stats.total_items), (0, 0, 0, 0));
     assert_eq!((stats.items, stats.bytes, stats.limit_maxbytes), (1, 2, 1 << 20));
 }
+
+#[test]
+fn a_watched_cache_tells_its_busiest_keys_and_prefixes() {
+    let bench = Bench::new();
+    bench.set("user:1", "v");
+    assert!(bench.cache.top_keys().is_empty());
+    bench.cache.watch(true);
+    for round in 0..2_000 {
+        bench.get("user:1");
+        bench.get(&format!("page/{round}"));
+    }
+    let keys = bench.cache.top_keys();
+    assert_eq!(keys[0].text, b"user:1");
+    assert!((1_500..2_500).contains(&keys[0].requests), "{:?}", keys[0]);
+    let prefixes: Vec<_> = bench.cache.top_prefixes().into_iter().map(|top| top.text).collect();
+    assert!(prefixes.contains(&b"user:".to_vec()) && prefixes.contains(&b"page/".to_vec()));
+    bench.cache.watch(false);
+    assert!(bench.cache.top_keys().is_empty());
+}
