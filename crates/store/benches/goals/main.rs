@@ -1,7 +1,7 @@
 //! Measures the store against its goals, each with the bar it is held to and its target.
 //!
 //! `cargo bench -p store -- [goal …]` runs all goals or the named ones: `cpu`, `memory`, `density`,
-//! `flush`, `shift`, `traces`, `guarantee`, `expiry`, `threads`, `churn`. `traces` replays the request traces
+//! `flush`, `shift`, `traces`, `guarantee`, `expiry`, `sharing`, `threads`, `churn`. `traces` replays the request traces
 //! found in the folder that `TRACES` names. Results stand in `docs/benchmarks-store.md`.
 //!
 //! Time is CPU time of the measuring thread, so that other work on the machine disturbs less, and
@@ -14,6 +14,7 @@ mod cpu;
 mod hits;
 mod memory;
 mod report;
+mod sharing;
 mod threads;
 mod workload;
 
@@ -31,6 +32,7 @@ const GOALS: &[(&str, Goal)] = &[
     ("traces", hits::traces),
     ("guarantee", hits::guarantee),
     ("expiry", hits::expiry),
+    ("sharing", sharing::run),
     ("threads", threads::run),
     ("churn", churn::run),
 ];
