@@ -273,52 +273,42 @@ impl<'a> Flags<'a> {
             [] => return Err(INVALID_FLAG),
         };
         self.form.see(letter)?;
-        let read = match letter {
+        Ok(match letter {
             // These only shape the answer, or (`L`, `P`) are hints for a proxy in between.
             b'c' | b'f' | b'h' | b'k' | b'l' | b's' | b't' | b'u' | b'v' | b'x' | b'I' | b'L'
-            | b'P' => Some(()),
+            | b'P' => Ok(()),
             b'q' => {
                 self.form.quiet = true;
-                Some(())
+                Ok(())
             }
             b'O' => {
                 self.opaque_is_too_long = OPAQUE_BYTES_MAX < word.len();
-                Some(())
+                Ok(())
             }
             b'M' => {
                 self.mode = Some(token.first().copied().unwrap_or(b' '));
-                Some(())
+                Ok(())
             }
-            b'T' => signed(token).map(|exptime| {
+            b'b' => self.read_base64(room).ok_or(ERROR_DECODING_KEY),
+            b'T' => keep(signed(token), BAD_TOKEN, |exptime| {
                 self.touch = Some(Exptime(exptime));
                 self.vivify_or_touch = self.vivify.and(self.touch);
             }),
-            b'N' => signed(token).map(|exptime| {
+            b'N' => keep(signed(token), BAD_TOKEN, |exptime| {
                 self.vivify = Some(Exptime(exptime));
                 self.vivify_or_touch = self.vivify;
             }),
-            b'R' => signed(token).map(|seconds| self.recache = Some(seconds)),
-            b'C' => unsigned(token).map(|cas| self.compare_cas = Some(cas)),
-            b'E' => unsigned(token).map(|cas| self.new_cas = Some(cas)),
-            b'b' => {
-                return Ok(self.read_base64(room).ok_or(ERROR_DECODING_KEY));
-            }
+            b'R' => keep(signed(token), BAD_TOKEN, |seconds| self.recache = Some(seconds)),
+            b'C' => keep(unsigned(token), BAD_TOKEN, |cas| self.compare_cas = Some(cas)),
+            b'E' => keep(unsigned(token), BAD_TOKEN, |cas| self.new_cas = Some(cas)),
+            b'J' => keep(unsigned(token), INVALID_INITIAL, |number| self.initial = number),
+            b'D' => keep(unsigned(token), INVALID_DELTA, |number| self.delta = number),
             b'F' => {
-                let read =
-                    unsigned(token).and_then(client_flags).map(|flags| self.client_flags = flags);
-                return Ok(read.ok_or(Problem::BadFormat));
-            }
-            b'J' => {
-                let read = unsigned(token).map(|number| self.initial = number);
-                return Ok(read.ok_or(INVALID_INITIAL));
-            }
-            b'D' => {
-                let read = unsigned(token).map(|number| self.delta = number);
-                return Ok(read.ok_or(INVALID_DELTA));
+                let flags = unsigned(token).and_then(client_flags);
+                keep(flags, Problem::BadFormat, |flags| self.client_flags = flags)
             }
             _ => return Err(INVALID_FLAG),
-        };
-        Ok(read.ok_or(BAD_TOKEN))
+        })
     }
 
     #[cold]
@@ -372,6 +362,12 @@ impl<'a> Flags<'a> {
     fn reply(&self, value_bytes: u32) -> Reply<'a> {
         Reply(Form::Meta(MetaForm { value_bytes, ..self.form }))
     }
+}
+
+/// Does with a token what is to be done with it, if it could be read.
+#[inline]
+fn keep<T>(token: Option<T>, problem: Problem, keep: impl FnOnce(T)) -> Result<(), Problem> {
+    token.map(keep).ok_or(problem)
 }
 
 const NEVER: Exptime = Exptime(0);
