@@ -1,7 +1,7 @@
 //! Random frames of the binary dialect.
 
 use crate::differential::command::{Command, Effect, OTHER, Piece};
-use crate::differential::keys::{KeyId, NUMBERS, PREFIX_BYTES, any_key, suffix, value};
+use crate::differential::keys::{self, KeyId, PREFIX_BYTES, any_key, suffix, value};
 use crate::differential::random::Random;
 
 /// A frame that leaves the connection in step. `opaque` comes back in its answer.
@@ -33,7 +33,10 @@ pub fn command(random: &mut Random, opaque: u32) -> Command {
         20..25 => {
             let mut extras = number(random).to_be_bytes().to_vec();
             extras.extend(number(random).to_be_bytes());
-            extras.extend(four(random, &[0, 0, 100, u32::MAX, u32::MAX]));
+            // What older versions make of a missing number is not always one.
+            let exptimes: &[u32] =
+                if random.newest() { &[0, 0, 100, u32::MAX, u32::MAX] } else { &[u32::MAX] };
+            extras.extend(four(random, exptimes));
             let cas = if random.once_in(4) { maybe_cas(random, key) } else { None };
             let opcode = one_of(random, &[0x05, 0x06, 0x15, 0x16]);
             frame(opaque, opcode, &extras, Some(key), &[], cas).with(Effect::Counts)
@@ -70,7 +73,9 @@ pub fn last(random: &mut Random, opaque: u32) -> Command {
     }
     let body = value(random);
     let mut header = vec![0x80, opcode];
-    header.extend((random.below(260) as u16).to_be_bytes());
+    // Of a command that nobody knows memcached checks the length of the key first.
+    let key_bytes_end = if opcode <= KNOWN_MAX { 260 } else { 251 };
+    header.extend((random.below(key_bytes_end) as u16).to_be_bytes());
     header.push(one_of(random, &[0, 0, 4, 8, 20, 255]));
     header.push(0);
     header.extend([0, 0]);
@@ -80,6 +85,9 @@ pub fn last(random: &mut Random, opaque: u32) -> Command {
     header.extend(body);
     Command::raw(header)
 }
+
+/// The last opcode that means something (GATKQ).
+const KNOWN_MAX: u8 = 0x24;
 
 const FLAGS: &[u32] = &[0, 0, 1, 65_536, u32::MAX];
 const EXPTIMES: &[u32] = &[0, 0, 0, 100, 2_592_000, 2_592_001, 2_147_483_647];
@@ -93,7 +101,7 @@ fn four(random: &mut Random, among: &[u32]) -> Vec<u8> {
 }
 
 fn number(random: &mut Random) -> u64 {
-    let text = String::from_utf8_lossy(random.pick(NUMBERS)).into_owned();
+    let text = String::from_utf8_lossy(keys::number(random)).into_owned();
     text.trim().parse().unwrap_or(1)
 }
 

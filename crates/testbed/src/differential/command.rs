@@ -14,8 +14,9 @@ pub enum Piece {
     CasBinary(KeyId, u64),
 }
 
-/// Added to a token makes one that no item has; a small number might make that of the next item.
-pub const OTHER: u64 = 1 << 33;
+/// Added to a token makes one that no item has. Neither a small number nor a round one: that might make
+/// the token of the next item, or of the next generation of items.
+pub const OTHER: u64 = 7_340_033_777_777_777_777;
 
 /// The CAS tokens that one server handed out, by whole key.
 pub type Tokens = HashMap<Vec<u8>, u64>;

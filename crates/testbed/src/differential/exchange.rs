@@ -23,7 +23,7 @@ pub enum Split {
 }
 
 /// A server that has said nothing for so long hangs: everything to answer is already there.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(3);
 
 /// Writes `bytes` and reads until the answer ends with `end`; or, without one, says that there is no
 /// more and reads until the server closes.

@@ -6,6 +6,9 @@ use crate::differential::reply::{Reply, Word};
 
 /// The reason why memcached's answer and Larder's may differ as they do, if there is one.
 pub fn explained(memcached: &Reply<'_>, larder: &Reply<'_>) -> Option<&'static str> {
+    if refuses_value(memcached, larder) {
+        return Some(VALUE_REFUSED);
+    }
     let (one, two) = (without_key(memcached), without_key(larder));
     let is_meta = [&b"HD"[..], b"VA", b"ME"].contains(&memcached.verb());
     let alike = one.len() == two.len() && one.iter().zip(&two).all(|(one, two)| one.agrees(two));
@@ -14,6 +17,22 @@ pub fn explained(memcached: &Reply<'_>, larder: &Reply<'_>) -> Option<&'static s
 
 const KEY_FORM: &str =
     "memcached repeats a key in the form it was stored in, Larder in the form it was asked in";
+
+const VALUE_REFUSED: &str =
+    "a binary touch, verbosity or stat that brings a value: memcached lets it, Larder refuses it";
+
+/// Larder says "invalid arguments" to a binary command of which memcached does not check all lengths.
+fn refuses_value(memcached: &Reply<'_>, larder: &Reply<'_>) -> bool {
+    const UNCHECKED: [u8; 7] = [0x10, 0x1b, 0x1c, 0x1d, 0x1e, 0x23, 0x24];
+    const INVALID_ARGUMENTS: [u8; 2] = [0, 4];
+    match (&memcached.words[..], &larder.words[..]) {
+        (
+            [_, opaque, ..],
+            [Word::Exact([0x81, opcode, _, _, _, _, status @ .., _, _, _, _]), same, ..],
+        ) => opaque == same && UNCHECKED.contains(opcode) && *status == INVALID_ARGUMENTS,
+        _ => false,
+    }
+}
 
 /// A meta answer without the key and the flag that says how it is written.
 fn without_key<'a>(reply: &'a Reply<'_>) -> Vec<&'a Word<'a>> {

@@ -40,7 +40,7 @@ pub fn any_key(random: &mut Random) -> KeyId {
 /// A value: often a number or nearly one, sometimes empty, binary or large.
 pub fn value(random: &mut Random) -> Vec<u8> {
     match random.below(16) {
-        0..5 => random.pick(NUMBERS).to_vec(),
+        0..5 => number(random).to_vec(),
         5 => Vec::new(),
         6 => b"\r\nEND\r\nSTORED\r\n\0".to_vec(),
         7 => {
@@ -54,8 +54,19 @@ pub fn value(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// Numbers and what looks like some.
-pub const NUMBERS: &[&[u8]] = &[
+/// A number or what looks like one.
+pub fn number(random: &mut Random) -> &'static [u8] {
+    // Older versions take a long number for none now and then, and let a sign pass.
+    const BYTES_MAX_COMMON: usize = 10;
+    loop {
+        let number = random.pick(NUMBERS);
+        if random.newest() || (number.len() <= BYTES_MAX_COMMON && number != b"+1") {
+            return number;
+        }
+    }
+}
+
+const NUMBERS: &[&[u8]] = &[
     b"0",
     b"1",
     b"5",

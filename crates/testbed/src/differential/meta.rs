@@ -2,7 +2,7 @@
 
 use crate::differential::command::{Command, Effect, OTHER, Piece};
 use crate::differential::keys::{
-    EXPTIMES, EXPTIMES_AHEAD, FLAGS, KeyId, NUMBERS, any_key, text_key, value,
+    EXPTIMES, EXPTIMES_AHEAD, FLAGS, KeyId, LONGEST, any_key, number, text_key, value,
 };
 use crate::differential::random::Random;
 use crate::differential::text;
@@ -16,8 +16,8 @@ pub fn command(random: &mut Random) -> Command {
         22..27 => delete(random),
         27..33 => arithmetic(random),
         33 => Command::raw("mn\r\n"),
-        34 => debug(random),
-        35 | 36 => wrong(random),
+        34 if random.newest() => debug(random),
+        35 | 36 if random.newest() => wrong(random),
         _ => text::command(random),
     }
 }
@@ -61,7 +61,13 @@ fn key(random: &mut Random, command: &mut Command, at: KeyId, encoded: bool) {
 }
 
 fn choose_key(random: &mut Random) -> (KeyId, bool) {
-    if random.once_in(4) { (any_key(random), true) } else { (text_key(random), false) }
+    if !random.once_in(4) {
+        return (text_key(random), false);
+    }
+    let key = any_key(random);
+    // Older versions measure a key before they decode it.
+    let fits = key != LONGEST || random.newest();
+    (if fits { key } else { 0 }, true)
 }
 
 /// Adds some of `among`, sometimes one twice, and the flags that keep an answer tied to its request.
@@ -69,8 +75,17 @@ fn flags(random: &mut Random, command: &mut Command, among: &[&str], at: KeyId, 
     if encoded {
         command.push(" b");
     }
+    let mut used = Vec::new();
     for _ in 0..random.below(6) {
-        match random.pick(among) {
+        let flag = random.pick(among);
+        // Older versions say other words to a flag that comes twice, and do not know some.
+        if !random.newest() {
+            if used.contains(&&flag[..1]) || UNKNOWN_TO_OLDER.contains(&flag) {
+                continue;
+            }
+            used.push(&flag[..1]);
+        }
+        match flag {
             "T" => command.push(format!(" T{}", random.pick(EXPTIMES_AHEAD))),
             "TE" => command.push(format!(" T{}", random.pick(EXPTIMES))),
             "N" => command.push(format!(" N{}", random.pick(EXPTIMES_AHEAD))),
@@ -90,23 +105,29 @@ fn flags(random: &mut Random, command: &mut Command, among: &[&str], at: KeyId, 
                         .push(Piece::CasText(at, if random.once_in(4) { OTHER } else { 0 }));
                 }
             }
-            "M" => command
-                .push(format!(" M{}", random.pick(&["S", "A", "R", "E", "P", "s", "append"]))),
-            "MA" => {
-                command.push(format!(" M{}", random.pick(&["I", "D", "i", "d", "+", "-", "incr"])))
-            }
+            "M" => mode(random, command, &["S", "A", "R", "E", "P", "s", "append"]),
+            "MA" => mode(random, command, &["I", "D", "i", "d", "+", "-", "incr"]),
             "J" => {
                 command.push(" J");
-                command.push(random.pick(NUMBERS));
+                command.push(number(random));
             }
             "D" => {
                 command.push(" D");
-                command.push(random.pick(NUMBERS));
+                command.push(number(random));
             }
             flag => command.push(format!(" {flag}")),
         }
     }
 }
+
+/// The last of the modes is a word that only newer versions know.
+fn mode(random: &mut Random, command: &mut Command, among: &[&str]) {
+    let known = if random.newest() { among.len() } else { among.len() - 1 };
+    command.push(format!(" M{}", among[random.below(known)]));
+}
+
+/// `E` of every command, `x` of a delete; `s` of a store is not answered.
+const UNKNOWN_TO_OLDER: [&str; 3] = ["E", "x", "s"];
 
 /// Tokens that clients choose, far from those that a server makes, so that the two can be told apart.
 const OWN_TOKENS: &[&str] = &["1000000000001", "1000000000002", "1000000000003"];
@@ -135,11 +156,13 @@ fn set(random: &mut Random) -> Command {
     let bytes = value(random);
     let mut command = Command::raw("ms");
     key(random, &mut command, at, encoded);
+    // Older versions do not compare the token when they append to nothing.
+    let vivify = if random.newest() { "N" } else { "k" };
     command.push(format!(" {}", bytes.len()));
     flags(
         random,
         &mut command,
-        &["F", "TE", "M", "M", "C", "E", "I", "O", "k", "c", "q", "N", "s"],
+        &["F", "TE", "M", "M", "C", "E", "I", "O", "k", "c", "q", vivify, "s"],
         at,
         encoded,
     );
