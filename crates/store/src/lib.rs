@@ -18,6 +18,7 @@ mod serve;
 mod slice;
 pub mod stats;
 pub mod store;
+pub mod stream;
 #[cfg(test)]
 mod twin;
 pub mod watch;

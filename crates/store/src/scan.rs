@@ -20,6 +20,11 @@ pub struct Cursor {
 }
 
 impl Cursor {
+    /// Whether the shard was flushed since the scan began.
+    pub(crate) fn is_of_another_epoch(&self, epoch: u32) -> bool {
+        self.epoch.is_some_and(|begun| begun != epoch)
+    }
+
     /// To the beginning of the next shard.
     pub(crate) fn next_shard(&mut self) {
         *self = Cursor { shard: self.shard + 1, ..Cursor::default() };

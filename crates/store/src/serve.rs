@@ -60,6 +60,9 @@ impl Slice {
         if let Some(expiry) = args.touch {
             self.touch_found(&found, &mut after, expiry);
         }
+        if (after.expiry, after.marks.won) != (before.expiry, before.marks.won) {
+            self.note(key.bytes);
+        }
         if after != before {
             self.contents.logs.write_head(found.place, &after);
         }
@@ -148,6 +151,7 @@ impl Slice {
         }
         if !args.invalidate && !args.remove_value {
             self.remove(&found);
+            self.note(key.bytes);
             return DeleteOutcome::Deleted;
         }
         let mut new = New::of(&found.head);
@@ -176,6 +180,7 @@ impl Slice {
             && let Some(found) = self.find(key)
         {
             self.remove(&found);
+            self.note(key.bytes);
         }
         DeleteOutcome::Deleted
     }
@@ -244,6 +249,7 @@ impl Slice {
         head.marks.access(now);
         self.touch_found(&found, &mut head, expiry);
         self.contents.logs.write_head(found.place, &head);
+        self.note(key.bytes);
         TouchOutcome::Touched { cas: self.cas(head.cas), flags: head.flags }
     }
 
@@ -263,7 +269,7 @@ impl Slice {
         }
     }
 
-    fn find_live(&mut self, key: Key<'_>, now: Seconds) -> Option<Found> {
+    pub(crate) fn find_live(&mut self, key: Key<'_>, now: Seconds) -> Option<Found> {
         self.settle(now);
         let found = self.find(key)?;
         if found.head.expiry.has_passed(now) {
@@ -465,6 +471,7 @@ impl Slice {
             && let Some(found) = self.find(key)
         {
             self.remove(&found);
+            self.note(key.bytes);
         }
         outcome
     }

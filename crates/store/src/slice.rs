@@ -25,6 +25,7 @@ use crate::log::{GROUPS, Kind, LogId, Logs};
 use crate::memory::{Memory, Need};
 use crate::operation::{Expiry, Seconds};
 use crate::stats::CacheStats;
+use crate::stream::Journal;
 use crate::watch::Watch;
 
 /// The small queue's share of the bytes, in percent (S3-FIFO's 10 %) …
@@ -108,6 +109,8 @@ pub(crate) struct Slice {
     faded: Seconds,
     /// Blocks emptied so far: as long as it stays, what was found stays where it is.
     emptied: u64,
+    /// Keys that a stream must still tell of, while there is one.
+    pub(crate) journal: Option<Box<Journal>>,
     /// Counts what is asked for most, if someone wants to know.
     pub(crate) watch: Option<Box<Watch>>,
 }
@@ -170,6 +173,7 @@ impl Slice {
             missed: 0,
             faded: Seconds(0),
             emptied: 0,
+            journal: None,
             watch: None,
         }
     }
@@ -215,6 +219,7 @@ impl Slice {
             cas: new.cas,
             marks: new.marks,
         };
+        self.note(key.bytes);
         if let Some(old) = &old
             && old.head.value_bytes == head.value_bytes
             && old.head.bytes() == head.bytes()
@@ -264,6 +269,10 @@ impl Slice {
         self.stats.bytes += head.charged_bytes();
         self.return_spares();
         Ok(())
+    }
+
+    pub(crate) fn hash(&self, key: &[u8]) -> u64 {
+        self.hasher.hash_one(key)
     }
 
     /// Flushes so far.

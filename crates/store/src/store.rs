@@ -31,6 +31,7 @@ use crate::operation::{
 use crate::scan::Cursor;
 use crate::slice::{Key, Quota, Slice};
 use crate::stats::{CacheStats, StoreStats};
+use crate::stream::{Event, Followed, Stream};
 use crate::watch::{self, Top, Watch};
 
 /// Settings of the whole store.
@@ -414,6 +415,56 @@ impl Cache {
             cursor.next_shard();
         }
         cursor.shard < self.shards.len()
+    }
+
+    /// Begins to send this cache elsewhere: see [`crate::stream`]. `None` while another stream of it
+    /// is under way. Deletions and changes in place cost a little more until
+    /// [`Cache::end_stream`].
+    pub fn stream(&self) -> Option<Stream> {
+        for shard in &self.shards {
+            let mut slice = shard.lock();
+            // Shards are taken in order, so who gets the first gets all.
+            if slice.journal.is_some() {
+                return None;
+            }
+            slice.journal = Some(Box::default());
+        }
+        Some(Stream { cursors: vec![Cursor::default(); self.shards.len()] })
+    }
+
+    /// Tells what has changed since the last call, and about `items` more of each shard. True when
+    /// there is more. False means caught up: if nothing was written meanwhile, all is told.
+    pub fn follow(
+        &self,
+        stream: &mut Stream,
+        items: usize,
+        now: Seconds,
+        mut visit: impl FnMut(Event<'_>),
+    ) -> bool {
+        let mut more = false;
+        let mut lost = false;
+        for (shard, cursor) in self.shards.iter().zip(&mut stream.cursors) {
+            let mut slice = shard.lock();
+            slice.settle(now);
+            let followed = slice.follow(cursor, items, now, &mut visit);
+            slice.return_spares();
+            more |= followed == Followed::More;
+            lost |= followed == Followed::Lost;
+        }
+        if lost {
+            for (shard, cursor) in self.shards.iter().zip(&mut stream.cursors) {
+                *cursor = Cursor::default();
+                shard.lock().journal = Some(Box::default());
+            }
+            visit(Event::Restart);
+        }
+        more || lost
+    }
+
+    /// Ends a stream, whether it was told to the end or not.
+    pub fn end_stream(&self, stream: Stream) {
+        debug_assert_eq!(stream.cursors.len(), self.shards.len());
+        self.shards.iter().for_each(|shard| shard.lock().journal = None);
     }
 
     /// Forgets every item stored before `at`, which may be `now` or later; a later call replaces

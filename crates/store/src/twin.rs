@@ -20,6 +20,7 @@ use crate::operation::{
 use crate::scan::Cursor;
 use crate::stats::CacheStats;
 use crate::store::{Cache, CacheLimits, Settings, Store};
+use crate::stream::{Event, Stream};
 
 /// One step of a run. Keys, caches and lifetimes are small numbers, so that they meet.
 #[derive(Debug, Clone)]
@@ -288,6 +289,9 @@ struct Run {
     caches: Vec<Pair>,
     /// Of caches that were recreated.
     past: CacheStats,
+    /// The first cache as a receiver of its stream knows it.
+    replica: HashMap<Vec<u8>, (Owned, Expiry)>,
+    stream: Stream,
 }
 
 struct Pair {
@@ -302,17 +306,30 @@ impl Run {
     fn of(scale: Scale, steps: &[Step]) -> Run {
         let settings = Settings { memory_bytes: scale.store_bytes, seed: 11 };
         let store = Store::new(settings).lending(scale.lending_percent);
-        let caches = (0..scale.caches).map(|number| create(&store, scale, number)).collect();
-        let mut run =
-            Run { scale, store, now: Seconds(1_000), caches, past: CacheStats::default() };
+        let caches: Vec<Pair> =
+            (0..scale.caches).map(|number| create(&store, scale, number)).collect();
+        let stream = caches[0].engine.stream().expect("it is the first");
+        assert!(caches[0].engine.stream().is_none(), "one stream at a time");
+        let mut run = Run {
+            scale,
+            store,
+            now: Seconds(1_000),
+            caches,
+            past: CacheStats::default(),
+            replica: HashMap::new(),
+            stream,
+        };
         for (number, step) in steps.iter().enumerate() {
             run.step(step);
             if number % 64 == 0 {
                 run.check();
+                run.follow();
             }
         }
         run.check();
         run.check_contents();
+        while run.follow() {}
+        run.check_replica();
         run
     }
 
@@ -421,6 +438,10 @@ impl Run {
                 self.past.add(&old.engine.stats());
                 assert!(self.store.remove_cache(old.engine.id()));
                 self.caches[usize::from(cache)] = create(&self.store, self.scale, cache);
+                if cache == 0 {
+                    self.replica.clear();
+                    self.stream = self.caches[0].engine.stream().expect("it is new");
+                }
             }
             Step::Wait { seconds } => self.now.0 += u32::from(seconds),
             Step::Maintain { budget } => {
@@ -482,6 +503,38 @@ impl Run {
         let stats = self.store.stats();
         assert_eq!(stats.used_bytes, held * 8_192, "blocks held are the memory in use");
         assert!(stats.guaranteed_bytes <= stats.memory_bytes);
+    }
+
+    /// Takes a few steps of the stream of the first cache. True when there is more.
+    fn follow(&mut self) -> bool {
+        let (replica, now) = (&mut self.replica, self.now);
+        self.caches[0].engine.follow(&mut self.stream, 20, now, |event| match event {
+            Event::Item { key, hit } => {
+                let at = |left| Expiry::At(Seconds(now.0 + left));
+                let expiry = hit.ttl_seconds.map_or(Expiry::Never, at);
+                replica.insert(key.to_vec(), (own(Some(hit)).expect("it is a hit"), expiry));
+            }
+            Event::Gone { key } => {
+                replica.remove(key);
+            }
+            Event::Restart => replica.clear(),
+        })
+    }
+
+    /// What the receiver holds is what the engine holds, but for what was evicted.
+    fn check_replica(&mut self) {
+        let now = self.now;
+        let pair = &mut self.caches[0];
+        let forgot = pair.engine.stats().evictions > 0;
+        for key in (0..self.scale.keys).map(key_bytes) {
+            let at = pair.engine.locate(&key);
+            let sent = self.replica.get(&key).filter(|(_, expiry)| !expiry.has_passed(now));
+            let sent = sent.map(|(item, _)| item.lasting());
+            let held = pair.engine.peek(&at, now, own);
+            if held.is_some() || !forgot {
+                assert_eq!(sent, held.as_ref().map(Owned::lasting), "what a stream told");
+            }
+        }
     }
 
     /// The engine holds exactly what the models hold.
@@ -571,6 +624,13 @@ struct Owned {
     read_before: bool,
     idle_seconds: u32,
     lease: Lease,
+}
+
+impl Owned {
+    /// What does not change by itself or by being read.
+    fn lasting(&self) -> (&[u8], u32, u64, bool, Lease) {
+        (&self.value, self.flags, self.cas, self.ttl_seconds.is_some(), self.lease)
+    }
 }
 
 fn own(hit: Option<Hit<'_>>) -> Option<Owned> {
