@@ -23,7 +23,7 @@ use crate::reply::{Form, Reply, TextForm};
 use crate::request::{
     Body, Decoded, Keys, LINE_BYTES_MAX, Limits, Problem, RETRIEVAL_LINE_BYTES_MAX, Request, Wrong,
 };
-use crate::words::{Words, find_blank, find_newline, signed, unsigned};
+use crate::words::{Words, find_blank, find_newline, signed, take_digits, unsigned};
 
 /// Shortest line, its end included; memcached refuses a shorter one before it looks the command up.
 const LINE_BYTES_MIN: usize = 4;
@@ -43,6 +43,14 @@ pub(crate) fn decode<'a>(buffer: &'a [u8], limits: &Limits, room: &'a KeyRoom) -
     if let Some(decoded) = plain_get(buffer) {
         return decoded;
     }
+    if let Some(decoded) = plain_set(buffer, limits) {
+        return decoded;
+    }
+    any_line(buffer, limits, room)
+}
+
+#[inline]
+fn any_line<'a>(buffer: &'a [u8], limits: &Limits, room: &'a KeyRoom) -> Decoded<'a> {
     let window = &buffer[..buffer.len().min(LINE_BYTES_MAX)];
     match find_newline(window) {
         Some(end) => whole_line(buffer, end, limits, room),
@@ -69,6 +77,34 @@ fn plain_get(buffer: &[u8]) -> Option<Decoded<'_>> {
         Request { command: GET, needs: GET.needs, body, reply: ANSWERED },
         consumed,
     ))
+}
+
+/// The commonest write, `set <key> <flags> <exptime> <bytes>`, likewise.
+#[inline]
+fn plain_set<'a>(buffer: &'a [u8], limits: &Limits) -> Option<Decoded<'a>> {
+    const NAME: &[u8] = b"set ";
+    const SET: &CommandSpec = named("set");
+    let rest = buffer.strip_prefix(NAME)?;
+    let window = &rest[..rest.len().min(KEY_BYTES_MAX + 1)];
+    let (key, rest) = rest.split_at(find_blank(window)?);
+    let (flags, rest) = take_digits(rest.strip_prefix(b" ")?)?;
+    let (exptime, rest) = take_digits(rest.strip_prefix(b" ")?)?;
+    let (value_bytes, rest) = take_digits(rest.strip_prefix(b" ")?)?;
+    let consumed = buffer.len() - rest.strip_prefix(LINE_END)?.len();
+    let line = Line { command: SET, rest: b"", consumed, buffer, limits: *limits };
+    let key = Key::new(key)?;
+    let exptime = Exptime(i64::from(exptime));
+    Some(line.take_value(ANSWERED, key, value_bytes, true, |value| Store {
+        key,
+        value,
+        flags,
+        exptime,
+        mode: StoreMode::Set,
+        compare_cas: None,
+        new_cas: None,
+        invalidate: false,
+        vivify: None,
+    }))
 }
 
 #[inline]
@@ -456,4 +492,58 @@ fn unknown<'a>(rest: &[u8], consumed: usize) -> Decoded<'a> {
     let is_http = words.last_word().is_some_and(|word| word.starts_with(b"HTTP/"));
     let problem = if is_http { Problem::OutOfStep } else { Problem::UnknownCommand };
     Decoded::Wrong(Wrong { reply, problem, consumed, skip: 0, close: is_http, forget: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{any_line, decode};
+    use crate::key_room::KeyRoom;
+    use crate::request::Limits;
+
+    #[test]
+    fn the_short_ways_find_what_the_long_way_finds() {
+        let key = "k".repeat(250);
+        for line in [
+            "get a\r\n",
+            "get a\n",
+            "get  a\r\n",
+            "get a \r\n",
+            "get a b\r\n",
+            "get a\r\r\n",
+            "get a\rb\r\n",
+            "get \r\n",
+            "get a\0\r\n",
+            &format!("get {key}\r\n"),
+            &format!("get {key}k\r\n"),
+            "set a 1 2 3\r\nabc\r\n",
+            "set a 1 2 3\r\nabcd\r\n",
+            "set a 1 2 3\nabc\r\n",
+            "set  a 1 2 3\r\nabc\r\n",
+            "set a 1 2 3 \r\nabc\r\n",
+            "set a 1 2 3 noreply\r\nabc\r\n",
+            "set a 1 -2 3\r\nabc\r\n",
+            "set a 4294967295 2147483648 003\r\nabc\r\n",
+            "set a 999999999 999999999 0\r\n\r\n",
+            "set a 1 2 101\r\n",
+            "set a 1 2 999999999\r\n",
+            "set a 1 2 9999999999\r\n",
+            "set a 1 2 \r\n",
+            "set a 1 2 x\r\n",
+            &format!("set {key} 1 2 3\r\nabc\r\n"),
+            &format!("set {key}k 1 2 3\r\nabc\r\n"),
+        ] {
+            check(line.as_bytes());
+        }
+    }
+
+    #[track_caller]
+    fn check(line: &[u8]) {
+        let limits = Limits { item_bytes_max: 300, is_login: false };
+        let room = KeyRoom::new();
+        for length in 1..=line.len() {
+            let beginning = &line[..length];
+            let found = format!("{:?}", decode(beginning, &limits, &room));
+            assert_eq!(found, format!("{:?}", any_line(beginning, &limits, &room)));
+        }
+    }
 }

@@ -131,6 +131,24 @@ pub(crate) fn find_newline(bytes: &[u8]) -> Option<usize> {
     }
 }
 
+/// A short decimal number at the beginning, and what follows it. `None` also for a long one.
+#[inline]
+pub(crate) fn take_digits(bytes: &[u8]) -> Option<(u32, &[u8])> {
+    /// 10^9 is below 2^31.
+    const DIGITS_MAX: usize = 9;
+    let mut number = 0;
+    let mut digits = 0;
+    for byte in bytes.iter().take(DIGITS_MAX) {
+        let digit = byte.wrapping_sub(b'0');
+        if 9 < digit {
+            break;
+        }
+        number = number * 10 + u32::from(digit);
+        digits += 1;
+    }
+    (0 < digits).then(|| (number, &bytes[digits..]))
+}
+
 /// A decimal number without sign. `None` for anything else, and for what does not fit.
 #[inline]
 pub(crate) fn unsigned(word: &[u8]) -> Option<u64> {
