@@ -84,8 +84,8 @@ struct Effort {
 impl Arguments {
     fn effort(&self) -> Effort {
         let quick = self.quick;
-        // Kernel accounting counts hundredths of a second: below a second it is too coarse.
-        let (rounds, warm_up, duration) = if quick { (3, 200, 1_000) } else { (5, 500, 3_000) };
+        // Kernel accounting counts hundredths of a second: below half a second they are too coarse.
+        let (rounds, warm_up, duration) = if quick { (3, 100, 600) } else { (5, 500, 3_000) };
         Effort {
             rounds: self.rounds.unwrap_or(rounds),
             warm_up: Duration::from_millis(warm_up),
@@ -138,7 +138,6 @@ const IS_INNER: &str = "LARDER_BENCH_PEERS";
 /// for debugging would measure itself. The programs to measure are handed on as `testbed` wants
 /// them.
 fn prepare(arguments: &Arguments, words: &[String]) -> Result<ExitCode, Box<dyn Error>> {
-    // A busy debug server would be measured as if it were the product.
     build("larder", arguments.larder.is_none())?;
     build("xtask", true)?;
     let release = target_dir()?.join("release");

@@ -1,8 +1,10 @@
 //! What CI runs, in the order in which a mistake is found soonest.
 
+use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
+use crate::metadata::metadata;
 use crate::step::{Outcome, Step, carry_out, command, count_tests, is_there};
 use crate::{root, tidy as checks};
 
@@ -13,7 +15,7 @@ pub(crate) fn all() -> Vec<Step> {
 }
 
 pub(crate) fn test() -> Vec<Step> {
-    let mut steps = vec![install(), tests()];
+    let mut steps = vec![install(), build(), tests()];
     // `cargo test` runs the examples of the documentation as well; nextest cannot.
     if has_nextest() {
         steps.push(examples());
@@ -44,7 +46,8 @@ fn clippy() -> Step {
         if !is_there("cargo", &["clippy", "--version"]) {
             return Outcome::Skipped("clippy is not installed".to_owned());
         }
-        let arguments = "clippy --workspace --all-targets --locked --quiet --keep-going -- -D warnings";
+        let arguments =
+            "clippy --workspace --all-targets --locked --quiet --keep-going -- -D warnings";
         carry_out(command("cargo", &words(arguments)))
     })
 }
@@ -81,6 +84,14 @@ fn install() -> Step {
     })
 }
 
+/// Builds all at once, so that no test has to build the `larder` that it starts, with other features
+/// and against its own deadline.
+fn build() -> Step {
+    Step::new("build", || {
+        carry_out(command("cargo", &words("build --workspace --locked --bins --tests")))
+    })
+}
+
 fn tests() -> Step {
     Step::new("test", || {
         let arguments = if has_nextest() {
@@ -88,13 +99,24 @@ fn tests() -> Step {
         } else {
             "test --workspace --locked --no-fail-fast"
         };
-        count_tests(command("cargo", &words(arguments)))
+        let mut tests = command("cargo", &words(arguments));
+        match built_larder() {
+            // The testbed starts this one.
+            Ok(path) => count_tests(tests.env("LARDER_BIN", path)),
+            Err(why) => Outcome::Failed(why),
+        }
     })
+}
+
+fn built_larder() -> Result<PathBuf, String> {
+    let metadata = metadata()?;
+    let target = metadata["target_directory"].as_str().ok_or("cargo names no target directory")?;
+    Ok(Path::new(target).join("debug/larder"))
 }
 
 fn examples() -> Step {
     Step::new("examples of the documentation", || {
-        count_tests(command("cargo", &words("test --workspace --locked --doc --no-fail-fast")))
+        count_tests(&mut command("cargo", &words("test --workspace --locked --doc --no-fail-fast")))
     })
 }
 

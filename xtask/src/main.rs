@@ -3,6 +3,7 @@
 mod bench_peers;
 mod ci;
 mod fuzz;
+mod metadata;
 mod step;
 mod tidy;
 

@@ -108,13 +108,13 @@ pub(crate) fn carry_out(mut command: Command) -> Outcome {
 }
 
 /// Runs a test runner, passing its output on and counting its tests.
-pub(crate) fn count_tests(command: Command) -> Outcome {
-    println!("    {}", written(&command));
+pub(crate) fn count_tests(command: &mut Command) -> Outcome {
+    println!("    {}", written(command));
     count_into(command, io::stdout(), io::stderr())
 }
 
 fn count_into(
-    mut command: Command,
+    command: &mut Command,
     to_out: impl io::Write + Send,
     to_err: impl io::Write,
 ) -> Outcome {
@@ -122,7 +122,7 @@ fn count_into(
     let mut child = match child {
         Ok(child) => child,
         Err(error) => {
-            return Outcome::Failed(format!("could not start `{}`: {error}", written(&command)));
+            return Outcome::Failed(format!("could not start `{}`: {error}", written(command)));
         }
     };
     let out = child.stdout.take().expect("it is piped");
@@ -218,7 +218,7 @@ mod tests {
                       echo 'test result: FAILED. 1 passed; 4 failed;' >&2; exit 101";
         // Not to our own output, where whoever runs this test would count them as well.
         let (mut out, mut err) = (Vec::new(), Vec::new());
-        let outcome = count_into(command("sh", &["-c", script]), &mut out, &mut err);
+        let outcome = count_into(&mut command("sh", &["-c", script]), &mut out, &mut err);
         let Outcome::TestsFailed(tests, why) = outcome else { panic!("{outcome:?}") };
         assert_eq!(tests, Tests { passed: 3, failed: 4 });
         assert!(why.contains("101"), "{why}");

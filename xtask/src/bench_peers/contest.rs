@@ -214,7 +214,7 @@ impl Pair {
         );
         let (their_side, their_words) = match against {
             Against::Memcached => (Side::Memcached, words.clone()),
-            // The last of two equal flags counts for nothing here, so the dialect is taken out.
+            // A flag may stand there only once, so the other dialect must go.
             Against::OurText => {
                 let plain = words.replace("--dialect binary", "").replace("--dialect meta", "");
                 (Side::Larder, plain)

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::step::command;
+use crate::metadata::metadata;
 
 /// What a crate may use of ours.
 enum May {
@@ -39,17 +39,9 @@ const ARROWS: &[(&str, May)] = &[
 ];
 
 pub(super) fn problems() -> Vec<String> {
-    let told = command("cargo", &["metadata", "--no-deps", "--format-version=1", "--offline"])
-        .output()
-        .map_err(|error| error.to_string())
-        .and_then(|output| {
-            serde_json::from_slice(&output.stdout).map_err(|error| {
-                format!("{error}: {}", String::from_utf8_lossy(&output.stderr).trim())
-            })
-        });
-    match told {
+    match metadata() {
         Ok(metadata) => against(&metadata),
-        Err(why) => vec![format!("could not ask cargo for the crates: {why}")],
+        Err(why) => vec![why],
     }
 }
 
