@@ -1,7 +1,26 @@
 //! Where items live: memory, index, eviction, expiry, CAS and accounts of many caches in one
 //! process.
 //!
-//! Pure: told the time with each call, no I/O, no chance but a seed.
+//! ```text
+//!   store.rs    Store, Cache, locks ───────────────┐ the doors
+//!   serve.rs    what clients may ask of a slice    │
+//!   slice.rs    quota, eviction (S3-FIFO), expiry  │ one shard of one cache; knows no lock
+//!     ├ index.rs  hash → place                     │
+//!     ├ log.rs    items in chains of blocks        │
+//!     │   └ item.rs  one item's bytes              │
+//!     └ ghost.rs  keys evicted not long ago        │
+//!   memory.rs   free blocks, graves of flushed caches ─ arena.rs: the bytes, and all unsafe code
+//!   arbiter.rs  who gives memory to whom
+//!   scan.rs, stream.rs  reading a whole cache; watch.rs  its busiest keys
+//!   model.rs    the same promises in the plainest code, to test against (twin.rs)
+//! ```
+//!
+//! Pure: told the time with each call, no I/O, no chance but a seed. Why blocks, why locks:
+//! `docs/decisions/store-*.md`; how well: `docs/benchmarks-store.md`.
+//!
+//! *What is charged* is key and value bytes. *What is guaranteed* is that many of them, because for
+//! each guarantee blocks are set aside with allowance for overhead, and no more is promised than
+//! there is. *What is lent* is memory of others that lies idle; its owner gets it back at once.
 
 mod arbiter;
 mod arena;

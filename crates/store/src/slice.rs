@@ -38,9 +38,10 @@ const BLOCKS_PER_GROUP: u32 = 32;
 /// Upper ends of the lifetimes of the groups but the last, in seconds; each four times the one
 /// before.
 const GROUP_SECONDS: [u32; GROUPS - 1] = [64, 256, 1_024, 4_096, 16_384, 65_536, 262_144];
-/// Blocks emptied for one block needed before counts of reads begin to matter less: so bounded is
-/// the copying that one request may wait for when everything in the cache is hot.
-const EVICTIONS_PATIENT: u32 = 4;
+/// Blocks emptied for each block needed before counts of reads begin to matter less, and again as
+/// many before they matter still less: so bounded is the copying that one request may wait for when
+/// everything in the cache is hot.
+const PATIENCE: usize = 4;
 /// Blocks looked at to find a sparse one.
 const SPARSE_SAMPLE: usize = 32;
 /// The same when the alternative is to evict within the guarantee.
@@ -49,9 +50,9 @@ const PAID_SAMPLE: usize = 512;
 const SPARSE_LIVE_MAX: usize = BLOCK_BYTES * 7 / 8;
 /// Blocks emptied at most for one that is taken, when much is dead.
 const SPARSE_STEPS: usize = 4;
-/// Blocks evicted at most beyond what a write needs, when the cache was made smaller; the rest is
+/// Blocks evicted at most for each that a write needs, when the cache was made smaller; the rest is
 /// for idle time.
-const SHRINK_STEPS: u32 = 8;
+const SHRINK_STEPS: usize = 8;
 /// Time in which counts of what happened lately halve.
 const FADE_SECONDS: u32 = 30;
 /// A gathered value buffer larger than this is not kept: few values are.
@@ -267,7 +268,6 @@ impl Slice {
         }
         self.stats.items += 1;
         self.stats.bytes += head.charged_bytes();
-        self.return_spares();
         Ok(())
     }
 
@@ -329,7 +329,7 @@ impl Slice {
         let evicted = self.stats.evictions;
         let mut steps = 0;
         while self.contents.logs.spare.len() < blocks
-            && self.recycle(steps / EVICTIONS_PATIENT, now)
+            && self.recycle(steps / (PATIENCE * blocks), now)
         {
             steps += 1;
         }
@@ -346,16 +346,14 @@ impl Slice {
     /// Background work: frees what has expired, comes down to a smaller quota, gathers what is
     /// sparse. Takes steps of one block from `budget`. True when there is more.
     pub(crate) fn tend(&mut self, budget: &mut u32, now: Seconds) -> bool {
-        let mut steps = 0;
         while *budget > 0 {
+            // Nobody waits, so every count of reads matters.
             let did = self.drop_expired_block(now)
-                || self.stats.bytes > self.quota.most
-                    && self.evict_block(steps / EVICTIONS_PATIENT, now)
+                || self.stats.bytes > self.quota.most && self.evict_block(0, now)
                 || self.is_sparse() && self.compact_block(SPARSE_SAMPLE, now);
             if !did {
                 break;
             }
-            steps += 1;
             *budget -= 1;
         }
         if now.0 >= self.faded.0.saturating_add(FADE_SECONDS) {
@@ -390,7 +388,7 @@ impl Slice {
             return Err(NoMemory);
         }
         let start = self.stats.bytes;
-        let patience = SHRINK_STEPS + 2 * (head.item_bytes() / BLOCK_BYTES) as u32;
+        let blocks = head.item_bytes() / BLOCK_BYTES + 1;
         let mut steps = 0;
         loop {
             let old = self.find(key).map_or(0, |old| old.head.charged_bytes());
@@ -405,10 +403,11 @@ impl Slice {
                 return Ok(());
             }
             // After a cut of the quota there may be very much to evict.
-            if steps >= patience && start > self.quota.most && bytes <= start {
+            if steps >= SHRINK_STEPS * blocks && start > self.quota.most && bytes <= start {
                 return Ok(());
             }
-            if !self.drop_expired_block(now) && !self.evict_block(steps / EVICTIONS_PATIENT, now) {
+            if !self.drop_expired_block(now) && !self.evict_block(steps / (PATIENCE * blocks), now)
+            {
                 return Err(NoMemory);
             }
             steps += 1;
@@ -456,7 +455,7 @@ impl Slice {
             match self.memory.take(Need::Growth) {
                 Some(block) => self.contents.logs.spare.push(block),
                 None => {
-                    if !self.recycle(steps / EVICTIONS_PATIENT, now) {
+                    if !self.recycle(steps / (PATIENCE * (needed + 1)), now) {
                         return Err(NoMemory);
                     }
                     steps += 1;
@@ -466,7 +465,7 @@ impl Slice {
     }
 
     /// Frees blocks among the slice's own. False when nothing can be done.
-    fn recycle(&mut self, ruthless: u32, now: Seconds) -> bool {
+    fn recycle(&mut self, ruthless: usize, now: Seconds) -> bool {
         // What is paid for is not evicted to make up for dead bytes between it.
         let sample = if self.stats.bytes <= self.quota.guaranteed && self.has_dead_block() {
             PAID_SAMPLE
@@ -508,14 +507,14 @@ impl Slice {
     }
 
     /// Evicts the block whose turn it is. Items read more often than `ruthless` says survive.
-    fn evict_block(&mut self, ruthless: u32, now: Seconds) -> bool {
+    fn evict_block(&mut self, ruthless: usize, now: Seconds) -> bool {
         let logs = &self.contents.logs;
         let percent = if self.stats.items < FEW_ITEMS { SMALL_PERCENT_FEW } else { SMALL_PERCENT };
         let small_is_large = logs.small_bytes() * 100 > logs.raw_bytes() * percent;
         let (first, second) =
             if small_is_large { (Kind::Small, Kind::Main) } else { (Kind::Main, Kind::Small) };
         let Some(block) = logs.oldest(first).or_else(|| logs.oldest(second)) else { return false };
-        self.empty_block(block, ruthless.min(u32::from(FREQ_MAX)) as u8, now);
+        self.empty_block(block, ruthless.min(usize::from(FREQ_MAX)) as u8, now);
         true
     }
 

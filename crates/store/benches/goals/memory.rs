@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use store::operation::{Expiry, Seconds, StoreArgs};
+use store::scan::Cursor;
 use store::store::{Cache, CacheLimits, Settings, Store};
 use tenancy::id::CacheId;
 
-use crate::report::{Report, resident_bytes};
+use crate::report::{Report, cpu_time, resident_bytes};
 use crate::workload::{Random, key};
 
 const MIB: u64 = 1 << 20;
@@ -128,6 +129,7 @@ pub(crate) fn flush(report: &mut Report) {
     let value = [7_u8; 300];
     fill(&cache, |number| (number, &value[..]), |cache| cache.stats().bytes < 1_000 * MIB);
     let items = cache.stats().items;
+    scan(report, &cache);
     let begin = Instant::now();
     cache.flush(NOW, NOW);
     let flush = begin.elapsed().as_nanos() as f64 / 1_000.0;
@@ -155,6 +157,28 @@ pub(crate) fn flush(report: &mut Report) {
         "-",
         "<= 1 s",
         seconds <= 1.0 && store.stats().used_bytes == 0,
+    );
+}
+
+/// Goal 13, the reading side: how fast a whole cache can be looked through.
+fn scan(report: &mut Report, cache: &Cache) {
+    let (mut cursor, mut items, mut bytes) = (Cursor::default(), 0_u64, 0_u64);
+    let mut sum = 0_u64;
+    let begin = cpu_time();
+    while cache.scan(&mut cursor, 1_000, NOW, |key, hit| {
+        items += 1;
+        bytes += (key.len() + hit.value.len()) as u64;
+        sum += hit.value.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+    }) {}
+    std::hint::black_box(sum);
+    let seconds = (cpu_time() - begin).as_secs_f64();
+    let (millions, gigabytes) = (items as f64 / seconds / 1e6, bytes as f64 / seconds / 1e9);
+    report.figure(
+        "13: scan of living items, each byte read",
+        format!("{millions:.1} M items/s, {gigabytes:.2} GB/s"),
+        "prototype 11-23 M, 3.5-7.3 GB/s",
+        ">= 5 M, >= 2 GB/s",
+        millions >= 5.0 && gigabytes >= 2.0,
     );
 }
 
