@@ -11,6 +11,7 @@ use crate::args::Handshakes;
 use crate::connection::{Connection, Role};
 use crate::entry;
 use crate::error::BenchError;
+use crate::events::{self, LOOK_AROUND, STALL};
 use crate::machine::thread_cpu;
 use crate::plan::Plan;
 use crate::progress::Progress;
@@ -18,10 +19,9 @@ use crate::report::Report;
 use crate::run::{Moment, join};
 use crate::tally::Tally;
 use crate::worker::Cost;
-use mio::{Events, Poll, Token};
+use mio::{Poll, Token};
 use slab::Slab;
 use socket2::SockRef;
-use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -72,11 +72,6 @@ struct Visit {
     since: Instant,
 }
 
-const EVENTS_MAX: usize = 1024;
-/// A server that has accepted nobody for so long is broken.
-const STALL: Duration = Duration::from_secs(10);
-const LOOK_AROUND: Duration = Duration::from_millis(100);
-
 impl<'p> Guest<'p> {
     fn new(
         plan: &'p Plan,
@@ -84,12 +79,11 @@ impl<'p> Guest<'p> {
         part: usize,
         count: &'p AtomicU64,
     ) -> Result<Guest<'p>, BenchError> {
-        let poll = Poll::new().map_err(BenchError::machine("could not make an event queue"))?;
         Ok(Guest {
             plan,
             how,
             part,
-            poll,
+            poll: events::queue()?,
             visits: Slab::new(),
             left: plan.requests_of(part),
             tally: Tally::new(),
@@ -105,7 +99,8 @@ impl<'p> Guest<'p> {
         let end = self.plan.duration.map(|duration| start + duration);
         let mut busy = Duration::ZERO;
         let mut last = (start, 0);
-        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut events = events::room();
+        let patience = if self.plan.spin { Duration::ZERO } else { LOOK_AROUND };
         for number in self.plan.connections_of(self.plan.connections, self.part) {
             self.knock(number % self.plan.servers.len())?;
         }
@@ -113,7 +108,7 @@ impl<'p> Guest<'p> {
             if end.is_some_and(|end| Instant::now() >= end) {
                 self.left = 0;
             }
-            self.wait(&mut events)?;
+            events::wait(&mut self.poll, &mut events, patience)?;
             let woke = Instant::now();
             for event in &events {
                 self.go_on(event.token().0)?;
@@ -131,16 +126,6 @@ impl<'p> Guest<'p> {
         }
         let cost = Cost { elapsed: start.elapsed(), cpu: thread_cpu() - cpu_before, busy };
         Ok((self.tally, cost))
-    }
-
-    fn wait(&mut self, events: &mut Events) -> Result<(), BenchError> {
-        let patience = if self.plan.spin { Duration::ZERO } else { LOOK_AROUND };
-        match self.poll.poll(events, Some(patience)) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                Err(BenchError::Machine { what: "could not wait for events", source: error })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// Opens one more connection, if there is one more authentication to do.

@@ -19,6 +19,7 @@ mod connection;
 mod dialect;
 mod entry;
 mod error;
+mod events;
 mod generator;
 mod handshakes;
 mod items;

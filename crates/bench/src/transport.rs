@@ -117,14 +117,20 @@ impl Tls {
         Ok(count)
     }
 
+    /// Fails with `WouldBlock` only while the socket is full, for only then an event will come when
+    /// it has room again.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // During the handshake rustls keeps the bytes and sends them once it is done.
-        let taken = self.session.writer().write(bytes)?;
-        self.send_records()?;
-        if taken == 0 && !bytes.is_empty() {
-            return Err(io::ErrorKind::WouldBlock.into());
+        loop {
+            let taken = self.session.writer().write(bytes)?;
+            self.send_records()?;
+            if taken > 0 || bytes.is_empty() {
+                return Ok(taken);
+            }
+            // Nothing was taken because of earlier records; if these could be sent, there is room.
+            if self.session.wants_write() || self.session.is_handshaking() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
         }
-        Ok(taken)
     }
 
     fn send_records(&mut self) -> io::Result<()> {

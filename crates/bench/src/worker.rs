@@ -19,6 +19,7 @@
 use crate::connection::{Connection, Role, State};
 use crate::entry;
 use crate::error::BenchError;
+use crate::events::{self, LOOK_AROUND, STALL};
 use crate::generator::{Generator, Task};
 use crate::login::said;
 use crate::machine::thread_cpu;
@@ -27,7 +28,7 @@ use crate::plan::Plan;
 use crate::tally::Tally;
 use crate::timer::Timer;
 use mio::event::Event;
-use mio::{Events, Poll, Token};
+use mio::{Poll, Token};
 use slab::Slab;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -50,7 +51,8 @@ pub(crate) struct Cost {
     pub(crate) elapsed: Duration,
     /// User and system time of the thread.
     pub(crate) cpu: Duration,
-    /// Time in which there was something to do; for a thread that spins, and so always runs.
+    /// Length of the turns in which something came or left. Says something only of a thread that
+    /// spins: one that sleeps does so within such turns.
     pub(crate) busy: Duration,
 }
 
@@ -73,18 +75,12 @@ pub(crate) struct Worker<'p> {
     pub(crate) progress: &'p AtomicU64,
 }
 
-/// Sockets looked at per turn; more only wait for the next turn.
-const EVENTS_MAX: usize = 1024;
 /// Connections being opened at once: below the backlog of every server we know.
 const CONNECTING_MAX: usize = 128;
 /// A server that has not let one more connection in for so long never will.
 const CONNECT_WAIT: Duration = Duration::from_secs(30);
-/// A server that answers nothing for so long is broken, and waiting longer tells nothing.
-const STALL: Duration = Duration::from_secs(10);
 /// How long the last requests of a phase may take to be answered.
 const DRAIN: Duration = Duration::from_secs(5);
-/// A waiting thread looks around so often, to notice a stall or the end.
-const LOOK_AROUND: Duration = Duration::from_millis(100);
 /// The timer's place among the connections.
 const TIMER: Token = Token(usize::MAX);
 
@@ -94,7 +90,7 @@ impl<'p> Worker<'p> {
         part: usize,
         progress: &'p AtomicU64,
     ) -> Result<Worker<'p>, BenchError> {
-        let poll = Poll::new().map_err(BenchError::machine("could not make an event queue"))?;
+        let poll = events::queue()?;
         let timer = Timer::new(poll.registry(), TIMER)
             .map_err(BenchError::machine("could not make a timer"))?;
         Ok(Worker {
@@ -124,7 +120,7 @@ impl<'p> Worker<'p> {
         let mut roles = active.chain(idle);
         let mut opening = 0;
         let mut last_success = Instant::now();
-        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut events = events::room();
         loop {
             while opening < CONNECTING_MAX {
                 let Some((number, role)) = roles.next() else { break };
@@ -137,7 +133,7 @@ impl<'p> Worker<'p> {
             if last_success.elapsed() > CONNECT_WAIT {
                 return Err(self.connect_timeout(opening));
             }
-            self.wait(&mut events, Some(LOOK_AROUND))?;
+            events::wait(&mut self.poll, &mut events, LOOK_AROUND)?;
             for event in events.iter().filter(|event| event.token() != TIMER) {
                 let token = event.token().0;
                 let Some(connection) = self.connections.get_mut(token) else { continue };
@@ -157,8 +153,8 @@ impl<'p> Worker<'p> {
     pub(crate) fn run(&mut self, goal: &Goal) -> Result<Cost, BenchError> {
         self.plan.pin_thread(self.part)?;
         let cpu_before = thread_cpu();
-        let mut busy = Duration::ZERO;
-        let mut events = Events::with_capacity(EVENTS_MAX);
+        let mut busy = 0;
+        let mut events = events::room();
         self.generator.begin(goal.task.clone());
         let start = self.now();
         let end = goal.duration.map_or(u64::MAX, |duration| start + nanos(duration));
@@ -175,6 +171,7 @@ impl<'p> Worker<'p> {
         let mut was_over = false;
         loop {
             let now = self.now();
+            let sent_before = self.tally.bytes_sent;
             let over = now >= end || self.generator.is_exhausted();
             // Once more in the first turn past the end: what came due since the turn before it.
             if let Some(arrivals) = arrivals.as_mut().filter(|_| !was_over) {
@@ -190,14 +187,13 @@ impl<'p> Worker<'p> {
             }
             self.check_stall(now)?;
             let wait = self.patience(now, end, over, arrivals.as_ref())?;
-            self.wait(&mut events, Some(wait))?;
+            events::wait(&mut self.poll, &mut events, wait)?;
             let depth = if self.now() < end { depth } else { 0 };
-            let woke = self.plan.spin.then(Instant::now);
             for event in events.iter().filter(|event| event.token() != TIMER) {
                 self.handle(event, depth)?;
             }
-            if let Some(woke) = woke.filter(|_| !events.is_empty()) {
-                busy += woke.elapsed();
+            if self.tally.bytes_sent != sent_before || !events.is_empty() {
+                busy += self.now() - now;
             }
             self.progress.store(self.tally.requests(), Ordering::Relaxed);
         }
@@ -205,7 +201,7 @@ impl<'p> Worker<'p> {
             self.tally.unsent += arrivals.due_before(end);
         }
         let elapsed = Duration::from_nanos(self.now() - start);
-        Ok(Cost { elapsed, cpu: thread_cpu() - cpu_before, busy })
+        Ok(Cost { elapsed, cpu: thread_cpu() - cpu_before, busy: Duration::from_nanos(busy) })
     }
 
     /// The first refusal of the last phase, in the server's words.
@@ -215,15 +211,6 @@ impl<'p> Worker<'p> {
 
     fn now(&self) -> u64 {
         nanos(self.began.elapsed())
-    }
-
-    fn wait(&mut self, events: &mut Events, timeout: Option<Duration>) -> Result<(), BenchError> {
-        match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() != io::ErrorKind::Interrupted => {
-                Err(BenchError::Machine { what: "could not wait for events", source: error })
-            }
-            _ => Ok(()),
-        }
     }
 
     /// How long the thread may sleep if nothing comes.

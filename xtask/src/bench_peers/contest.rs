@@ -27,6 +27,8 @@ pub(super) struct Setting {
     pub(super) rounds: u8,
     pub(super) seconds_per_run: f64,
     pub(super) is_quick: bool,
+    /// Programs that wanted to run in the minute before, beside ours.
+    pub(super) load_before: f64,
 }
 
 impl std::fmt::Display for Setting {
@@ -86,6 +88,7 @@ impl Contest {
             rounds: effort.rounds,
             seconds_per_run: effort.duration.as_secs_f64(),
             is_quick: effort.quick,
+            load_before: load_average(),
         };
         Ok(Contest { effort, setting, pair: None })
     }
@@ -400,6 +403,12 @@ fn on_server_cpu<T: Send>(start: impl FnOnce() -> T + Send) -> Result<T, Box<dyn
         let started = starter.join().map_err(|_| "a server did not start; its log is above")?;
         Ok(started?)
     })
+}
+
+/// How many programs wanted to run, over the last minute; 0 if nobody says.
+fn load_average() -> f64 {
+    let text = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0.0)
 }
 
 /// What the processor calls itself.

@@ -14,6 +14,9 @@ const END: &str = "<!-- bench-peers: end -->";
 /// Above this the generator may have been what was slow; CPU per request is still right.
 const GENERATOR_BUSY_PERCENT: f64 = 95.0;
 
+/// Below this the machine had next to nothing else to do.
+const LOAD_QUIET_MAX: f64 = 0.5;
+
 pub(super) fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
     let mut text = format!("## Larder beside memcached\n\n{setting}.\n\n");
     text.push_str(
@@ -23,6 +26,11 @@ pub(super) fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
     );
     if setting.is_quick {
         text.push_str("A quick run: a first look, not a result to quote.\n\n");
+    }
+    if setting.load_before > LOAD_QUIET_MAX {
+        let load = setting.load_before;
+        writeln!(text, "The machine had other work (load average {load:.0} before the run).\n")
+            .expect("a string takes all that is written");
     }
     text.push_str("| id | measure | Larder | peer | ratio | target | reached |\n");
     text.push_str("|---|---|---|---|---|---|---|\n");

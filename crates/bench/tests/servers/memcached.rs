@@ -115,10 +115,14 @@ fn tls_is_spoken_with_those_we_trust_only() {
     let options = format!("ssl_chain_cert={chain},ssl_key={key}");
     let memcached = Memcached::start_in(dir, &["-Z", "-o", &options]);
 
-    let words = format!("--tls --ca {authority} -n 500 -c 5 -i 4 --value-size 40k --keys 10");
-    let report = bench(memcached.addr, &words).expect("the certificate is trusted");
-    assert!(report.is_clean(), "{report}");
-    assert_eq!(report.requests, 500);
+    // One set at a time: memcached before 1.6.39 can forget one that it has read along with the
+    // set before it, when both came over TLS.
+    for load in ["--mix get -i 4 --value-size 40k", "--mix set --value-size 900k"] {
+        let words = format!("--tls --ca {authority} {load} -n 300 -c 5 --keys 10");
+        let report = bench(memcached.addr, &words).expect("the certificate is trusted");
+        assert!(report.is_clean(), "{report}");
+        assert_eq!(report.requests, 300);
+    }
 
     let report = bench(memcached.addr, "--tls --insecure -n 50").expect("anyone is trusted");
     assert_eq!(report.requests, 50);
