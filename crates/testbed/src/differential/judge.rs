@@ -46,9 +46,9 @@ struct Ending {
     answer: &'static [u8],
 }
 
-/// Several, so that they are not found in a value.
-const NOOPS: &[u8] = b"mn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\nmn\r\n";
-const NOOPS_ANSWER: &[u8] = b"MN\r\nMN\r\nMN\r\nMN\r\nMN\r\nMN\r\nMN\r\nMN\r\n";
+/// Noops alone might be the sequence's own, and what ends like this is in no value. The key is nobody's.
+const NOOPS: &[u8] = b"mn\r\nmn\r\nmn\r\nmn\r\nmn\r\nget the-end\r\n";
+const NOOPS_ANSWER: &[u8] = b"MN\r\nMN\r\nMN\r\nMN\r\nMN\r\nEND\r\n";
 /// A noop with an opaque that no sequence uses.
 const FRAME: &[u8] = b"\x80\x0a\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0\0\0\0\0";
 const FRAME_ANSWER: &[u8] = b"\x81\x0a\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0\0\0\0\0\0";
