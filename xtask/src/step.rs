@@ -161,9 +161,9 @@ fn pass_on(from: impl Read, mut to: impl io::Write) -> Tests {
 
 /// Reads the summary line of `cargo test` or of nextest.
 fn tests_in(line: &str) -> Option<Tests> {
-    let line = line.trim();
+    // nextest repeats what a failed test said, indented; and that has a result of its own.
     let is_summary = line.starts_with("test result:")
-        || (line.starts_with("Summary [") && line.contains(" run: "));
+        || (line.trim_start().starts_with("Summary [") && line.contains(" run: "));
     is_summary.then(|| Tests {
         passed: number_before("passed", line),
         failed: number_before("failed", line) + number_before("timed", line),
@@ -210,6 +210,7 @@ mod tests {
     fn other_lines_are_no_summary() {
         check("test passed ... ok", None);
         check("5 passed, 3 failed", None);
+        check("    test result: FAILED. 0 passed; 1 failed; 0 ignored", None);
     }
 
     #[test]
