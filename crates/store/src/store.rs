@@ -63,6 +63,8 @@ const OPEN_BLOCKS: u32 = 2;
 const SHARD_BYTES: u64 = 64 << 20;
 /// Most shards of one cache.
 const SHARDS_MAX: u64 = 16;
+/// Blocks evicted at once when a cache is made smaller: half a megabyte, some hundred microseconds.
+const RESIZE_STEPS: u32 = 64;
 /// Blocks of given-up contents freed at a time, so that the lock of all memory is soon let go.
 const DIG_BLOCKS: u32 = 64;
 
@@ -155,8 +157,9 @@ impl Store {
         self.read().get(&id).cloned()
     }
 
-    /// Gives a cache new limits at once; the number of its shards stays. A cache that shrinks is evicted down to its new size by
-    /// its own writes and by [`Store::maintain`].
+    /// Gives a cache new limits at once; the number of its shards stays. A cache that shrinks begins
+    /// to evict here, and is brought down to its new size by its own writes and by
+    /// [`Store::maintain`].
     ///
     /// # Errors
     /// [`LimitError::NotFound`], or [`LimitError::NoRoom`] when the promises would exceed the
@@ -165,7 +168,7 @@ impl Store {
         &self,
         id: CacheId,
         limits: CacheLimits,
-        _now: Seconds,
+        now: Seconds,
     ) -> Result<(), LimitError> {
         let caches = self.write();
         let cache = caches.get(&id).ok_or(LimitError::NotFound)?;
@@ -177,6 +180,9 @@ impl Store {
             slice.quota = quota;
             slice.stats.first_eviction = None;
             shard.share.store(quota.blocks, Relaxed);
+            let mut budget = RESIZE_STEPS;
+            slice.tend(&mut budget, now);
+            shard.publish(&slice);
         }
         Ok(())
     }
