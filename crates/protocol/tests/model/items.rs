@@ -136,7 +136,8 @@ impl Items {
                     StoreMode::Prepend => new.value = [store.value, &old.value].concat(),
                 }
                 if grows {
-                    new = Item { value: new.value, cas, ..old.clone() };
+                    new.flags = old.flags;
+                    new.expires_at = old.expires_at;
                 }
                 match compare_cas {
                     Some(compared) if compared == old.cas => (),
