@@ -175,6 +175,7 @@ impl Items {
             item.value.clear();
             item.flags = 0;
             item.expires_at = delete.touch.and_then(expires_at);
+            item.cas = delete.new_cas.unwrap_or(item.cas);
         }
         if delete.invalidate {
             item.stale = true;
