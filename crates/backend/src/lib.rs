@@ -70,8 +70,7 @@ pub fn get<R>(
 ) -> R {
     let args = act::GetArgs {
         touch: get.touch.map(|exptime| expiry(exptime, now)),
-        // Whoever both creates and touches means the touch, as in memcached.
-        vivify: get.vivify.map(|exptime| expiry(get.touch.unwrap_or(exptime), now)),
+        vivify: get.vivify.map(|exptime| expiry(exptime, now)),
         recache_before: get.recache_below_seconds.map(|seconds| moment_after(seconds, now)),
         new_cas: get.new_cas,
         leases: get.leases,
@@ -158,8 +157,7 @@ pub fn arithmetic(
         delta: arithmetic.delta,
         initial: arithmetic.initial.map(|initial| act::Initial {
             number: initial.number,
-            // As in `get`.
-            expiry: expiry(arithmetic.touch.unwrap_or(initial.exptime), now),
+            expiry: expiry(initial.exptime, now),
         }),
         compare_cas: arithmetic.compare_cas,
         new_cas: arithmetic.new_cas,

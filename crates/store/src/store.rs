@@ -285,6 +285,11 @@ fn bytes_of(blocks: u32) -> u64 {
     u64::from(blocks) * BLOCK_BYTES as u64
 }
 
+/// Key and value bytes of a slice below which warming is not worth its instructions: such a slice
+/// stays in a core's own caches. Measured: at 64 gets in flight, warming 1 MiB of items cost 15 % of
+/// the time, and warming 10 million items saved a fifth.
+const WARM_BYTES_MIN: u64 = 4 << 20;
+
 /// A key whose place is known, so that it is hashed once per request.
 #[derive(Debug, Clone, Copy)]
 pub struct Located<'k> {
@@ -340,13 +345,16 @@ impl Cache {
         Located { key, hash: self.hasher.hash_one(key) }
     }
 
-    /// Begins to fetch the items of a batch from memory. The fetches overlap, so what would be two
+    /// Begins to fetch the items of a batch from memory, if they are not likely to be near already. The fetches overlap, so what would be two
     /// waits for each item is two for the batch: worth it from four keys on.
     pub fn warm(&self, batch: &[Located<'_>]) {
         for (number, shard) in self.shards.iter().enumerate() {
             let mine = || batch.iter().filter(|at| self.shard_number(at.hash) == number);
             if mine().next().is_some() {
                 let slice = shard.lock();
+                if slice.stats.bytes < WARM_BYTES_MIN {
+                    continue;
+                }
                 mine().for_each(|at| slice.contents.index.prefetch(at.hash));
                 for place in mine().filter_map(|at| slice.contents.index.guess(at.hash)) {
                     slice.contents.logs.prefetch(place);
