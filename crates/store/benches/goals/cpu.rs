@@ -95,21 +95,23 @@ impl Setup {
         let mut hits = 0;
         let begin = cpu_time();
         for (start, ranks) in ranks.chunks(batch).enumerate() {
+            // A batch is what one connection sent, and a connection belongs to one cache.
+            let caches = self.caches.len() as u64;
+            let number = ranks[0] % caches;
+            let cache = &self.caches[number as usize];
             let mut keys = [[0_u8; 16]; BATCH];
             for (key_of, &rank) in keys.iter_mut().zip(ranks) {
-                *key_of = key(rank);
+                *key_of = key(rank - rank % caches + number);
             }
-            let cache = |rank: u64| &self.caches[(rank % self.caches.len() as u64) as usize];
             let mut located: [Option<Located<'_>>; BATCH] = [None; BATCH];
-            for ((at, key), &rank) in located.iter_mut().zip(&keys).zip(ranks) {
-                *at = Some(cache(rank).locate(key));
+            for (at, key) in located.iter_mut().zip(&keys).take(ranks.len()) {
+                *at = Some(cache.locate(key));
             }
-            if batch > 1 && self.caches.len() == 1 {
+            if batch > 1 {
                 let batch: Vec<Located<'_>> = located.iter().flatten().copied().collect();
-                self.caches[0].warm(&batch);
+                cache.warm(&batch);
             }
-            for (number, (at, &rank)) in located.iter().flatten().zip(ranks).enumerate() {
-                let cache = cache(rank);
+            for (number, at) in located.iter().flatten().enumerate() {
                 if is_set(start * batch + number) {
                     cache.store(at, StoreArgs::set(&value, 0, Expiry::Never), NOW);
                 } else {

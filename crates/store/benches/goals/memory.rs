@@ -86,7 +86,7 @@ pub(crate) fn density(report: &mut Report) {
     for id in 0..CACHES {
         store.create_cache(CacheId::new(id), limits).expect("there is room");
     }
-    let empty = (resident_bytes() - before) / CACHES;
+    let empty = resident_bytes().saturating_sub(before) / CACHES;
     report.figure(
         "12: memory of an empty cache, of 10,000",
         format!("{empty} B"),
@@ -102,7 +102,7 @@ pub(crate) fn density(report: &mut Report) {
             cache.store(&cache.locate(&key), StoreArgs::set(&value, 0, Expiry::Never), NOW);
         }
     }
-    let used = (store.stats().used_bytes + (resident_bytes() - before)) / CACHES;
+    let used = resident_bytes().saturating_sub(before) / CACHES;
     println!("(with 10 items of 100 B each: {used} B of memory per cache)");
 
     let store = Store::new(Settings { memory_bytes: 16 << 30, seed: 1 });
