@@ -25,7 +25,8 @@ pub const PREFIX_BYTES: usize = 9;
 const KEYS: usize = 5;
 /// The keys before it are short.
 pub const LONGEST: KeyId = 3;
-const BINARY: KeyId = 4;
+/// Has bytes that end words and lines.
+pub const BINARY: KeyId = 4;
 
 /// A key that every dialect takes.
 pub fn text_key(random: &mut Random) -> KeyId {

@@ -4,7 +4,7 @@
 //! a token that the client chose stays. Times may differ by the seconds that passed in between.
 
 use crate::connection::shown;
-use crate::differential::command::Tokens;
+use crate::differential::command::{Tokens, from_base64};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -152,7 +152,9 @@ impl Reader {
             });
         }
         if let (Some(key), Some(token)) = (key, token) {
-            self.tokens.insert(key.to_vec(), token);
+            let encoded = words.contains(&&b"b"[..]);
+            let key = if encoded { from_base64(key) } else { key.to_vec() };
+            self.tokens.insert(key, token);
         }
         reply
     }

@@ -172,7 +172,13 @@ fn wrong(random: &mut Random) -> Command {
 }
 
 fn spelled(random: &mut Random, line: &str) -> Command {
-    let mut command = Command::default();
+    // Some are carried out all the same.
+    let effect = match line.get(..3) {
+        Some("inc" | "dec") => Effect::Counts,
+        Some("get" | "gat") => Effect::Reads,
+        _ => Effect::Other,
+    };
+    let mut command = Command::default().with(effect);
     for part in line.split_inclusive('K') {
         match part.strip_suffix('K') {
             Some(before) => {
