@@ -88,9 +88,10 @@ pub fn whole_key(prefix: u64, key: KeyId) -> Vec<u8> {
     whole
 }
 
-/// A key whose token is not known gets one that no item has.
+/// A key whose token is not known gets one that no item has. It is greater than all, because `I` tells
+/// older from newer by the number.
 fn token(tokens: &Tokens, prefix: u64, key: KeyId, plus: u64) -> u64 {
-    const NOBODYS: u64 = 999_999_999_999;
+    const NOBODYS: u64 = 9_100_000_000_000_000_000;
     tokens.get(&whole_key(prefix, key)).map_or(NOBODYS, |token| token.wrapping_add(plus))
 }
 

@@ -41,9 +41,19 @@ impl Figures {
 }
 
 /// What follows the last command of a connection that is in step, so that its answer shows the end.
+#[derive(Clone, Copy)]
 struct Ending {
     ask: &'static [u8],
     answer: &'static [u8],
+}
+
+impl Ending {
+    fn of(dialect: Dialect) -> Ending {
+        match dialect {
+            Dialect::Text | Dialect::Meta => Ending { ask: NOOPS, answer: NOOPS_ANSWER },
+            Dialect::Binary => Ending { ask: FRAME, answer: FRAME_ANSWER },
+        }
+    }
 }
 
 /// Noops alone might be the sequence's own, and what ends like this is in no value. The key is nobody's.
@@ -83,44 +93,28 @@ impl Judge {
         self.next_prefix += sequences.len() as u64;
         self.figures.sequences += sequences.len() as u64;
         let mut sides = [Reader::default(), Reader::default()];
+        let dialect = sequences.first().map_or(Dialect::Text, |sequence| sequence.dialect);
+        let in_step = sequences.iter().all(|sequence| sequence.in_step);
+        let ending = in_step.then(|| Ending::of(dialect));
         let rounds = sequences.iter().map(|sequence| sequence.rounds.len()).max().unwrap_or(0);
         for round in 0..rounds {
-            let mut keys = HashMap::new();
-            let mut requests = [Vec::new(), Vec::new()];
-            for (prefix, sequence) in (first_prefix..).zip(sequences) {
-                for command in sequence.rounds.get(round).into_iter().flatten() {
-                    let opaque_at = requests[0].len() + 12;
-                    for (request, side) in requests.iter_mut().zip(&sides) {
-                        command.render(prefix, &side.tokens, request);
-                    }
-                    if let Some(key) = command.key {
-                        let opaque = requests[0][opaque_at..opaque_at + 4].try_into();
-                        let opaque = u32::from_be_bytes(opaque.expect("four bytes were cut out"));
-                        keys.insert(opaque, whole_key(prefix, key));
-                    }
-                    self.figures.commands += 1;
-                }
-            }
-            let in_step = sequences.iter().all(|sequence| sequence.in_step);
-            let ending = match sequences[0].dialect {
-                Dialect::Text | Dialect::Meta => Ending { ask: NOOPS, answer: NOOPS_ANSWER },
-                Dialect::Binary => Ending { ask: FRAME, answer: FRAME_ANSWER },
-            };
-            let ending = in_step.then_some(ending);
+            let (mut requests, keys) = render(sequences, first_prefix, round, &sides);
             if let Some(ending) = &ending {
                 requests.iter_mut().for_each(|request| request.extend(ending.ask));
             }
-            let end = ending.as_ref().map(|ending| ending.answer);
-            let [ours, theirs] = self.exchange(&requests, split, end)?;
+            self.figures.commands +=
+                sequences.iter().map(|sequence| sequence.commands_in(round)).sum::<usize>() as u64;
+            let answers = self.exchange(&requests, split, ending.map(|ending| ending.answer))?;
+            let [memcached, larder] = &answers;
             let [reference, subject] = &mut sides;
-            let dialect = sequences[0].dialect;
             let (one, two) = match dialect {
                 Dialect::Text | Dialect::Meta => {
-                    (reference.text(&ours.bytes), subject.text(&theirs.bytes))
+                    (reference.text(&memcached.bytes), subject.text(&larder.bytes))
                 }
-                Dialect::Binary => {
-                    (reference.binary(&ours.bytes, &keys), subject.binary(&theirs.bytes, &keys))
-                }
+                Dialect::Binary => (
+                    reference.binary(&memcached.bytes, &keys),
+                    subject.binary(&larder.bytes, &keys),
+                ),
             };
             self.figures.replies += one.len() as u64;
             if let Some((memcached, larder)) = self.first_difference(&one, &two, in_step) {
@@ -130,9 +124,9 @@ impl Judge {
                 // Tokens can no longer be matched, because memcached's last ones were lost.
                 return Ok(None);
             }
-            if ours.hung || theirs.hung {
-                let state = |hung| if hung { "still open" } else { "closed" }.to_owned();
-                let (memcached, larder) = (state(ours.hung), state(theirs.hung));
+            if answers.iter().any(|answer| answer.hung) {
+                let [memcached, larder] = answers
+                    .map(|answer| if answer.hung { "still open" } else { "closed" }.to_owned());
                 return Ok(Some(Difference { round, memcached, larder }));
             }
         }
@@ -234,4 +228,30 @@ impl Judge {
         );
         text
     }
+}
+
+/// One round of every sequence as bytes for both servers, and the keys that binary answers belong to.
+fn render(
+    sequences: &[&Sequence],
+    first_prefix: u64,
+    round: usize,
+    sides: &[Reader; 2],
+) -> ([Vec<u8>; 2], HashMap<u32, Vec<u8>>) {
+    const OPAQUE_AT: usize = 12;
+    let mut keys = HashMap::new();
+    let mut requests = [Vec::new(), Vec::new()];
+    for (prefix, sequence) in (first_prefix..).zip(sequences) {
+        for command in sequence.rounds.get(round).into_iter().flatten() {
+            let start = requests[0].len();
+            for (request, side) in requests.iter_mut().zip(sides) {
+                command.render(prefix, &side.tokens, request);
+            }
+            if let Some(key) = command.key {
+                let opaque = requests[0][start + OPAQUE_AT..].first_chunk();
+                let opaque = u32::from_be_bytes(*opaque.expect("a command with a key is a frame"));
+                keys.insert(opaque, whole_key(prefix, key));
+            }
+        }
+    }
+    (requests, keys)
 }

@@ -54,7 +54,7 @@ fn key(random: &mut Random, command: &mut Command, at: KeyId, encoded: bool) {
     } else {
         command.key(at);
     }
-    // An odd word now and then, to see that only the first counts as the key.
+    // Two spaces in a row separate as well as one.
     if random.once_in(60) {
         command.push(" ");
     }
@@ -141,7 +141,7 @@ fn mode(random: &mut Random, command: &mut Command, among: &[&str]) {
 const UNKNOWN_TO_OLDER: [&str; 3] = ["E", "x", "s"];
 
 /// Tokens that clients choose, far from those that a server makes, so that the two can be told apart.
-const OWN_TOKENS: &[&str] = &["1000000000001", "1000000000002", "1000000000003"];
+const OWN_TOKENS: &[&str] = &["9000000000000000001", "9000000000000000002", "9000000000000000003"];
 
 fn get(random: &mut Random) -> Command {
     let (at, encoded) = choose_key(random);

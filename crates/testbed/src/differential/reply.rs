@@ -31,7 +31,7 @@ pub enum Word<'a> {
 const SECONDS_APART_MAX: u64 = 3;
 
 /// From here on tokens are those that clients chose (`meta::OWN_TOKENS`).
-const CHOSEN_TOKENS: u64 = 999_999_999_999;
+const CHOSEN_TOKENS: u64 = 9_000_000_000_000_000_000;
 
 impl Reply<'_> {
     pub fn agrees(&self, other: &Reply<'_>) -> bool {
@@ -259,8 +259,8 @@ mod tests {
 
     #[test]
     fn tokens_that_clients_chose_must_be_equal() {
-        assert!(agree(b"HD c1000000000001\r\n", b"HD c1000000000001\r\n"));
-        assert!(!agree(b"HD c1000000000001\r\n", b"HD c17\r\n"));
+        assert!(agree(b"HD c9000000000000000001\r\n", b"HD c9000000000000000001\r\n"));
+        assert!(!agree(b"HD c9000000000000000001\r\n", b"HD c17\r\n"));
     }
 
     #[test]

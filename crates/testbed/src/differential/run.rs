@@ -70,7 +70,7 @@ pub fn run(run: &Run) -> Report {
 
 fn work(run: &Run, worker: u64, start: Instant, found: &AtomicUsize) -> (Vec<String>, Figures) {
     let memcached = Memcached::start();
-    let larder = if run.subject.is_none() { Some(Larder::start_without_auth()) } else { None };
+    let larder = run.subject.is_none().then(start_larder);
     let subject = run.subject.or(larder.as_ref().map(|larder| larder.addr));
     let mut judge = Judge::new(memcached.addr, subject.expect("one of the two is there"));
     let newest = Memcached::version() >= FOLLOWED;
@@ -91,6 +91,13 @@ fn work(run: &Run, worker: u64, start: Instant, found: &AtomicUsize) -> (Vec<Str
         }
     }
     (differences, judge.figures)
+}
+
+/// A Larder with a cache about as large as the memcached, so that neither evicts what the other keeps.
+fn start_larder() -> Larder {
+    let larder = Larder::options().argument("--no-auth").setting("memory_bytes", "2 GiB").start();
+    larder.run(&["cache", "change-plan", &larder.cache(), "1000"]);
+    larder
 }
 
 /// Plays a batch and returns its differences, made small.

@@ -82,6 +82,10 @@ impl Sequence {
         self.rounds.iter().map(Vec::len).sum()
     }
 
+    pub fn commands_in(&self, round: usize) -> usize {
+        self.rounds.get(round).map_or(0, Vec::len)
+    }
+
     /// The sequence without the commands from `start` to `end`, counted through all rounds.
     #[must_use]
     pub fn without(&self, start: usize, end: usize) -> Sequence {
