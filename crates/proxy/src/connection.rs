@@ -97,11 +97,11 @@ enum Phase {
 /// What a connection waits for; each kind has its own patience.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Waiting {
-    ForAuthentication,
-    ForRequest,
-    ForRestOfRequest,
-    ForReader,
-    ForPeerToClose,
+    Authentication,
+    Request,
+    RestOfRequest,
+    Reader,
+    PeerToClose,
 }
 
 /// What the loop shall do with a connection after its turn.
@@ -128,7 +128,7 @@ impl<L: BackendLink> Connection<L> {
             skip: 0,
             output: Vec::new(),
             written: 0,
-            waiting: Waiting::ForAuthentication,
+            waiting: Waiting::Authentication,
             since_ms: now_ms,
             _permit: permit,
         }
@@ -188,16 +188,16 @@ impl<L: BackendLink> Connection<L> {
     /// Whether the connection has waited longer than its kind of waiting allows.
     pub(crate) fn is_overdue(&self, settings: &ProxySettings, now_ms: u64) -> bool {
         let patience = match self.waiting {
-            Waiting::ForAuthentication => settings.authentication_timeout,
-            Waiting::ForRequest => match settings.idle_timeout {
+            Waiting::Authentication => settings.authentication_timeout,
+            Waiting::Request => match settings.idle_timeout {
                 Some(timeout) => timeout,
                 None => return false,
             },
-            Waiting::ForRestOfRequest => {
+            Waiting::RestOfRequest => {
                 settings.request_timeout + time_to_move(self.input_wanted as u64 + self.skip)
             }
-            Waiting::ForReader => settings.request_timeout + time_to_move(self.output.len() as u64),
-            Waiting::ForPeerToClose => LINGER,
+            Waiting::Reader => settings.request_timeout + time_to_move(self.output.len() as u64),
+            Waiting::PeerToClose => LINGER,
         };
         patience.as_millis() as u64 <= now_ms.saturating_sub(self.since_ms)
     }
@@ -374,22 +374,22 @@ impl<L: BackendLink> Connection<L> {
 
     fn note_waiting(&mut self, progress: &Progress, now_ms: u64) {
         let waiting = if self.phase == Phase::Lingering {
-            Waiting::ForPeerToClose
+            Waiting::PeerToClose
         } else if !self.output.is_empty() {
-            Waiting::ForReader
+            Waiting::Reader
         } else if !self.session.is_authenticated() {
-            Waiting::ForAuthentication
+            Waiting::Authentication
         } else if self.is_at_rest() {
-            Waiting::ForRequest
+            Waiting::Request
         } else {
-            Waiting::ForRestOfRequest
+            Waiting::RestOfRequest
         };
         let anew = match waiting {
             // However it got on meanwhile: its time is counted from the beginning.
-            Waiting::ForAuthentication | Waiting::ForPeerToClose => false,
-            Waiting::ForRequest => true,
-            Waiting::ForRestOfRequest => progress.served,
-            Waiting::ForReader => progress.drained,
+            Waiting::Authentication | Waiting::PeerToClose => false,
+            Waiting::Request => true,
+            Waiting::RestOfRequest => progress.served,
+            Waiting::Reader => progress.drained,
         };
         if anew || waiting != self.waiting {
             self.waiting = waiting;
