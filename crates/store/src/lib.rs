@@ -16,7 +16,7 @@
 //! ```
 //!
 //! Pure: told the time with each call, no I/O, no chance but a seed. Why blocks, why locks:
-//! `docs/decisions/store-*.md`; how well: `docs/benchmarks-store.md`.
+//! `docs/decisions/0008…0010`; how well: `docs/benchmarks-store.md`.
 //!
 //! *What is charged* is key and value bytes. *What is guaranteed* is that many of them, because for
 //! each guarantee blocks are set aside with allowance for overhead, and no more is promised than

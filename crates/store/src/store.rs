@@ -8,7 +8,7 @@
 //! ```
 //!
 //! Any thread may call anything; each item operation takes one lock, of the shard its key is in.
-//! Nobody ever holds two of them. `docs/decisions/store-locks.md` says why there are locks at all.
+//! Nobody ever holds two of them. `docs/decisions/0009-shards-of-a-cache-have-locks.md` says why there are locks at all.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;

@@ -15,7 +15,7 @@ const KEYS: u64 = 200_000;
 const RUNS: usize = 3;
 const NOW: Seconds = Seconds(1);
 
-/// Goal 16, and the measurement behind `docs/decisions/store-locks.md`.
+/// Goal 16, and the measurement behind `docs/decisions/0009-shards-of-a-cache-have-locks.md`.
 pub(crate) fn run(report: &mut Report) {
     let store = Store::new(Settings { memory_bytes: 1 << 30, seed: 1 });
     let create = |id, megabytes: u64| {
