@@ -11,7 +11,8 @@
 //! that two blocks never overlap and that none outlives the mapping.
 //!
 //! Why not boxes: one mapping can ask for huge pages, which halves the cost of a random read here,
-//! and a block carries no allocator header. See `docs/decisions/0008-items-lie-in-blocks-of-one-size.md`.
+//! and a block carries no allocator header. See
+//! `docs/decisions/0008-items-lie-in-blocks-of-one-size.md`.
 
 #![expect(unsafe_code, reason = "the one proven module; each block says why it is sound")]
 

@@ -8,7 +8,8 @@
 //! ```
 //!
 //! Any thread may call anything; each item operation takes one lock, of the shard its key is in.
-//! Nobody ever holds two of them. `docs/decisions/0009-shards-of-a-cache-have-locks.md` says why there are locks at all.
+//! Nobody ever holds two of them. Why there are locks at all:
+//! `docs/decisions/0009-shards-of-a-cache-have-locks.md`.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -345,8 +346,9 @@ impl Cache {
         Located { key, hash: self.hasher.hash_one(key) }
     }
 
-    /// Begins to fetch the items of a batch from memory, if they are not likely to be near already. The fetches overlap, so what would be two
-    /// waits for each item is two for the batch: worth it from four keys on.
+    /// Begins to fetch the items of a batch from memory, if they are not likely to be near already.
+    /// The fetches overlap, so what would be two waits for each item is two for the batch: worth it
+    /// from four keys on.
     pub fn warm(&self, batch: &[Located<'_>]) {
         for (number, shard) in self.shards.iter().enumerate() {
             let mine = || batch.iter().filter(|at| self.shard_number(at.hash) == number);
