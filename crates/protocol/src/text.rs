@@ -120,7 +120,7 @@ fn whole_line<'a>(buffer: &'a [u8], end: usize, limits: &Limits, room: &'a KeyRo
     let (name, rest) = split_name(line);
     match find_word(name) {
         Some(command) => Line { command, rest, consumed, buffer, limits: *limits }.decode(room),
-        None => unknown(rest, consumed),
+        None => unknown(line, consumed),
     }
 }
 
@@ -484,8 +484,8 @@ fn wrong<'a>(reply: Reply<'a>, problem: Problem, consumed: usize) -> Decoded<'a>
 
 /// A line whose command nobody knows.
 #[cold]
-fn unknown<'a>(rest: &[u8], consumed: usize) -> Decoded<'a> {
-    let words = Words(rest);
+fn unknown<'a>(line: &[u8], consumed: usize) -> Decoded<'a> {
+    let words = Words(line);
     let reply = reply_unless_asked_not_to(words);
     // A browser that was tricked into talking to us: the headers it sends next must not be read as
     // commands.
