@@ -56,6 +56,27 @@ impl fmt::Debug for MemberName {
 )]
 pub struct InvalidMemberName;
 
+/// Which run of a node: 64 random bits, drawn when its process starts. A node that comes back under
+/// its name but with another incarnation has lost its items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Incarnation(u64);
+
+impl Incarnation {
+    pub const fn new(random: u64) -> Self {
+        Incarnation(random)
+    }
+
+    pub const fn get(self) -> u64 {
+        self.0
+    }
+}
+
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
 /// How much a member should own, relative to the others: its memory in MiB. Only proportions
 /// matter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -20,17 +20,19 @@ const ARROWS: &[(&str, May)] = &[
     ("tenancy", Use(&[])),
     ("cluster", Use(&["tenancy"])),
     ("store", Use(&["tenancy"])),
+    ("wire", Use(&["protocol", "tenancy", "cluster"])),
     // Programs and what they share.
     ("daemon", Use(&[])),
-    ("backend", Use(&["protocol", "tenancy", "cluster", "store", "daemon"])),
-    ("proxy", Use(&["protocol", "tenancy", "cluster", "daemon"])),
-    ("control", Use(&["tenancy", "cluster", "daemon"])),
+    ("backend", Use(&["protocol", "tenancy", "cluster", "store", "wire", "daemon"])),
+    ("proxy", Use(&["protocol", "tenancy", "cluster", "wire", "daemon"])),
+    ("control", Use(&["tenancy", "cluster", "wire", "daemon"])),
+    ("node", Use(&["tenancy", "cluster", "wire", "daemon"])),
     ("bench", Use(&["protocol", "daemon"])),
     (
         "larder",
         Use(&[
-            "protocol", "tenancy", "cluster", "store", "daemon", "backend", "proxy", "control",
-            "bench",
+            "protocol", "tenancy", "cluster", "store", "wire", "daemon", "backend", "proxy",
+            "control", "node", "bench",
         ]),
     ),
     // Tests and tasks: nothing uses them.

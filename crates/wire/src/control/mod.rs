@@ -1,0 +1,26 @@
+//! What the control plane and the nodes of a cluster say to one another.
+//!
+//! ```text
+//!   node                                             control
+//!    │── HELLO(versions, cluster, node, incarnation, revision, digest) ──▶│
+//!    │◀─ WELCOME(version) ────────────────────────────────────────────────│
+//!    │◀─ DELTA(revision, puts, deletes) … or SNAPSHOT in chunks ──────────│
+//!    │── ACK(revision, digest) │ NACK(revision, reason) ─────────────────▶│
+//!    │◀─ HEARTBEAT(revision, digest, settled epoch), every second ────────│
+//!    │── REPORT(revision, digest, epoch, alarms), for every heartbeat ───▶│
+//!    │◀─ PREPARE(topology) ───────────────────────────────────────────────│
+//!    │── PREPARED(epoch, digest, members it could connect to) ───────────▶│
+//!    │◀─ COMMIT(epoch, digest) │ ABORT(epoch) ────────────────────────────│
+//! ```
+//!
+//! [`record`] says what is pushed, [`digest`] how two sides find out that they have the same,
+//! [`topology`] who the members are, [`message`] how it is all said. [`records`] and [`replica`] are a
+//! node's copy and the rules by which it changes.
+
+pub mod digest;
+pub mod message;
+pub mod name;
+pub mod record;
+pub mod records;
+pub mod replica;
+pub mod topology;
