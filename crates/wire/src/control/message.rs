@@ -4,8 +4,8 @@
 //! programs can at least find out that they have no version in common. All else is said in the
 //! version that WELCOME names.
 
+use core::net::SocketAddr;
 use std::fmt;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cluster::digest::Digest;

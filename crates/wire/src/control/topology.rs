@@ -6,8 +6,8 @@
 //! [digest](Topology::digest) is over everything in it, so two nodes that name the same epoch and
 //! digest have the same members at the same addresses and the same owner for every slot.
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use cluster::digest::Digest;
