@@ -14,10 +14,14 @@
 //! | `GET`, `POST /v1/caches/{cache}/credentials` | list, add; `?passwords=true` shows passwords |
 //! | `DELETE /v1/caches/{cache}/credentials/{username}` | remove |
 //! | `PATCH /v1/caches/{cache}/credentials/{username}` | give and take capabilities |
+//! | `GET`, `POST /v1/clusters` | list, create |
+//!
+//! Requests that change a cache take an `Idempotency-Key` and `?wait=applied`: see [`write`].
 
 mod handlers;
 mod problem;
 mod request;
+mod write;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +36,7 @@ use axum::routing::{delete, get, post, put};
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
+use crate::applied::{Applied, AppliedHere};
 use crate::control::Control;
 use crate::error::ControlError;
 use problem::Refusal;
@@ -49,10 +54,19 @@ const PAGE_CACHES_MAX: usize = 1_000;
 const PAGE_CACHES: usize = 100;
 
 /// What the API says about the installation.
-#[derive(Debug, Clone, Default)]
+#[derive(Clone)]
 pub struct ApiSettings {
     /// `host:port` of each proxy, as clients reach it.
     pub servers: Vec<String>,
+    /// Who knows how far the nodes have come.
+    pub applied: Arc<dyn Applied>,
+}
+
+impl Default for ApiSettings {
+    /// No proxies to tell of, and no node but this process.
+    fn default() -> Self {
+        ApiSettings { servers: Vec::new(), applied: Arc::new(AppliedHere) }
+    }
 }
 
 /// What every handler has.
@@ -79,6 +93,7 @@ pub(crate) fn router_with(
     let api = Api { control, settings: Arc::new(settings), requests, request_time_max };
     let v1 = Router::new()
         .route("/v1/plans", get(handlers::plans))
+        .route("/v1/clusters", get(handlers::list_clusters).post(handlers::create_cluster))
         .route("/v1/caches", get(handlers::list_caches).post(handlers::create_cache))
         .route("/v1/caches/{cache}", get(handlers::show_cache).delete(handlers::delete_cache))
         .route("/v1/caches/{cache}/plan", put(handlers::change_plan))

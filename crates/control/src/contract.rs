@@ -9,12 +9,17 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tenancy::capability::Capability;
 use tenancy::plan::Plan;
+use wire::control::record::Revision;
 
-use crate::model::{Cache, Credential, Issued};
+use crate::applied::Progress;
+use crate::model::{Cache, Cluster, Credential, Issued};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheView {
     pub id: u64,
+    /// Of the cluster that serves it.
+    #[serde(default)]
+    pub cluster: u64,
     pub name: String,
     pub plan: String,
     pub memory_bytes: u64,
@@ -37,6 +42,7 @@ impl CacheView {
         let limits = cache.plan.limits;
         CacheView {
             id: cache.id.get(),
+            cluster: cache.cluster.0,
             name: cache.name.to_string(),
             plan: cache.plan.name.to_owned(),
             memory_bytes: limits.memory_bytes,
@@ -147,6 +153,66 @@ pub struct CreateCache {
     /// `dev` when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<String>,
+    /// Name of the cluster that shall serve it; `default` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterView {
+    pub id: u64,
+    pub name: String,
+    /// Of its newest change.
+    pub revision: u64,
+    /// Unix time in seconds.
+    pub created_at: u64,
+}
+
+impl ClusterView {
+    pub(crate) fn new(cluster: &Cluster) -> Self {
+        ClusterView {
+            id: cluster.id.0,
+            name: cluster.name.to_string(),
+            revision: cluster.revision.get(),
+            created_at: cluster.created_at.0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClustersView {
+    pub clusters: Vec<ClusterView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CreateCluster {
+    pub name: String,
+}
+
+/// How far the nodes have come with a change: what `?wait=applied` adds to its answer, as `applied`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AppliedView {
+    pub revision: u64,
+    /// Nodes of the cluster.
+    pub nodes: usize,
+    /// Those of them that have the change.
+    pub applied: usize,
+    pub after_ms: u64,
+    /// Names of nodes that do not have it; the first few.
+    pub missing: Vec<String>,
+}
+
+impl AppliedView {
+    pub(crate) fn new(revision: Revision, progress: &Progress) -> Self {
+        AppliedView {
+            revision: revision.get(),
+            nodes: progress.nodes,
+            applied: progress.applied,
+            after_ms: u64::try_from(progress.after.as_millis()).unwrap_or(u64::MAX),
+            missing: progress.missing.clone(),
+        }
+    }
 }
 
 #[derive(Debug, Clone, Serialize, Deserialize)]

@@ -1,7 +1,11 @@
 //! The control plane itself: one change at a time, to the database, the data plane and the directory.
 //!
+//! After its commit a change wakes those who follow the cluster's change log ([`crate::feed`]) and bring
+//! it to the nodes.
+//!
 //! Every method blocks; the API calls them on threads made for that.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -11,30 +15,54 @@ use tenancy::directory::Directory;
 use tenancy::id::{CacheId, Username};
 use tenancy::plan::Plan;
 use tenancy::secret::{Secret, SecretKey};
+use tokio::sync::watch;
+use wire::control::record::{Key, Revision};
 
 use crate::data_dir::{Announcement, DataDir, DataDirError};
-use crate::data_plane::DataPlane;
-use crate::database::{CACHES_MAX, Database, Kind, NewCredential, StoredCredential};
+use crate::data_plane::{DataPlane, DataPlaneError};
+use crate::database::{
+    CACHES_MAX, Change, Database, Done, Effect, Kind, NewCredential, Retention, StoredCredential,
+    cache_record, credential_record,
+};
 use crate::environment::Environment;
 use crate::error::{ControlError, OpenError};
-use crate::model::{Actor, Cache, CacheName, CacheRef, CapabilityChange, Credential, Issued};
-use crate::seal::Sealer;
+use crate::model::{
+    Actor, By, Cache, CacheName, CacheRef, CapabilityChange, Cluster, ClusterId, ClusterName,
+    Committed, Credential, Issued, UnixSeconds,
+};
+use crate::seal::{MasterKey, Sealer};
 
 /// The cache that `larder up` makes for whoever tries it.
 pub const DEVELOPMENT_CACHE: &str = "development";
+
+/// Caches of the development plan are disabled when nobody has used them for this long: 30 days.
+pub const UNUSED_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
+/// Caches that are disabled for that at one time; the rest waits for the next look.
+const UNUSED_CACHES_AT_ONCE: usize = 100;
 
 /// One installation's caches and credentials.
 pub struct Control {
     /// Held for the whole of a change, so that the data plane and the directory hear of changes in
     /// the order in which they were committed.
     database: Mutex<Database>,
-    directory: Arc<Directory>,
-    data_plane: Arc<dyn DataPlane>,
+    /// For those who follow the change log: a snapshot of a large cluster takes a second, and changes
+    /// should not wait for it.
+    reader: Mutex<Database>,
+    /// The newest revision of each cluster, for those who follow it.
+    newest: Mutex<HashMap<ClusterId, watch::Sender<Revision>>>,
+    /// The data plane of this process, if it has one.
+    local: Option<Local>,
     environment: Environment,
     secret_key: SecretKey,
     sealer: Sealer,
     token: Secret,
     data_dir: DataDir,
+}
+
+/// The data plane in this process, which serves the caches of [`ClusterId::DEFAULT`].
+struct Local {
+    directory: Arc<Directory>,
+    data_plane: Arc<dyn DataPlane>,
 }
 
 impl Control {
@@ -47,39 +75,126 @@ impl Control {
     ) -> Result<Self, OpenError> {
         let data_dir = DataDir::open(path)?;
         let master_key = data_dir.master_key(&environment)?;
-        let token = data_dir.token(&environment)?;
-        let database = Database::open(&data_dir.database_file()?)?;
-        let secret_key = master_key.secret_key();
-        let directory = Arc::new(Directory::new(secret_key.clone()));
-        let control = Control {
-            database: Mutex::new(database),
-            directory,
-            data_plane,
-            environment,
-            secret_key,
-            sealer: master_key.sealer(),
-            token,
-            data_dir,
-        };
+        let file = data_dir.database_file()?;
+        let database = Database::open_sqlite(&file)?;
+        let reader = Database::open_sqlite_reader(&file)?;
+        let directory = Arc::new(Directory::new(master_key.secret_key()));
+        let local = Some(Local { directory, data_plane });
+        let control =
+            Control::assemble(data_dir, &master_key, environment, database, reader, local)?;
         control.load()?;
         Ok(control)
     }
 
+    /// Opens the data directory, making it at the first start, for nodes that are other processes.
+    pub fn open_for_nodes(path: &Path, environment: Environment) -> Result<Self, OpenError> {
+        let data_dir = DataDir::open(path)?;
+        let master_key = data_dir.master_key(&environment)?;
+        let file = data_dir.database_file()?;
+        let database = Database::open_sqlite(&file)?;
+        let reader = Database::open_sqlite_reader(&file)?;
+        Control::assemble(data_dir, &master_key, environment, database, reader, None)
+    }
+
+    fn assemble(
+        data_dir: DataDir,
+        master_key: &MasterKey,
+        environment: Environment,
+        database: Database,
+        mut reader: Database,
+        local: Option<Local>,
+    ) -> Result<Self, OpenError> {
+        let token = data_dir.token(&environment)?;
+        let newest = |cluster: Cluster| (cluster.id, watch::Sender::new(cluster.revision));
+        let newest = reader.clusters()?.into_iter().map(newest).collect();
+        Ok(Control {
+            database: Mutex::new(database),
+            reader: Mutex::new(reader),
+            newest: Mutex::new(newest),
+            local,
+            environment,
+            secret_key: master_key.secret_key(),
+            sealer: master_key.sealer(),
+            token,
+            data_dir,
+        })
+    }
+
     fn load(&self) -> Result<(), OpenError> {
-        let database = self.lock();
+        let Some(local) = &self.local else { return Ok(()) };
+        let mut database = self.lock();
         for cache in database.caches(CacheId::new(0), CACHES_MAX)? {
-            self.data_plane
+            if cache.cluster != ClusterId::DEFAULT {
+                continue;
+            }
+            local
+                .data_plane
                 .put_cache(cache.id, cache.plan.limits)
                 .map_err(|source| OpenError::DataPlane { cache: cache.id, source })?;
             self.tell_cache(&cache);
         }
-        database.for_each_credential(|stored| self.tell_credential(&stored))?;
+        database.for_each_credential(ClusterId::DEFAULT, |stored| {
+            self.tell_credential(ClusterId::DEFAULT, &stored);
+        })?;
         Ok(())
     }
 
-    /// What proxies ask. Follows every change from now on.
+    /// What the proxies of this process ask: follows every change from now on.
+    ///
+    /// # Panics
+    ///
+    /// When this control plane was opened for nodes that are other processes.
     pub fn directory(&self) -> &Arc<Directory> {
-        &self.directory
+        &self.local.as_ref().expect("opened with a data plane").directory
+    }
+
+    /// The key of the hashes in credentials' records: a node that checks passwords needs it.
+    pub fn secret_key(&self) -> &SecretKey {
+        &self.secret_key
+    }
+
+    /// The newest revision of a cluster that this process knows of. Changes with every commit.
+    pub(crate) fn watch(&self, cluster: ClusterId) -> watch::Receiver<Revision> {
+        self.newest(cluster, |newest| newest.subscribe())
+    }
+
+    fn newest<T>(&self, cluster: ClusterId, with: impl FnOnce(&watch::Sender<Revision>) -> T) -> T {
+        let mut newest = self.newest.lock().unwrap_or_else(PoisonError::into_inner);
+        with(newest.entry(cluster).or_insert_with(|| watch::Sender::new(Revision::ZERO)))
+    }
+
+    /// Makes a change that is not about a cache: nodes need not hear of it.
+    pub(crate) fn change<T>(
+        &self,
+        actor: Actor,
+        make: impl FnOnce(&mut Change<'_>) -> Result<T, ControlError>,
+    ) -> Result<T, ControlError> {
+        let mut database = self.lock();
+        let mut change = database.begin(actor, self.environment.now())?;
+        let made = make(&mut change)?;
+        change.commit()?;
+        Ok(made)
+    }
+
+    /// All clusters by rising id.
+    pub fn clusters(&self) -> Result<Vec<Cluster>, ControlError> {
+        self.lock().clusters()
+    }
+
+    pub fn cluster(&self, cluster: ClusterId) -> Result<Cluster, ControlError> {
+        self.lock().cluster(cluster)
+    }
+
+    pub fn cluster_named(&self, name: &ClusterName) -> Result<Cluster, ControlError> {
+        let clusters = self.clusters()?;
+        let found = clusters.into_iter().find(|cluster| cluster.name == *name);
+        found.ok_or_else(|| ControlError::UnknownCluster(name.to_string()))
+    }
+
+    /// Makes a cluster without nodes and caches.
+    pub fn create_cluster(&self, actor: Actor, name: ClusterName) -> Result<Cluster, ControlError> {
+        let slot_key = self.environment.random()?;
+        self.change(actor, |change| change.insert_cluster(name, slot_key))
     }
 
     /// Whether the database can be asked.
@@ -111,7 +226,7 @@ impl Control {
 
     /// A cache and its credentials, in the order they were made.
     pub fn credentials(&self, cache: &CacheRef) -> Result<(Cache, Vec<Credential>), ControlError> {
-        let database = self.lock();
+        let mut database = self.lock();
         let cache = database.cache(cache)?;
         let stored = database.credentials(cache.id)?;
         Ok((cache, stored.into_iter().map(|stored| stored.credential).collect()))
@@ -119,7 +234,7 @@ impl Control {
 
     /// A credential and its cache, for who knows only the username.
     pub fn credential(&self, username: &Username) -> Result<(Cache, Credential), ControlError> {
-        let database = self.lock();
+        let mut database = self.lock();
         let cache = database.cache_of(username)?;
         let stored = database.credential(&cache, username)?;
         Ok((cache, stored.credential))
@@ -127,7 +242,7 @@ impl Control {
 
     /// A cache's credentials with their passwords.
     pub fn issued(&self, cache: &CacheRef) -> Result<(Cache, Vec<Issued>), ControlError> {
-        let database = self.lock();
+        let mut database = self.lock();
         let cache = database.cache(cache)?;
         let stored = database.credentials(cache.id)?;
         let issued: Result<_, _> = stored.into_iter().map(|stored| self.unseal(stored)).collect();
@@ -138,120 +253,208 @@ impl Control {
     /// it gets one that nobody chose.
     pub fn create_cache(
         &self,
-        actor: Actor,
+        by: impl Into<By>,
+        cluster: ClusterId,
         name: Option<CacheName>,
         plan: &'static Plan,
-    ) -> Result<(Cache, Issued), ControlError> {
-        self.create_cache_in(&mut self.lock(), actor, name, plan)
+    ) -> Result<Committed<(Cache, Issued)>, ControlError> {
+        self.create_cache_in(&mut self.lock(), by.into(), cluster, name, plan)
     }
 
     fn create_cache_in(
         &self,
         database: &mut Database,
-        actor: Actor,
+        by: By,
+        cluster: ClusterId,
         name: Option<CacheName>,
         plan: &'static Plan,
-    ) -> Result<(Cache, Issued), ControlError> {
+    ) -> Result<Committed<(Cache, Issued)>, ControlError> {
         let name = match name {
             Some(name) => name,
             None => self.chance_name()?,
         };
         let (new, secret) = self.new_credential(Capabilities::ALL)?;
-        let change = database.begin(actor, self.environment.now())?;
-        let (cache, credential) = change.insert_cache(name, plan, &new)?;
-        change.record(Kind::CacheCreated, &cache, Some(&new.username), plan.name)?;
-        self.data_plane.put_cache(cache.id, plan.limits)?;
-        change.commit().inspect_err(|_| self.data_plane.remove_cache(cache.id))?;
+        if let Some(done) = database.done_before(&by)? {
+            return self.issued_before(database, done);
+        }
+        let mut change = database.begin(by, self.environment.now())?;
+        let (cache, credential) = change.insert_cache(cluster, name, plan, &new)?;
+        let puts = vec![cache_record(&cache), new.record(cache.id)];
+        let effect = Effect { puts, ..Effect::NONE };
+        let username = Some(&new.username);
+        let revision = change.record(Kind::CacheCreated, &cache, username, plan.name, &effect)?;
+        self.make_room(&cache)?;
+        self.commit(change, &cache, revision).inspect_err(|_| self.give_room_back(&cache))?;
         self.tell_cache(&cache);
         self.tell_new(&cache, new);
-        Ok((cache, Issued { credential, secret }))
+        Ok(Committed { value: (cache, Issued { credential, secret }), cluster, revision })
     }
 
     /// The cache named [`DEVELOPMENT_CACHE`] and its primary credential; made when there is none.
+    /// Whoever asks is about to use it, so it does not count as unused.
     pub fn ensure_development_cache(&self) -> Result<(Cache, Issued), ControlError> {
         let name = CacheName::parse(DEVELOPMENT_CACHE).expect("a letter, then letters");
         let database = &mut *self.lock();
         match database.cache(&CacheRef::Name(name.clone())) {
             Ok(cache) => {
+                database.note_used(&[cache.id], self.environment.now())?;
                 let issued = self.unseal(database.credential(&cache, &cache.primary)?)?;
                 Ok((cache, issued))
             }
             Err(ControlError::UnknownCache(_)) => {
-                self.create_cache_in(database, Actor::Installation, Some(name), Plan::DEVELOPMENT)
+                let by = Actor::Installation.into();
+                let (cluster, plan) = (ClusterId::DEFAULT, Plan::DEVELOPMENT);
+                Ok(self.create_cache_in(database, by, cluster, Some(name), plan)?.value)
             }
             Err(error) => Err(error),
         }
     }
 
     /// Deletes a cache, its credentials and its items, and ends its connections.
-    pub fn delete_cache(&self, actor: Actor, cache: &CacheRef) -> Result<(), ControlError> {
+    pub fn delete_cache(
+        &self,
+        by: impl Into<By>,
+        cache: &CacheRef,
+    ) -> Result<Committed<()>, ControlError> {
         let mut database = self.lock();
-        let change = database.begin(actor, self.environment.now())?;
+        let by = by.into();
+        if let Some(done) = database.done_before(&by)? {
+            return Ok(done.with(()));
+        }
+        let mut change = database.begin(by, self.environment.now())?;
         let cache = change.cache(cache)?;
-        change.delete_cache(&cache)?;
-        change.record(Kind::CacheDeleted, &cache, None, cache.plan.name)?;
-        change.commit()?;
-        // In this order, so that no client can write to a cache that is being taken down.
-        self.directory.remove_cache(cache.id);
-        self.data_plane.remove_cache(cache.id);
-        Ok(())
+        let effect = change.delete_cache(&cache)?;
+        let revision = change.record(Kind::CacheDeleted, &cache, None, cache.plan.name, &effect)?;
+        self.commit(change, &cache, revision)?;
+        if let Some(local) = self.local(cache.cluster) {
+            // In this order, so that no client can write to a cache that is being taken down.
+            local.directory.remove_cache(cache.id);
+            local.data_plane.remove_cache(cache.id);
+        }
+        Ok(Committed { value: (), cluster: cache.cluster, revision })
     }
 
     /// Gives a cache another plan; its items stay as far as they fit.
     pub fn change_plan(
         &self,
-        actor: Actor,
+        by: impl Into<By>,
         cache: &CacheRef,
         plan: &'static Plan,
-    ) -> Result<Cache, ControlError> {
-        let mut database = self.lock();
-        let change = database.begin(actor, self.environment.now())?;
+    ) -> Result<Committed<Cache>, ControlError> {
+        let database = &mut *self.lock();
+        let by = by.into();
+        if let Some(done) = database.done_before(&by)? {
+            return self.cache_before(database, done);
+        }
+        let mut change = database.begin(by, self.environment.now())?;
         let before = change.cache(cache)?;
         if before.plan == plan {
-            return Ok(before);
+            return change.unchanged(before.cluster, before);
         }
         let after = Cache { plan, ..before.clone() };
         change.update_cache(&after)?;
         let detail = format!("{} to {}", before.plan.name, plan.name);
-        change.record(Kind::PlanChanged, &after, None, &detail)?;
-        self.data_plane.put_cache(after.id, plan.limits)?;
-        change.commit().inspect_err(|_| self.restore_limits(&before))?;
+        let effect = Effect::put(cache_record(&after));
+        let revision = change.record(Kind::PlanChanged, &after, None, &detail, &effect)?;
+        self.make_room(&after)?;
+        self.commit(change, &after, revision).inspect_err(|_| self.restore_limits(&before))?;
         self.tell_cache(&after);
-        Ok(after)
+        Ok(Committed { cluster: after.cluster, value: after, revision })
     }
 
     /// Disables a cache (its connections end and nobody can authenticate; the items stay), or
     /// enables it again.
     pub fn set_enabled(
         &self,
-        actor: Actor,
+        by: impl Into<By>,
         cache: &CacheRef,
         enabled: bool,
-    ) -> Result<Cache, ControlError> {
+    ) -> Result<Committed<Cache>, ControlError> {
         let mut database = self.lock();
-        let change = database.begin(actor, self.environment.now())?;
-        let mut cache = change.cache(cache)?;
-        if cache.enabled == enabled {
-            return Ok(cache);
-        }
-        cache.enabled = enabled;
-        change.update_cache(&cache)?;
-        let kind = if enabled { Kind::CacheEnabled } else { Kind::CacheDisabled };
-        change.record(kind, &cache, None, "")?;
-        change.commit()?;
-        self.tell_cache(&cache);
-        Ok(cache)
+        self.set_enabled_in(&mut database, by.into(), cache, enabled, "")
     }
 
-    /// Forgets all items of a cache. When writing that down fails, the items are gone all the same:
-    /// better than a log that tells of a flush that was not.
-    pub fn flush_cache(&self, actor: Actor, cache: &CacheRef) -> Result<(), ControlError> {
+    fn set_enabled_in(
+        &self,
+        database: &mut Database,
+        by: By,
+        cache: &CacheRef,
+        enabled: bool,
+        detail: &str,
+    ) -> Result<Committed<Cache>, ControlError> {
+        let now = self.environment.now();
+        if let Some(done) = database.done_before(&by)? {
+            return self.cache_before(database, done);
+        }
+        let mut change = database.begin(by, now)?;
+        let mut cache = change.cache(cache)?;
+        if cache.enabled == enabled {
+            return change.unchanged(cache.cluster, cache);
+        }
+        cache.enabled = enabled;
+        if enabled {
+            // Else a cache that was disabled for want of use would be disabled again at once.
+            cache.used_at = now;
+        }
+        change.update_cache(&cache)?;
+        let kind = if enabled { Kind::CacheEnabled } else { Kind::CacheDisabled };
+        let effect = Effect::put(cache_record(&cache));
+        let revision = change.record(kind, &cache, None, detail, &effect)?;
+        self.commit(change, &cache, revision)?;
+        self.tell_cache(&cache);
+        Ok(Committed { cluster: cache.cluster, value: cache, revision })
+    }
+
+    /// Notes that clients have used these caches. No change for the nodes, so no revision.
+    pub fn note_used(&self, caches: &[CacheId]) -> Result<(), ControlError> {
+        self.lock().note_used(caches, self.environment.now())
+    }
+
+    /// Disables development caches that nobody has used for [`UNUSED_SECONDS_MAX`]; their items stay,
+    /// and anyone may enable them again. Returns those that it disabled.
+    pub fn disable_unused(&self) -> Result<Vec<Cache>, ControlError> {
         let mut database = self.lock();
-        let change = database.begin(actor, self.environment.now())?;
-        let cache = change.cache(cache)?;
-        change.record(Kind::CacheFlushed, &cache, None, "")?;
-        self.data_plane.flush_cache(cache.id)?;
-        change.commit()
+        let before = UnixSeconds(self.environment.now().0.saturating_sub(UNUSED_SECONDS_MAX));
+        let unused = database.unused(Plan::DEVELOPMENT, before, UNUSED_CACHES_AT_ONCE)?;
+        let mut disabled = Vec::new();
+        for cache in unused {
+            let (by, cache_ref) = (Actor::Installation.into(), CacheRef::Id(cache.id));
+            let detail = format!("not used since {}", cache.used_at.0);
+            let committed = self.set_enabled_in(&mut database, by, &cache_ref, false, &detail)?;
+            disabled.push(committed.value);
+        }
+        Ok(disabled)
+    }
+
+    /// Forgets what is older than it need be, a bounded number of rows at a time. Returns whether
+    /// there may be more to forget.
+    pub fn trim(&self, retention: &Retention) -> Result<bool, ControlError> {
+        self.lock().trim(self.environment.now(), retention)
+    }
+
+    /// Forgets all items of a cache. When writing that down fails, the items of this process are gone
+    /// all the same: better than a log that tells of a flush that was not.
+    pub fn flush_cache(
+        &self,
+        by: impl Into<By>,
+        cache: &CacheRef,
+    ) -> Result<Committed<Cache>, ControlError> {
+        let database = &mut *self.lock();
+        let by = by.into();
+        if let Some(done) = database.done_before(&by)? {
+            return self.cache_before(database, done);
+        }
+        let mut change = database.begin(by, self.environment.now())?;
+        let mut cache = change.cache(cache)?;
+        cache.flush_generation += 1;
+        change.update_cache(&cache)?;
+        let effect = Effect::put(cache_record(&cache));
+        let revision = change.record(Kind::CacheFlushed, &cache, None, "", &effect)?;
+        if let Some(local) = self.local(cache.cluster) {
+            local.data_plane.flush_cache(cache.id)?;
+        }
+        self.commit(change, &cache, revision)?;
+        Ok(Committed { cluster: cache.cluster, value: cache, revision })
     }
 
     /// The cache's counters and gauges under memcached's names.
@@ -261,131 +464,235 @@ impl Control {
     ) -> Result<(Cache, Vec<(String, u64)>), ControlError> {
         // Not under the lock: counting may take a while, and changes should not wait for it.
         let cache = self.cache(cache)?;
-        let statistics = self.data_plane.statistics(cache.id)?;
+        let local = self.local(cache.cluster).ok_or_else(|| DataPlaneError::Unavailable {
+            reason: "the nodes' statistics are not collected here".to_owned(),
+        })?;
+        let statistics = local.data_plane.statistics(cache.id)?;
         Ok((cache, statistics))
     }
 
     /// Makes another credential for a cache.
     pub fn add_credential(
         &self,
-        actor: Actor,
+        by: impl Into<By>,
         cache: &CacheRef,
         capabilities: Capabilities,
-    ) -> Result<(Cache, Issued), ControlError> {
+    ) -> Result<Committed<(Cache, Issued)>, ControlError> {
         let (new, secret) = self.new_credential(capabilities)?;
-        let mut database = self.lock();
-        let change = database.begin(actor, self.environment.now())?;
+        let database = &mut *self.lock();
+        let by = by.into();
+        if let Some(done) = database.done_before(&by)? {
+            return self.issued_before(database, done);
+        }
+        let mut change = database.begin(by, self.environment.now())?;
         let cache = change.cache(cache)?;
         let credential = change.insert_credential(&cache, &new)?;
         let detail = capabilities.to_string();
-        change.record(Kind::CredentialAdded, &cache, Some(&new.username), &detail)?;
-        change.commit()?;
+        let effect = Effect::put(new.record(cache.id));
+        let username = Some(&new.username);
+        let revision = change.record(Kind::CredentialAdded, &cache, username, &detail, &effect)?;
+        self.commit(change, &cache, revision)?;
         self.tell_new(&cache, new);
-        Ok((cache, Issued { credential, secret }))
+        let cluster = cache.cluster;
+        Ok(Committed { value: (cache, Issued { credential, secret }), cluster, revision })
     }
 
     /// Deletes a credential and ends its connections. The primary one stays: applications are
     /// configured with it.
     pub fn remove_credential(
         &self,
-        actor: Actor,
+        by: impl Into<By>,
         cache: &CacheRef,
         username: &Username,
-    ) -> Result<(), ControlError> {
+    ) -> Result<Committed<()>, ControlError> {
         let mut database = self.lock();
-        let change = database.begin(actor, self.environment.now())?;
+        let by = by.into();
+        if let Some(done) = database.done_before(&by)? {
+            return Ok(done.with(()));
+        }
+        let mut change = database.begin(by, self.environment.now())?;
         let cache = change.cache(cache)?;
         if change.credential(&cache, username)?.credential.primary {
             return Err(ControlError::PrimaryStays { cache: cache.name, username: *username });
         }
         change.delete_credential(username)?;
-        change.record(Kind::CredentialRemoved, &cache, Some(username), "")?;
-        change.commit()?;
-        self.directory.remove_credential(username);
-        Ok(())
+        let effect = Effect { deletes: vec![Key::Credential(*username)], ..Effect::NONE };
+        let revision =
+            change.record(Kind::CredentialRemoved, &cache, Some(username), "", &effect)?;
+        self.commit(change, &cache, revision)?;
+        if let Some(local) = self.local(cache.cluster) {
+            local.directory.remove_credential(username);
+        }
+        Ok(Committed { value: (), cluster: cache.cluster, revision })
     }
 
     /// Makes a credential the cache's primary one. The one before it stays valid.
     pub fn promote(
         &self,
-        actor: Actor,
+        by: impl Into<By>,
         cache: &CacheRef,
         username: &Username,
-    ) -> Result<Credential, ControlError> {
-        let mut database = self.lock();
-        let change = database.begin(actor, self.environment.now())?;
+    ) -> Result<Committed<Credential>, ControlError> {
+        let database = &mut *self.lock();
+        let by = by.into();
+        if let Some(done) = database.done_before(&by)? {
+            return self.credential_before(database, done);
+        }
+        let mut change = database.begin(by, self.environment.now())?;
         let mut cache = change.cache(cache)?;
         let mut credential = change.credential(&cache, username)?.credential;
         if credential.primary {
-            return Ok(credential);
+            return change.unchanged(cache.cluster, credential);
         }
         let detail = format!("instead of {}", cache.primary);
         cache.primary = *username;
         credential.primary = true;
         change.update_cache(&cache)?;
-        change.record(Kind::CredentialPromoted, &cache, Some(username), &detail)?;
-        change.commit()?;
-        Ok(credential)
+        // Nothing for the nodes: which one is primary is not their concern.
+        let (kind, effect) = (Kind::CredentialPromoted, Effect::NONE);
+        let revision = change.record(kind, &cache, Some(username), &detail, &effect)?;
+        self.commit(change, &cache, revision)?;
+        Ok(Committed { value: credential, cluster: cache.cluster, revision })
     }
 
     /// Gives and takes capabilities. Open connections have the new set with their next request.
     pub fn change_capabilities(
         &self,
-        actor: Actor,
+        by: impl Into<By>,
         cache: &CacheRef,
         username: &Username,
         asked: CapabilityChange,
-    ) -> Result<Credential, ControlError> {
-        let mut database = self.lock();
-        let change = database.begin(actor, self.environment.now())?;
+    ) -> Result<Committed<Credential>, ControlError> {
+        let database = &mut *self.lock();
+        let by = by.into();
+        if let Some(done) = database.done_before(&by)? {
+            return self.credential_before(database, done);
+        }
+        let mut change = database.begin(by, self.environment.now())?;
         let cache = change.cache(cache)?;
         let mut stored = change.credential(&cache, username)?;
         let before = stored.credential.capabilities;
         let after = asked.apply(before);
         if before == after {
-            return Ok(stored.credential);
+            return change.unchanged(cache.cluster, stored.credential);
         }
         stored.credential.capabilities = after;
         change.update_capabilities(username, after)?;
         let detail = format!("{before} to {after}");
-        change.record(Kind::CapabilitiesChanged, &cache, Some(username), &detail)?;
+        let record = credential_record(username, cache.id, stored.hash, after);
+        let effect = Effect::put(record);
+        let kind = Kind::CapabilitiesChanged;
+        let revision = change.record(kind, &cache, Some(username), &detail, &effect)?;
+        self.commit(change, &cache, revision)?;
+        self.tell_credential(cache.cluster, &stored);
+        Ok(Committed { value: stored.credential, cluster: cache.cluster, revision })
+    }
+
+    /// Commits a change of a cache, and wakes those who follow its cluster.
+    fn commit(
+        &self,
+        change: Change<'_>,
+        cache: &Cache,
+        revision: Revision,
+    ) -> Result<(), ControlError> {
         change.commit()?;
-        self.tell_credential(&stored);
-        Ok(stored.credential)
+        self.newest(cache.cluster, |newest| newest.send_replace(revision));
+        Ok(())
+    }
+
+    /// The answer to a request that made a credential when it came first.
+    fn issued_before(
+        &self,
+        database: &mut Database,
+        done: Done,
+    ) -> Result<Committed<(Cache, Issued)>, ControlError> {
+        let cache = cache_of(database, &done)?;
+        let stored = stored_of(database, &cache, &done)?;
+        Ok(done.with((cache, self.unseal(stored)?)))
+    }
+
+    fn credential_before(
+        &self,
+        database: &mut Database,
+        done: Done,
+    ) -> Result<Committed<Credential>, ControlError> {
+        let cache = cache_of(database, &done)?;
+        let credential = stored_of(database, &cache, &done)?.credential;
+        Ok(done.with(credential))
+    }
+
+    fn cache_before(
+        &self,
+        database: &mut Database,
+        done: Done,
+    ) -> Result<Committed<Cache>, ControlError> {
+        let cache = cache_of(database, &done)?;
+        Ok(done.with(cache))
     }
 
     /// For tests: changes rows behind our back.
     #[cfg(test)]
     pub(crate) fn run_sql(&self, sql: &str) -> rusqlite::Result<()> {
-        self.lock().connection().execute_batch(sql)
+        self.lock().sqlite().execute_batch(sql)
     }
 
-    fn lock(&self) -> MutexGuard<'_, Database> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Database> {
         // A change that panicked was rolled back when its transaction was dropped, so the database
         // is as good as before.
         self.database.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell_cache(&self, cache: &Cache) {
-        self.directory.put_cache(cache.id, cache.plan.limits, cache.enabled);
+    pub(crate) fn lock_reader(&self) -> MutexGuard<'_, Database> {
+        // Whoever panicked had only been reading.
+        self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn tell_credential(&self, stored: &StoredCredential) {
+    /// The data plane of this process, if it serves this cluster.
+    fn local(&self, cluster: ClusterId) -> Option<&Local> {
+        self.local.as_ref().filter(|_| cluster == ClusterId::DEFAULT)
+    }
+
+    fn tell_cache(&self, cache: &Cache) {
+        if let Some(local) = self.local(cache.cluster) {
+            local.directory.put_cache(cache.id, cache.plan.limits, cache.enabled);
+        }
+    }
+
+    fn tell_credential(&self, cluster: ClusterId, stored: &StoredCredential) {
+        let Some(local) = self.local(cluster) else { return };
         let Credential { username, cache, capabilities, .. } = stored.credential;
-        self.directory
+        local
+            .directory
             .put_credential(cache, username, stored.hash, capabilities)
             .expect("the database has no credential without its cache, and caches are told first");
     }
 
     fn tell_new(&self, cache: &Cache, new: NewCredential) {
-        self.directory
+        let Some(local) = self.local(cache.cluster) else { return };
+        local
+            .directory
             .put_credential(cache.id, new.username, new.hash, new.capabilities)
             .expect("the cache was told before, and we hold the lock since we looked");
     }
 
+    /// Asks the data plane of this process for a cache's limits; it may refuse.
+    fn make_room(&self, cache: &Cache) -> Result<(), ControlError> {
+        if let Some(local) = self.local(cache.cluster) {
+            local.data_plane.put_cache(cache.id, cache.plan.limits)?;
+        }
+        Ok(())
+    }
+
+    /// Takes back [`Control::make_room`] for a cache that was not committed.
+    fn give_room_back(&self, cache: &Cache) {
+        if let Some(local) = self.local(cache.cluster) {
+            local.data_plane.remove_cache(cache.id);
+        }
+    }
+
     /// Gives a cache back the limits it had, after a change that was not committed.
     fn restore_limits(&self, cache: &Cache) {
-        if let Err(error) = self.data_plane.put_cache(cache.id, cache.plan.limits) {
+        if let Err(error) = self.make_room(cache) {
             tracing::error!(
                 cache = cache.id.get(),
                 error = &error as &dyn std::error::Error,
@@ -419,6 +726,31 @@ impl Control {
             .open(&username, &sealed_password)
             .map_err(|source| ControlError::Sealed { username, source })?;
         Ok(Issued { credential, secret })
+    }
+}
+
+impl Done {
+    fn with<T>(self, value: T) -> Committed<T> {
+        Committed { value, cluster: self.cluster, revision: self.revision }
+    }
+}
+
+fn cache_of(database: &mut Database, done: &Done) -> Result<Cache, ControlError> {
+    match database.cache(&CacheRef::Id(done.cache)) {
+        Err(ControlError::UnknownCache(_)) => Err(ControlError::Superseded),
+        found => found,
+    }
+}
+
+fn stored_of(
+    database: &mut Database,
+    cache: &Cache,
+    done: &Done,
+) -> Result<StoredCredential, ControlError> {
+    let username = done.username.ok_or(ControlError::Corrupt { what: "idempotency key" })?;
+    match database.credential(cache, &username) {
+        Err(ControlError::UnknownCredential { .. }) => Err(ControlError::Superseded),
+        found => found,
     }
 }
 

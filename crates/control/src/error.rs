@@ -2,12 +2,13 @@
 
 use std::io;
 
+use cluster::map::Epoch;
 use tenancy::id::{CacheId, Username};
 
 use crate::data_dir::DataDirError;
 use crate::data_plane::DataPlaneError;
-use crate::model::{CacheName, CacheRef};
-use crate::schema::SchemaError;
+pub use crate::database::SchemaError;
+use crate::model::{CacheName, CacheRef, ClusterName, NodeName};
 use crate::seal::BrokenSeal;
 
 /// Why a change or a question was refused. Nothing of a refused change is left behind.
@@ -29,8 +30,42 @@ pub enum ControlError {
     TooManyCaches { max: usize },
     #[error("the data plane refused")]
     DataPlane(#[from] DataPlaneError),
+    #[error("there is no cluster {0}")]
+    UnknownCluster(String),
+    #[error("there is already a cluster named {0}")]
+    ClusterNameTaken(ClusterName),
+    #[error("there are already {max} clusters, the most an installation can have")]
+    TooManyClusters { max: usize },
+    #[error("the cluster has no node {0}")]
+    UnknownNode(NodeName),
+    #[error("there are already {max} nodes, the most a cluster can have")]
+    TooManyNodes { max: usize },
+    #[error("node {0} is a member of the epoch in force or of the one being prepared")]
+    NodeInUse(NodeName),
+    #[error("epoch {epoch} does not follow on {newest}, the newest there was")]
+    OldEpoch { epoch: Epoch, newest: Epoch },
+    #[error("epoch {0} is not being prepared")]
+    NotPrepared(Epoch),
+    #[error("epoch {0} is not in force")]
+    NotCommitted(Epoch),
+    #[error("{missing} members have not acknowledged epoch {epoch}")]
+    NotAcknowledged { epoch: Epoch, missing: usize },
+    #[error("there is no webhook {0}")]
+    UnknownWebhook(u64),
+    #[error("there are already {max} webhooks, the most an installation can have")]
+    TooManyWebhooks { max: usize },
+    #[error("there is no call {0} that was given up")]
+    UnknownCall(u64),
+    #[error("the idempotency key was used for another request")]
+    KeyReused,
+    #[error(
+        "the request with this idempotency key was carried out, and what it made is gone again"
+    )]
+    Superseded,
+    #[error("another control process leads")]
+    NotLeader,
     #[error("the database failed")]
-    Database(#[from] rusqlite::Error),
+    Database(#[from] DatabaseError),
     #[error("the database holds a {what} that this program does not understand")]
     Corrupt { what: &'static str },
     #[error("the password of {username} could not be read")]
@@ -57,19 +92,57 @@ impl ControlError {
         match self {
             ControlError::UnknownCache(_)
             | ControlError::UnknownCredential { .. }
-            | ControlError::UnknownUsername(_) => Fault::Missing,
+            | ControlError::UnknownUsername(_)
+            | ControlError::UnknownCluster(_)
+            | ControlError::UnknownNode(_)
+            | ControlError::UnknownWebhook(_)
+            | ControlError::UnknownCall(_) => Fault::Missing,
             ControlError::NameTaken(_)
             | ControlError::PrimaryStays { .. }
             | ControlError::TooManyCredentials { .. }
             | ControlError::TooManyCaches { .. }
+            | ControlError::ClusterNameTaken(_)
+            | ControlError::TooManyClusters { .. }
+            | ControlError::TooManyNodes { .. }
+            | ControlError::NodeInUse(_)
+            | ControlError::OldEpoch { .. }
+            | ControlError::NotPrepared(_)
+            | ControlError::NotCommitted(_)
+            | ControlError::NotAcknowledged { .. }
+            | ControlError::TooManyWebhooks { .. }
+            | ControlError::KeyReused
+            | ControlError::Superseded
             | ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => Fault::Conflict,
-            ControlError::DataPlane(DataPlaneError::Unavailable { .. }) => Fault::Busy,
+            ControlError::DataPlane(DataPlaneError::Unavailable { .. })
+            | ControlError::NotLeader
+            | ControlError::Database(DatabaseError { fault: DatabaseFault::Unavailable, .. }) => {
+                Fault::Busy
+            }
             ControlError::Database(_)
             | ControlError::Corrupt { .. }
             | ControlError::Sealed { .. }
             | ControlError::Random(_) => Fault::Ours,
         }
     }
+}
+
+/// What a database says when it does not do its part.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", match fault {
+    DatabaseFault::Unavailable => "it cannot be reached or is in use",
+    DatabaseFault::Other => "it refused a statement",
+})]
+pub struct DatabaseError {
+    pub fault: DatabaseFault,
+    pub(crate) source: Box<dyn std::error::Error + Send + Sync>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DatabaseFault {
+    /// No connection, or someone else held it for too long: the same may be tried again.
+    Unavailable,
+    /// A constraint, a full disk, a mistake of ours.
+    Other,
 }
 
 /// Why the control plane could not start. Each is the operator's to mend.
@@ -80,7 +153,7 @@ pub enum OpenError {
     #[error(transparent)]
     Schema(#[from] SchemaError),
     #[error("could not open the database")]
-    Database(#[from] rusqlite::Error),
+    Database(#[from] DatabaseError),
     #[error("could not load the caches")]
     Load(#[from] ControlError),
     #[error("cache {cache} could not be served again")]

@@ -11,7 +11,7 @@
 //!        ▼
 //!     control   one change at a time:
 //!        │        begin → rows → audit + change log → ask the data plane → commit → tell the Directory
-//!        ├──▶ database   SQLite in the data directory: constraints, transactions
+//!        ├──▶ database   SQLite or PostgreSQL: constraints, transactions
 //!        ├──▶ DataPlane  makes room, forgets, flushes, counts          (implemented by the program)
 //!        └──▶ Directory  what proxies ask and sessions read            (crate `tenancy`)
 //! ```
@@ -21,17 +21,18 @@
 //! Nothing here speaks memcached or touches an item.
 
 pub mod api;
+pub mod applied;
 pub mod contract;
 pub mod control;
 pub mod data_dir;
 pub mod data_plane;
+pub mod database;
 pub mod environment;
 pub mod error;
+pub mod feed;
 pub mod model;
 pub mod server;
 
-mod database;
 #[cfg(test)]
 mod pretend;
-mod schema;
 mod seal;

@@ -1,11 +1,14 @@
 //! What the control plane keeps: caches and credentials as values, already checked.
 
 use std::fmt;
+use std::net::SocketAddr;
 
+use cluster::map::Epoch;
 use tenancy::capability::{Capabilities, Capability};
 use tenancy::id::{CacheId, Username};
 use tenancy::plan::Plan;
 use tenancy::secret::Secret;
+use wire::control::record::Revision;
 
 /// Seconds since 1970-01-01 UTC.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,6 +51,110 @@ impl fmt::Display for CacheName {
 )]
 pub struct InvalidCacheName;
 
+/// Which cluster. Numbers are never given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ClusterId(pub u64);
+
+impl ClusterId {
+    /// The cluster that every installation begins with, and the one that `larder up` serves.
+    pub const DEFAULT: ClusterId = ClusterId(1);
+}
+
+impl fmt::Display for ClusterId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What people call a cluster; unique in the installation, formed like the name of a cache.
+pub type ClusterName = CacheName;
+
+/// What a node is called; unique in its cluster, formed like the name of a cache. It stays when the
+/// machine behind it is replaced.
+pub type NodeName = CacheName;
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cluster {
+    pub id: ClusterId,
+    pub name: ClusterName,
+    /// Keys the hash from a cache's key to its slot.
+    pub slot_key: [u8; 16],
+    /// Of its newest change.
+    pub revision: Revision,
+    pub created_at: UnixSeconds,
+}
+
+/// A data-plane node as it registered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Node {
+    pub name: NodeName,
+    /// SHA-256 of the public key it joined with.
+    pub key_digest: [u8; 32],
+    /// Drawn by the process at its start.
+    pub incarnation: u64,
+    /// Where other nodes reach its backends; `None` before it has connected once.
+    pub peers: Option<SocketAddr>,
+    /// Memory of each of its backends in MiB.
+    pub backends_mib: Vec<u32>,
+}
+
+/// One topology of a cluster, and how far it has come.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EpochRecord {
+    /// They are numbered as they are prepared, aborted ones too.
+    pub epoch: Epoch,
+    pub state: EpochState,
+    /// As the caller encoded it; the database does not look inside.
+    pub topology: Vec<u8>,
+    pub digest: [u8; 32],
+    /// Whether it is sure that nobody serves by an older one.
+    pub settled: bool,
+    /// Who must acknowledge it before it is committed, and who has.
+    pub members: Vec<(NodeName, bool)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EpochState {
+    Prepared,
+    Committed,
+    /// Was in force until another one was committed.
+    Superseded,
+    Aborted,
+}
+
+impl EpochState {
+    const ALL: [EpochState; 4] =
+        [EpochState::Prepared, EpochState::Committed, EpochState::Superseded, EpochState::Aborted];
+
+    pub const fn name(self) -> &'static str {
+        match self {
+            EpochState::Prepared => "prepared",
+            EpochState::Committed => "committed",
+            EpochState::Superseded => "superseded",
+            EpochState::Aborted => "aborted",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        EpochState::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+/// What a change left behind, and where in its cluster's change log it stands. A change that found
+/// nothing to do has the revision that was in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed<T> {
+    pub value: T,
+    pub cluster: ClusterId,
+    pub revision: Revision,
+}
+
+impl<T> Committed<T> {
+    pub fn map<U>(self, map: impl FnOnce(T) -> U) -> Committed<U> {
+        Committed { value: map(self.value), cluster: self.cluster, revision: self.revision }
+    }
+}
+
 /// How a caller says which cache it means: by id or by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum CacheRef {
@@ -79,13 +186,18 @@ impl fmt::Display for CacheRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Cache {
     pub id: CacheId,
+    pub cluster: ClusterId,
     pub name: CacheName,
     pub plan: &'static Plan,
     /// A disabled cache keeps its items and refuses every client.
     pub enabled: bool,
     /// The credential that applications are configured with.
     pub primary: Username,
+    /// Grows with each flush.
+    pub flush_generation: u64,
     pub created_at: UnixSeconds,
+    /// When a client last used it, as far as is known.
+    pub used_at: UnixSeconds,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -118,6 +230,32 @@ impl CapabilityChange {
             .into_iter()
             .filter(|one| (to.has(*one) || self.allow.has(*one)) && !self.deny.has(*one))
             .collect()
+    }
+}
+
+/// Longest idempotency key in bytes: far longer than the UUIDs that clients use.
+pub const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+
+/// By what a repeated request is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Once {
+    /// 1 to [`IDEMPOTENCY_KEY_BYTES_MAX`] characters, chosen by the client.
+    pub key: String,
+    /// SHA-256 of all that the request says.
+    pub request_digest: [u8; 32],
+}
+
+/// On whose behalf a change is made, and whether it may be a repetition.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct By {
+    pub actor: Actor,
+    /// Without one a repetition is another change.
+    pub once: Option<Once>,
+}
+
+impl From<Actor> for By {
+    fn from(actor: Actor) -> Self {
+        By { actor, once: None }
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::Response;
 use serde::Deserialize;
 use tenancy::capability::{Capabilities, Capability};
 use tenancy::id::CacheId;
@@ -12,13 +13,15 @@ use tenancy::plan::{PLANS, Plan};
 
 use super::problem::Refusal;
 use super::request::{Asked, Body, OfCache, OfUser, parse_username};
+use super::write::{Told, Write};
 use super::{Api, PAGE_CACHES, PAGE_CACHES_MAX};
 use crate::contract::{
-    AddCredential, CacheView, CachesView, ChangeCapabilities, ChangePlan, CreateCache,
-    CredentialView, CredentialsView, OwnerView, PlanView, PlansView, SetEnabled, SetPrimary,
-    StatisticsView,
+    AddCredential, CacheView, CachesView, ChangeCapabilities, ChangePlan, ClusterView,
+    ClustersView, CreateCache, CreateCluster, CredentialView, CredentialsView, OwnerView, PlanView,
+    PlansView, SetEnabled, SetPrimary, StatisticsView,
 };
-use crate::model::{Actor, Cache, CacheName, CacheRef, CapabilityChange};
+use crate::control::Control;
+use crate::model::{Actor, Cache, CacheName, CacheRef, CapabilityChange, ClusterId};
 
 type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -53,18 +56,24 @@ pub(super) async fn list_caches(
 
 pub(super) async fn create_cache(
     State(api): State<Api>,
-    Body(wish): Body<CreateCache>,
-) -> Result<(StatusCode, Json<CacheView>), Refusal> {
-    let name = wish
-        .name
-        .map(|name| CacheName::parse(&name))
-        .transpose()
-        .map_err(|error| Refusal::BadRequest(error.to_string()))?;
+    write: Write,
+) -> Result<Response, Refusal> {
+    let wish: CreateCache = write.wish()?;
+    let name = wish.name.as_deref().map(parse_name).transpose()?;
     let plan = wish.plan.map_or(Ok(Plan::DEVELOPMENT), |name| parse_plan(&name))?;
-    let (cache, issued) =
-        api.call(move |control| control.create_cache(Actor::Operator, name, plan)).await?;
-    let view = api.view(&cache).with(vec![CredentialView::with_password(&issued)]);
-    Ok((StatusCode::CREATED, Json(view)))
+    let cluster = match wish.cluster {
+        Some(name) => {
+            let name = parse_name(&name)?;
+            api.call(move |control| control.cluster_named(&name)).await?.id
+        }
+        None => ClusterId::DEFAULT,
+    };
+    let change = move |control: &Control, by| control.create_cache(by, cluster, name, plan);
+    let tell = |(cache, issued)| {
+        let credentials = vec![CredentialView::with_password(&issued)];
+        Told::created(api.view(&cache).with(credentials))
+    };
+    api.write(write, change, tell).await
 }
 
 pub(super) async fn show_cache(
@@ -79,48 +88,50 @@ pub(super) async fn show_cache(
 pub(super) async fn delete_cache(
     State(api): State<Api>,
     OfCache(cache): OfCache,
-) -> Result<StatusCode, Refusal> {
-    api.call(move |control| control.delete_cache(Actor::Operator, &cache)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    write: Write,
+) -> Result<Response, Refusal> {
+    let change = move |control: &Control, by| control.delete_cache(by, &cache);
+    api.write(write, change, |()| Told::nothing()).await
 }
 
 pub(super) async fn change_plan(
     State(api): State<Api>,
     OfCache(cache): OfCache,
-    Body(wish): Body<ChangePlan>,
-) -> Answer<CacheView> {
-    let plan = parse_plan(&wish.plan)?;
-    let cache = api.call(move |control| control.change_plan(Actor::Operator, &cache, plan)).await?;
-    Ok(Json(api.view(&cache)))
+    write: Write,
+) -> Result<Response, Refusal> {
+    let plan = parse_plan(&write.wish::<ChangePlan>()?.plan)?;
+    let change = move |control: &Control, by| control.change_plan(by, &cache, plan);
+    api.write(write, change, |cache| Told::done(api.view(&cache))).await
 }
 
 pub(super) async fn set_enabled(
     State(api): State<Api>,
     OfCache(cache): OfCache,
-    Body(wish): Body<SetEnabled>,
-) -> Answer<CacheView> {
-    let cache =
-        api.call(move |control| control.set_enabled(Actor::Operator, &cache, wish.enabled)).await?;
-    Ok(Json(api.view(&cache)))
+    write: Write,
+) -> Result<Response, Refusal> {
+    let SetEnabled { enabled } = write.wish()?;
+    let change = move |control: &Control, by| control.set_enabled(by, &cache, enabled);
+    api.write(write, change, |cache| Told::done(api.view(&cache))).await
 }
 
 pub(super) async fn promote(
     State(api): State<Api>,
     OfCache(cache): OfCache,
-    Body(wish): Body<SetPrimary>,
-) -> Answer<CredentialView> {
-    let username = parse_username(&wish.username)?;
-    let credential =
-        api.call(move |control| control.promote(Actor::Operator, &cache, &username)).await?;
-    Ok(Json(CredentialView::without_password(&credential)))
+    write: Write,
+) -> Result<Response, Refusal> {
+    let username = parse_username(&write.wish::<SetPrimary>()?.username)?;
+    let change = move |control: &Control, by| control.promote(by, &cache, &username);
+    let tell = |credential| Told::done(CredentialView::without_password(&credential));
+    api.write(write, change, tell).await
 }
 
 pub(super) async fn flush_cache(
     State(api): State<Api>,
     OfCache(cache): OfCache,
-) -> Result<StatusCode, Refusal> {
-    api.call(move |control| control.flush_cache(Actor::Operator, &cache)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    write: Write,
+) -> Result<Response, Refusal> {
+    let change = move |control: &Control, by| control.flush_cache(by, &cache);
+    api.write(write, change, |_| Told::nothing()).await
 }
 
 pub(super) async fn statistics(
@@ -161,41 +172,60 @@ pub(super) async fn find_credential(
 pub(super) async fn add_credential(
     State(api): State<Api>,
     OfCache(cache): OfCache,
-    Body(wish): Body<AddCredential>,
-) -> Result<(StatusCode, Json<CredentialView>), Refusal> {
-    let capabilities = match wish.capabilities {
+    write: Write,
+) -> Result<Response, Refusal> {
+    let capabilities = match write.wish::<AddCredential>()?.capabilities {
         None => Capabilities::ALL,
         Some(names) => names.into_iter().map(Capability::from).collect(),
     };
-    let (_, issued) = api
-        .call(move |control| control.add_credential(Actor::Operator, &cache, capabilities))
-        .await?;
-    Ok((StatusCode::CREATED, Json(CredentialView::with_password(&issued))))
+    let change = move |control: &Control, by| control.add_credential(by, &cache, capabilities);
+    let tell = |(_, issued)| Told::created(CredentialView::with_password(&issued));
+    api.write(write, change, tell).await
 }
 
 pub(super) async fn remove_credential(
     State(api): State<Api>,
     OfCache(cache): OfCache,
     OfUser(username): OfUser,
-) -> Result<StatusCode, Refusal> {
-    api.call(move |control| control.remove_credential(Actor::Operator, &cache, &username)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    write: Write,
+) -> Result<Response, Refusal> {
+    let change = move |control: &Control, by| control.remove_credential(by, &cache, &username);
+    api.write(write, change, |()| Told::nothing()).await
 }
 
 pub(super) async fn change_capabilities(
     State(api): State<Api>,
     OfCache(cache): OfCache,
     OfUser(username): OfUser,
-    Body(ChangeCapabilities(wish)): Body<ChangeCapabilities>,
-) -> Answer<CredentialView> {
+    write: Write,
+) -> Result<Response, Refusal> {
+    let ChangeCapabilities(wish) = write.wish()?;
     let those = |given: bool| -> Capabilities {
         wish.iter().filter(|(_, is)| **is == given).map(|(one, _)| Capability::from(*one)).collect()
     };
     let asked = CapabilityChange { allow: those(true), deny: those(false) };
-    let credential = api
-        .call(move |control| control.change_capabilities(Actor::Operator, &cache, &username, asked))
-        .await?;
-    Ok(Json(CredentialView::without_password(&credential)))
+    let change =
+        move |control: &Control, by| control.change_capabilities(by, &cache, &username, asked);
+    let tell = |credential| Told::done(CredentialView::without_password(&credential));
+    api.write(write, change, tell).await
+}
+
+pub(super) async fn list_clusters(State(api): State<Api>) -> Answer<ClustersView> {
+    let clusters = api.call(|control| control.clusters()).await?;
+    Ok(Json(ClustersView { clusters: clusters.iter().map(ClusterView::new).collect() }))
+}
+
+pub(super) async fn create_cluster(
+    State(api): State<Api>,
+    Body(wish): Body<CreateCluster>,
+) -> Result<(StatusCode, Json<ClusterView>), Refusal> {
+    let name = parse_name(&wish.name)?;
+    let cluster = api.call(move |control| control.create_cluster(Actor::Operator, name)).await?;
+    Ok((StatusCode::CREATED, Json(ClusterView::new(&cluster))))
+}
+
+fn parse_name(name: &str) -> Result<CacheName, Refusal> {
+    CacheName::parse(name).map_err(|error| Refusal::BadRequest(error.to_string()))
 }
 
 fn parse_plan(name: &str) -> Result<&'static Plan, Refusal> {

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Response};
 
 use crate::contract::Problem;
 use crate::data_plane::DataPlaneError;
-use crate::error::{ControlError, Fault};
+use crate::error::{ControlError, DatabaseError, DatabaseFault, Fault};
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -73,6 +73,8 @@ fn control_detail(error: &ControlError) -> String {
 
 fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str) {
     let status = match error.fault() {
+        // As the draft "The Idempotency-Key HTTP Header Field" has it, section 2.7.
+        _ if matches!(error, ControlError::KeyReused) => StatusCode::UNPROCESSABLE_ENTITY,
         Fault::Missing => StatusCode::NOT_FOUND,
         Fault::Conflict => StatusCode::CONFLICT,
         Fault::Busy => StatusCode::SERVICE_UNAVAILABLE,
@@ -90,6 +92,25 @@ fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str
         ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => ("no-room", "Not enough memory"),
         ControlError::DataPlane(DataPlaneError::Unavailable { .. }) => {
             ("data-plane-unavailable", "Try again")
+        }
+        ControlError::UnknownCluster(_) => ("unknown-cluster", "No such cluster"),
+        ControlError::ClusterNameTaken(_) => ("name-taken", "The name is taken"),
+        ControlError::TooManyClusters { .. } => ("too-many-clusters", "Too many clusters"),
+        ControlError::UnknownNode(_) => ("unknown-node", "No such node"),
+        ControlError::TooManyNodes { .. } => ("too-many-nodes", "Too many nodes"),
+        ControlError::NodeInUse(_) => ("node-in-use", "The node is in use"),
+        ControlError::OldEpoch { .. }
+        | ControlError::NotPrepared(_)
+        | ControlError::NotCommitted(_)
+        | ControlError::NotAcknowledged { .. } => ("wrong-epoch", "Not in this epoch"),
+        ControlError::UnknownWebhook(_) => ("unknown-webhook", "No such webhook"),
+        ControlError::TooManyWebhooks { .. } => ("too-many-webhooks", "Too many webhooks"),
+        ControlError::UnknownCall(_) => ("unknown-call", "No such call"),
+        ControlError::KeyReused => ("key-reused", "The idempotency key was used before"),
+        ControlError::Superseded => ("superseded", "Done before, and undone"),
+        ControlError::NotLeader => ("not-leader", "Another control process leads"),
+        ControlError::Database(DatabaseError { fault: DatabaseFault::Unavailable, .. }) => {
+            ("database-unavailable", "Try again")
         }
         ControlError::Database(_)
         | ControlError::Corrupt { .. }

@@ -28,7 +28,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     }
 }
 
-fn unread_body(rejection: BytesRejection) -> Refusal {
+pub(super) fn unread_body(rejection: BytesRejection) -> Refusal {
     if let BytesRejection::FailedToBufferBody(FailedToBufferBody::LengthLimitError(_)) = rejection {
         return Refusal::TooLarge { max: BODY_BYTES_MAX };
     }

@@ -1,18 +1,23 @@
 //! Changes: what they do, that they fail as a whole, and what is written down about them.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use tenancy::capability::Capability;
 use tenancy::directory::AuthenticationError;
+use wire::control::record::{Delta, Record};
 
 use super::*;
 use crate::data_plane::DataPlaneError;
-use crate::database::CREDENTIALS_PER_CACHE_MAX;
+use crate::database::{CREDENTIALS_PER_CACHE_MAX, Changes};
 use crate::error::Fault;
+use crate::feed::Feed;
+use crate::model::Once;
 use crate::pretend::{Installation, NOW, open};
 
 const OPERATOR: Actor = Actor::Operator;
+const DEFAULT: ClusterId = ClusterId::DEFAULT;
 
 fn cache_ref(name: &str) -> CacheRef {
     CacheRef::parse(name).expect("a good name")
@@ -25,13 +30,13 @@ fn plan(name: &str) -> &'static Plan {
 impl Installation {
     fn create(&self, name: &str) -> Issued {
         let name = CacheName::parse(name).expect("a good name");
-        let made = self.control.create_cache(OPERATOR, Some(name), Plan::DEVELOPMENT);
-        made.expect("nothing is in the way").1
+        let made = self.control.create_cache(OPERATOR, DEFAULT, Some(name), Plan::DEVELOPMENT);
+        made.expect("nothing is in the way").value.1
     }
 
     fn add(&self, cache: &str) -> Issued {
         let added = self.control.add_credential(OPERATOR, &cache_ref(cache), Capabilities::ALL);
-        added.expect("nothing is in the way").1
+        added.expect("nothing is in the way").value.1
     }
 
     /// Whether this credential opens its cache, as the data plane sees it.
@@ -47,7 +52,7 @@ impl Installation {
     fn rows(&self, table: &str) -> Vec<String> {
         let database = self.control.lock();
         let sql = format!("SELECT * FROM {table} ORDER BY 1");
-        let mut statement = database.connection().prepare(&sql).expect("the table is there");
+        let mut statement = database.sqlite().prepare(&sql).expect("the table is there");
         let columns = statement.column_count();
         let rows = statement
             .query_map([], |row| {
@@ -80,8 +85,8 @@ impl Installation {
 
     fn revisions(&self) -> Vec<u64> {
         let database = self.control.lock();
-        let sql = "SELECT revision FROM changes ORDER BY revision";
-        let mut statement = database.connection().prepare(sql).expect("the table is there");
+        let sql = "SELECT revision FROM changes WHERE cluster_id = 1 ORDER BY revision";
+        let mut statement = database.sqlite().prepare(sql).expect("the table is there");
         let rows = statement.query_map([], |row| row.get(0)).expect("readable");
         rows.map(|row| row.expect("a number")).collect()
     }
@@ -132,13 +137,18 @@ const ACTS: &[Act] = &[
         name: "create",
         run: |two| {
             let name = CacheName::parse("new").expect("a good name");
-            two.installation.control.create_cache(OPERATOR, Some(name), plan("100")).map(drop)
+            two.installation
+                .control
+                .create_cache(OPERATOR, DEFAULT, Some(name), plan("100"))
+                .map(drop)
         },
         again: Again::IsRefused,
     },
     Act {
         name: "create without a name",
-        run: |two| two.installation.control.create_cache(OPERATOR, None, plan("100")).map(drop),
+        run: |two| {
+            two.installation.control.create_cache(OPERATOR, DEFAULT, None, plan("100")).map(drop)
+        },
         again: Again::IsAnotherChange,
     },
     Act {
@@ -148,7 +158,7 @@ const ACTS: &[Act] = &[
     },
     Act {
         name: "delete",
-        run: |two| two.installation.control.delete_cache(OPERATOR, &cache_ref("shop")),
+        run: |two| two.installation.control.delete_cache(OPERATOR, &cache_ref("shop")).map(drop),
         again: Again::IsRefused,
     },
     Act {
@@ -169,7 +179,7 @@ const ACTS: &[Act] = &[
     },
     Act {
         name: "flush",
-        run: |two| two.installation.control.flush_cache(OPERATOR, &cache_ref("shop")),
+        run: |two| two.installation.control.flush_cache(OPERATOR, &cache_ref("shop")).map(drop),
         again: Again::IsAnotherChange,
     },
     Act {
@@ -184,7 +194,8 @@ const ACTS: &[Act] = &[
         name: "remove credential",
         run: |two| {
             let username = two.other.credential.username;
-            two.installation.control.remove_credential(OPERATOR, &cache_ref("shop"), &username)
+            let control = &two.installation.control;
+            control.remove_credential(OPERATOR, &cache_ref("shop"), &username).map(drop)
         },
         again: Again::IsRefused,
     },
@@ -221,7 +232,7 @@ fn fail_after(two: &Two, steps: Option<u64>) {
             now
         }
     });
-    two.installation.control.lock().connection().progress_handler(1, handler);
+    two.installation.control.lock().sqlite().progress_handler(1, handler);
 }
 
 #[test]
@@ -249,13 +260,9 @@ fn a_change_that_fails_at_any_step_leaves_nothing_behind() {
         }
         assert!(failures > 20, "{} failed at only {failures} steps", act.name);
         assert_ne!(two.everything(), before, "{} did nothing in the end", act.name);
-        assert_eq!(two.installation.revisions().len() as u64, revisions_after(act), "{}", act.name);
+        // Making the two caches and the credential took three changes.
+        assert_eq!(two.installation.revisions(), [1, 2, 3, 4], "{}", act.name);
     }
-}
-
-/// Making [`Two`] takes three changes.
-fn revisions_after(act: &Act) -> u64 {
-    if act.name == "flush" { 3 } else { 4 }
 }
 
 #[test]
@@ -421,7 +428,7 @@ fn the_primary_credential_can_be_removed_only_after_another_is_promoted() {
     let (old, new) = (two.primary.credential.username, two.other.credential.username);
     let refused = control.remove_credential(OPERATOR, &shop, &old);
     assert!(matches!(refused, Err(ControlError::PrimaryStays { .. })), "{refused:?}");
-    assert!(control.promote(OPERATOR, &shop, &new).expect("it is there").primary);
+    assert!(control.promote(OPERATOR, &shop, &new).expect("it is there").value.primary);
     // Rotation without downtime: both open the cache until the old one is removed.
     assert_eq!(two.installation.authenticates(&two.primary), Ok(()));
     control.remove_credential(OPERATOR, &shop, &old).expect("no longer primary");
@@ -439,7 +446,7 @@ fn a_credential_of_another_cache_is_unknown_here() {
     let change = CapabilityChange { deny: Capabilities::ALL, ..CapabilityChange::default() };
     for refused in [
         control.promote(OPERATOR, &shop, &stranger).map(drop),
-        control.remove_credential(OPERATOR, &shop, &stranger),
+        control.remove_credential(OPERATOR, &shop, &stranger).map(drop),
         control.change_capabilities(OPERATOR, &shop, &stranger, change).map(drop),
     ] {
         assert!(matches!(refused, Err(ControlError::UnknownCredential { .. })), "{refused:?}");
@@ -478,7 +485,8 @@ fn a_disabled_cache_refuses_and_an_enabled_one_serves_again() {
 fn a_plan_change_reaches_data_plane_and_directory() {
     let two = two();
     let control = &two.installation.control;
-    let cache = control.change_plan(OPERATOR, &cache_ref("shop"), plan("5000")).expect("it fits");
+    let changed = control.change_plan(OPERATOR, &cache_ref("shop"), plan("5000"));
+    let cache = changed.expect("it fits").value;
     let limits = plan("5000").limits;
     assert_eq!(two.installation.data_plane.seen()[&cache.id.get()].0, limits);
     let entry = control.directory().cache(cache.id).expect("it is there");
@@ -594,7 +602,7 @@ fn many_at_once_leave_a_log_without_gaps() {
                 for round in 0..10 {
                     // The same names on every thread, so that most of these collide.
                     let name = CacheName::parse(&format!("cache-{round}")).expect("a good name");
-                    match control.create_cache(OPERATOR, Some(name), Plan::DEVELOPMENT) {
+                    match control.create_cache(OPERATOR, DEFAULT, Some(name), Plan::DEVELOPMENT) {
                         Ok(_) => made.fetch_add(1, Ordering::Relaxed),
                         Err(ControlError::NameTaken(_)) => refused.fetch_add(1, Ordering::Relaxed),
                         Err(other) => panic!("thread {number}: {other:?}"),
@@ -635,8 +643,13 @@ fn the_database_refuses_what_must_not_be() {
         "UPDATE credentials SET capabilities = 8".to_owned(),
         "UPDATE credentials SET password_hash = x'00'".to_owned(),
         "UPDATE credentials SET cache_id = 77".to_owned(),
-        "INSERT INTO changes VALUES (5, 0, 'cache created', 1, NULL)".to_owned(),
-        "INSERT INTO changes VALUES (4, 0, 'cache eaten', 1, NULL)".to_owned(),
+        "INSERT INTO changes VALUES (1, 5, 0, 'cache created', 1, NULL, '{}')".to_owned(),
+        "INSERT INTO changes VALUES (1, 4, 0, 'cache eaten', 1, NULL, '{}')".to_owned(),
+        "INSERT INTO changes VALUES (9, 1, 0, 'cache created', 1, NULL, '{}')".to_owned(),
+        "UPDATE clusters SET revision = revision + 1".to_owned(),
+        "UPDATE clusters SET revision = revision - 1".to_owned(),
+        "DELETE FROM changes".to_owned(),
+        "UPDATE leadership SET fence = fence - 1".to_owned(),
         "UPDATE changes SET cache_id = 9".to_owned(),
         "UPDATE audit SET actor = 'nobody'".to_owned(),
     ] {
@@ -658,4 +671,118 @@ fn pages_of_caches_follow_one_another() {
     assert_eq!(page(0, 2), [1, 2]);
     assert_eq!(page(2, 2), [3]);
     assert!(page(u64::MAX, 2).is_empty());
+}
+
+/// What a node holds that applies the changes one by one.
+fn applied(deltas: &[Delta], before: &[Record]) -> BTreeMap<Key, Record> {
+    let mut records: BTreeMap<Key, Record> = before.iter().map(|one| (one.key(), *one)).collect();
+    for delta in deltas {
+        for key in &delta.deletes {
+            assert!(records.remove(key).is_some(), "{key:?} was never put");
+        }
+        for record in &delta.puts {
+            if let Record::Credential(credential) = record {
+                let cache = Key::Cache(credential.cache);
+                assert!(records.contains_key(&cache), "a credential came before its cache");
+            }
+            records.insert(record.key(), *record);
+        }
+    }
+    records
+}
+
+fn following(feed: &Feed, after: u64) -> Vec<Delta> {
+    match feed.changes_since(Revision::new(after), 1_000).expect("readable") {
+        Changes::Following(deltas) => deltas,
+        Changes::TakeSnapshot => panic!("nothing was trimmed"),
+    }
+}
+
+#[test]
+fn whoever_applies_the_changes_has_what_a_snapshot_has() {
+    for act in ACTS {
+        let two = two();
+        let feed = Feed::new(Arc::clone(&two.installation.control), DEFAULT);
+        let newest = feed.watch();
+        let (_, before) = feed.snapshot().expect("readable");
+        (act.run)(&two).expect("nothing is in the way");
+        let (revision, after) = feed.snapshot().expect("readable");
+        assert_eq!((revision.get(), *newest.borrow()), (4, revision), "{}", act.name);
+        let expected = applied(&[], &after);
+        assert_eq!(applied(&following(&feed, 3), &before), expected, "{}", act.name);
+        let all = following(&feed, 0);
+        assert_eq!(applied(&all, &[]), expected, "{}", act.name);
+        let revisions: Vec<u64> = all.iter().map(|delta| delta.revision.get()).collect();
+        assert_eq!(revisions, [1, 2, 3, 4]);
+        let never = feed.changes_since(Revision::new(5), 9).expect("readable");
+        assert_eq!(never, Changes::TakeSnapshot, "a revision that never was");
+    }
+}
+
+#[test]
+fn what_is_trimmed_is_only_to_be_had_as_a_snapshot() {
+    let two = two();
+    let control = Arc::clone(&two.installation.control);
+    let feed = Feed::new(Arc::clone(&control), DEFAULT);
+    let kept_one = Retention { changes_max: 1, ..Retention::default() };
+    assert!(!control.trim(&kept_one).expect("nothing is in the way"), "all of it fits one batch");
+    assert_eq!(two.installation.revisions(), [3]);
+    assert_eq!(following(&feed, 2).len(), 1);
+    let too_old = feed.changes_since(Revision::new(1), 9).expect("readable");
+    assert_eq!(too_old, Changes::TakeSnapshot);
+    // The newest one stays whatever is asked: the next must follow on it.
+    let kept_none = Retention { changes_max: 0, ..kept_one };
+    assert!(control.trim(&kept_none).is_err(), "the newest change stays");
+}
+
+#[test]
+fn unused_development_caches_are_disabled_and_can_be_enabled_again() {
+    let two = two();
+    let control = &two.installation.control;
+    control.change_plan(OPERATOR, &cache_ref("blog"), plan("100")).expect("it fits");
+    let disabled = |control: &Control| -> Vec<String> {
+        let caches = control.disable_unused().expect("nothing is in the way");
+        caches.iter().map(|cache| cache.name.to_string()).collect()
+    };
+    assert!(disabled(control).is_empty(), "all of them are new");
+    let old = NOW.0 - UNUSED_SECONDS_MAX;
+    let age = |seconds| format!("UPDATE caches SET used_at = {seconds}");
+    two.installation.run_sql(&age(old + 1)).expect("a good statement");
+    assert!(disabled(control).is_empty(), "a second is missing");
+    two.installation.run_sql(&age(old)).expect("a good statement");
+    assert_eq!(disabled(control), ["shop"], "blog has a plan that is paid for");
+    let answer = two.installation.authenticates(&two.primary);
+    assert_eq!(answer, Err(AuthenticationError::CacheDisabled));
+    control.set_enabled(OPERATOR, &cache_ref("shop"), true).expect("it is there");
+    assert_eq!(two.installation.authenticates(&two.primary), Ok(()));
+    assert!(disabled(control).is_empty(), "enabling counts as use");
+    two.installation.run_sql(&age(old)).expect("a good statement");
+    control.note_used(&[two.primary.credential.cache]).expect("nothing is in the way");
+    assert!(disabled(control).is_empty(), "it was used");
+}
+
+#[test]
+fn a_repeated_request_is_carried_out_once() {
+    let two = two();
+    let control = &two.installation.control;
+    let by = |key: &str, digest: u8| By {
+        actor: OPERATOR,
+        once: Some(Once { key: key.to_owned(), request_digest: [digest; 32] }),
+    };
+    let shop = cache_ref("shop");
+    let add = |by| control.add_credential(by, &shop, Capabilities::ALL);
+    let first = add(by("a", 1)).expect("nothing is in the way");
+    let before = two.everything();
+    assert_eq!(add(by("a", 1)).expect("done before"), first);
+    let refused = add(by("a", 2));
+    assert!(matches!(refused, Err(ControlError::KeyReused)), "{refused:?}");
+    assert_eq!(two.everything(), before);
+    let second = add(by("b", 1)).expect("another key");
+    assert_ne!(second.value.1, first.value.1);
+    assert_eq!(second.revision, first.revision.next());
+    let username = first.value.1.credential.username;
+    control.remove_credential(by("c", 3), &shop, &username).expect("it is not primary");
+    control.remove_credential(by("c", 3), &shop, &username).expect("done before");
+    let gone = add(by("a", 1));
+    assert!(matches!(gone, Err(ControlError::Superseded)), "{gone:?}");
 }

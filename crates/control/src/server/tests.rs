@@ -62,7 +62,8 @@ impl Served {
             runtime.expect("a runtime").block_on(async move {
                 let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
                 tell_address.send(listener.local_addr().expect("bound")).expect("awaited");
-                let settings = ApiSettings { servers: vec!["cache.example:11211".to_owned()] };
+                let servers = vec!["cache.example:11211".to_owned()];
+                let settings = ApiSettings { servers, ..ApiSettings::default() };
                 let Limits { server, requests_max, request_time_max } = limits;
                 let router = router_with(control, settings, requests_max, request_time_max);
                 let stopped = async { drop(stopped.await) };

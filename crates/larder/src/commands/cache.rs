@@ -129,7 +129,7 @@ fn answer(client: &Client, command: &CacheCommand, json: bool) -> Result<String,
     match command {
         CacheCommand::Create { name, plan } => {
             let name = name.as_ref().map(ToString::to_string);
-            let wish = CreateCache { name, plan: Some(plan.clone()) };
+            let wish = CreateCache { name, plan: Some(plan.clone()), cluster: None };
             let cache: CacheView = client.post("/v1/caches", &wish)?;
             Ok(if json { to_json(&cache) } else { created(&cache) })
         }

@@ -188,7 +188,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     // Before anything is printed: whoever reads that may use the command line at once.
     let _announcement = control.announce(control_address)?;
     let servers = proxy.plain_address().map(|address| reachable(address).to_string());
-    let api = ApiSettings { servers: servers.into_iter().collect() };
+    let api = ApiSettings { servers: servers.into_iter().collect(), ..ApiSettings::default() };
     let welcome = Welcome {
         plain: proxy.plain_address(),
         tls: proxy.tls_address(),
