@@ -31,6 +31,7 @@ pub mod environment;
 pub mod error;
 pub mod feed;
 pub mod model;
+pub mod push;
 pub mod server;
 
 #[cfg(test)]

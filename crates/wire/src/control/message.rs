@@ -446,6 +446,24 @@ impl FromNode {
 }
 
 impl FromControl {
+    /// What it is called in logs.
+    pub fn name(&self) -> &'static str {
+        match self {
+            FromControl::Welcome { .. } => "WELCOME",
+            FromControl::Joined { .. } => "JOINED",
+            FromControl::Refused(_) => "REFUSED",
+            FromControl::Delta(_) => "DELTA",
+            FromControl::SnapshotBegin(_) => "SNAPSHOT",
+            FromControl::SnapshotChunk(_) => "SNAPSHOT CHUNK",
+            FromControl::SnapshotEnd => "SNAPSHOT END",
+            FromControl::Heartbeat { .. } => "HEARTBEAT",
+            FromControl::Prepare { .. } => "PREPARE",
+            FromControl::Commit { .. } => "COMMIT",
+            FromControl::Abort { .. } => "ABORT",
+            FromControl::Certificate(_) => "CERTIFICATE",
+        }
+    }
+
     /// Appends the message as a frame in the agreed version.
     pub fn encode(&self, version: u8, out: &mut Vec<u8>) {
         frame::write(out, version, self.kind(), |out| self.encode_body(out));

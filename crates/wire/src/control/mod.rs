@@ -15,12 +15,16 @@
 //!
 //! [`record`] says what is pushed, [`digest`] how two sides find out that they have the same,
 //! [`topology`] who the members are, [`message`] how it is all said. [`records`] and [`replica`] are a
-//! node's copy and the rules by which it changes.
+//! node's copy and the rules by which it changes, [`epochs`] the same for topologies, and
+//! [`node_session`] puts them to work on one connection.
 
 pub mod digest;
+pub mod epochs;
 pub mod message;
 pub mod name;
+pub mod node_session;
 pub mod record;
 pub mod records;
 pub mod replica;
+pub mod token;
 pub mod topology;

@@ -82,6 +82,24 @@ impl fmt::Debug for NodeName {
 )]
 pub struct InvalidNodeName;
 
+/// The name in the control plane's certificate. Nodes find control planes by address and know them
+/// by this name under their cluster's own authority, so it need not be anywhere in DNS.
+pub const CONTROL_CERTIFICATE_NAME: &str = "control.larder.internal";
+
+const NODE_CERTIFICATE_SUFFIX: &str = ".node.larder.internal";
+
+impl NodeName {
+    /// The name in this node's certificate, as a DNS name.
+    pub fn certificate_name(&self) -> String {
+        format!("{self}{NODE_CERTIFICATE_SUFFIX}")
+    }
+
+    /// The node whose certificate has this DNS name.
+    pub fn from_certificate_name(name: &str) -> Option<Self> {
+        NodeName::parse(name.strip_suffix(NODE_CERTIFICATE_SUFFIX)?).ok()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -10,7 +10,10 @@
 //!
 //! Sorted vectors in many small shards instead of one hash map: a million credentials take 80 MB
 //! and no more, are summed up at the speed of memory, and can be [checked](Records::check_shard) a
-//! shard at a time, so that looking for a flipped bit never holds anything up.
+//! shard at a time, so that looking for a flipped bit never holds anything up. A clone shares the
+//! shards until one of the two changes, so a consistent view of everything is cheap.
+
+use std::sync::Arc;
 
 use tenancy::id::{CacheId, Username};
 use twox_hash::XxHash3_64;
@@ -32,7 +35,7 @@ pub const CREDENTIALS_MAX: usize = 4_000_000;
 #[derive(Debug, Clone)]
 pub struct Records {
     /// Invariant: [`SHARDS`] of them, each with exactly the records whose keys hash to it.
-    shards: Box<[Shard]>,
+    shards: Box<[Arc<Shard>]>,
     digest: SetDigest,
     caches: usize,
     credentials: usize,
@@ -49,7 +52,7 @@ struct Shard {
 
 impl Default for Records {
     fn default() -> Self {
-        let shards = std::iter::repeat_with(Shard::default).take(SHARDS).collect();
+        let shards = std::iter::repeat_with(Arc::default).take(SHARDS).collect();
         Records { shards, digest: SetDigest::EMPTY, caches: 0, credentials: 0 }
     }
 }
@@ -89,7 +92,7 @@ impl Records {
 
     /// Puts a record in the place of the one with its key, which is returned.
     pub fn put(&mut self, record: Record) -> Option<Record> {
-        let shard = &mut self.shards[shard_of(&record.key())];
+        let shard = Arc::make_mut(&mut self.shards[shard_of(&record.key())]);
         let before = match record {
             Record::Cache(cache) => shard.put_cache(cache).map(Record::Cache),
             Record::Credential(one) => shard.put_credential(one).map(Record::Credential),
@@ -106,7 +109,8 @@ impl Records {
 
     /// Takes a record out.
     pub fn remove(&mut self, key: &Key) -> Option<Record> {
-        let shard = &mut self.shards[shard_of(key)];
+        self.get(key)?; // Not there, nothing to copy.
+        let shard = Arc::make_mut(&mut self.shards[shard_of(key)]);
         let before = match key {
             Key::Cache(id) => {
                 let at = shard.caches.binary_search_by_key(id, |cache| cache.id).ok()?;
@@ -139,7 +143,10 @@ impl Records {
 
     /// The digest as the records add up to it now.
     pub fn compute_digest(&self) -> SetDigest {
-        self.shards.iter().map(Shard::compute_digest).fold(SetDigest::EMPTY, SetDigest::plus)
+        self.shards
+            .iter()
+            .map(|shard| shard.compute_digest())
+            .fold(SetDigest::EMPTY, SetDigest::plus)
     }
 
     /// All caches, then all credentials: in this order each record is preceded by what it needs.
@@ -183,6 +190,7 @@ impl Records {
     /// Gives back memory that growing has reserved.
     pub fn shrink(&mut self) {
         for shard in &mut self.shards {
+            let shard = Arc::make_mut(shard);
             shard.caches.shrink_to_fit();
             shard.credentials.shrink_to_fit();
         }
@@ -194,7 +202,7 @@ impl Records {
         let Some(shard) = self.shards.iter_mut().find(|shard| !shard.credentials.is_empty()) else {
             return false;
         };
-        let one = &mut shard.credentials[0];
+        let one = &mut Arc::make_mut(shard).credentials[0];
         let mut bytes = *one.hash.bytes();
         bytes[7] ^= 0x10;
         one.hash = tenancy::secret::SecretHash::from_bytes(bytes);

@@ -1,0 +1,172 @@
+//! A node's side of the two phases in which the topology changes.
+//!
+//! ```text
+//!                  PREPARE e           COMMIT e, same digest
+//!   committed d ─────────────▶ d, prepared e ─────────────▶ committed e        (d < e)
+//!        ▲                        │ ABORT e
+//!        └────────────────────────┘
+//! ```
+//!
+//! An epoch never goes back; a topology that drops more members than any plan would is refused; what
+//! is told twice changes nothing. A node that was away is told PREPARE and COMMIT in one breath.
+
+use std::sync::Arc;
+
+use cluster::digest::Digest;
+use cluster::map::Epoch;
+
+use super::message::{Reason, Refusal};
+use super::topology::Topology;
+
+/// The part of all members, in percent, that one topology may drop. One member may always go.
+pub const MEMBERS_DROPPED_PERCENT_MAX: usize = 30;
+
+/// What a node knows of its cluster's topology.
+#[derive(Debug, Clone, Default)]
+pub struct Epochs {
+    /// Requests are routed by this one.
+    pub committed: Option<Arc<Topology>>,
+    /// Links are being made for this one.
+    pub prepared: Option<Arc<Topology>>,
+    /// The newest epoch by which every node routes; a member of it may serve what it gained without
+    /// asking the giver.
+    pub settled: Option<Epoch>,
+}
+
+impl Epochs {
+    /// The epoch that requests are routed by; 0 before the first.
+    pub fn current(&self) -> Epoch {
+        self.committed.as_ref().map_or(Epoch::new(0), |topology| topology.epoch())
+    }
+
+    pub fn prepare(&mut self, topology: Arc<Topology>, forced: bool) -> Result<(), Refusal> {
+        if topology.epoch() < self.current() {
+            return Err(old_epoch(topology.epoch(), self.current()));
+        }
+        if let Some(committed) = &self.committed {
+            if topology.epoch() == committed.epoch() {
+                if topology.digest() == committed.digest() {
+                    return Ok(()); // Told again.
+                }
+                let detail = format!("epoch {} twice, and not the same", topology.epoch());
+                return Err(Refusal::new(Reason::Inconsistent, detail));
+            }
+            if !forced {
+                check_dropped(committed, &topology)?;
+            }
+        }
+        self.prepared = Some(topology);
+        Ok(())
+    }
+
+    /// Puts the prepared topology in force and returns it; `None` when it is already.
+    pub fn commit(
+        &mut self,
+        epoch: Epoch,
+        digest: Digest,
+    ) -> Result<Option<Arc<Topology>>, Refusal> {
+        let is_it =
+            |topology: &Arc<Topology>| topology.epoch() == epoch && topology.digest() == digest;
+        if self.committed.as_ref().is_some_and(is_it) {
+            return Ok(None);
+        }
+        if epoch < self.current() {
+            return Err(old_epoch(epoch, self.current()));
+        }
+        if !self.prepared.as_ref().is_some_and(is_it) {
+            let detail = format!("epoch {epoch} with digest {digest:.12} was not prepared");
+            return Err(Refusal::new(Reason::Unexpected, detail));
+        }
+        self.committed = self.prepared.take();
+        Ok(self.committed.clone())
+    }
+
+    /// Forgets a prepared topology. `false` when there is none of this epoch.
+    pub fn abort(&mut self, epoch: Epoch) -> bool {
+        self.prepared.take_if(|topology| topology.epoch() == epoch).is_some()
+    }
+}
+
+fn check_dropped(before: &Topology, after: &Topology) -> Result<(), Refusal> {
+    let stays = |name| after.members().iter().any(|member| &member.name == name);
+    let count = before.members().len();
+    let dropped = before.members().iter().filter(|member| !stays(&member.name)).count();
+    if dropped > 1 && dropped * 100 > count * MEMBERS_DROPPED_PERCENT_MAX {
+        return Err(Refusal::new(Reason::DropsTooMuch, format!("{dropped} of {count} members")));
+    }
+    Ok(())
+}
+
+fn old_epoch(epoch: Epoch, current: Epoch) -> Refusal {
+    Refusal::new(Reason::OldEpoch, format!("epoch {epoch}, while {current} is in force"))
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::scheme::Scheme;
+
+    use super::*;
+    use crate::control::topology::{Placement, tests::topology};
+
+    #[test]
+    fn an_epoch_is_prepared_then_committed_and_told_twice_is_told_once() {
+        let mut epochs = Epochs::default();
+        for _ in 0..2 {
+            epochs.prepare(three(1), false).expect("the first");
+        }
+        let first = three(1);
+        assert!(epochs.commit(first.epoch(), first.digest()).expect("prepared").is_some());
+        assert!(epochs.commit(first.epoch(), first.digest()).expect("again").is_none());
+        epochs.prepare(three(1), false).expect("again");
+        assert_eq!(epochs.current(), Epoch::new(1));
+        assert!(epochs.prepared.is_none());
+    }
+
+    #[test]
+    fn what_was_not_prepared_is_not_committed() {
+        let mut epochs = at(3);
+        epochs.prepare(three(5), false).expect("newer");
+        let other = Digest::new([9; 32]);
+        check(epochs.commit(Epoch::new(5), other).map(drop), Reason::Unexpected);
+        check(epochs.commit(Epoch::new(6), three(6).digest()).map(drop), Reason::Unexpected);
+        assert!(!epochs.abort(Epoch::new(4)));
+        assert!(epochs.abort(Epoch::new(5)));
+        check(epochs.commit(Epoch::new(5), three(5).digest()).map(drop), Reason::Unexpected);
+        assert_eq!(epochs.current(), Epoch::new(3));
+    }
+
+    #[test]
+    fn an_epoch_never_goes_back_nor_means_two_things() {
+        let mut epochs = at(3);
+        check(epochs.prepare(three(2), true), Reason::OldEpoch);
+        check(epochs.commit(Epoch::new(2), three(2).digest()).map(drop), Reason::OldEpoch);
+        check(epochs.prepare(of(3, 4), false), Reason::Inconsistent);
+    }
+
+    #[test]
+    fn one_member_may_go_but_not_many_at_once() {
+        let mut epochs = Epochs { committed: Some(of(1, 10)), ..Epochs::default() };
+        check(epochs.prepare(of(2, 6), false), Reason::DropsTooMuch);
+        epochs.prepare(of(2, 6), true).expect("a person has confirmed it");
+        epochs.prepare(of(2, 7), false).expect("three of ten");
+        let mut two = Epochs { committed: Some(of(1, 2)), ..Epochs::default() };
+        two.prepare(of(2, 1), false).expect("one may always go");
+    }
+
+    #[track_caller]
+    fn check(answer: Result<(), Refusal>, reason: Reason) {
+        assert_eq!(answer.map_err(|refusal| refusal.reason), Err(reason));
+    }
+
+    fn at(epoch: u64) -> Epochs {
+        Epochs { committed: Some(three(epoch)), ..Epochs::default() }
+    }
+
+    fn three(epoch: u64) -> Arc<Topology> {
+        of(epoch, 3)
+    }
+
+    fn of(epoch: u64, members: usize) -> Arc<Topology> {
+        Arc::new(topology(epoch, members, Placement::Scheme(Scheme::Maglev)))
+    }
+}
