@@ -23,6 +23,7 @@ pub mod experiment;
 pub mod maglev;
 pub mod map;
 pub mod member;
+pub mod ownership;
 pub mod plan;
 mod random;
 pub mod ring;
