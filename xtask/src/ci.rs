@@ -15,7 +15,7 @@ pub(crate) fn all() -> Vec<Step> {
 }
 
 pub(crate) fn test() -> Vec<Step> {
-    let mut steps = vec![install(), build(), tests()];
+    let mut steps = vec![install(), build(), tests(), interleavings()];
     // `cargo test` runs the examples of the documentation as well; nextest cannot.
     if has_nextest() {
         steps.push(examples());
@@ -105,6 +105,15 @@ fn tests() -> Step {
             Ok(path) => count_tests(tests.env("LARDER_BIN", path)),
             Err(why) => Outcome::Failed(why),
         }
+    })
+}
+
+/// What the store's threads share, in thousands of orders. Apart from the rest, because there every
+/// lock is exchanged for one that the test commands.
+fn interleavings() -> Step {
+    Step::new("test all orders of threads", || {
+        let arguments = "test -p store --locked --features shuttle --test interleavings";
+        count_tests(&mut command("cargo", &words(arguments)))
     })
 }
 

@@ -4,6 +4,7 @@ mod bench_peers;
 mod ci;
 mod fuzz;
 mod metadata;
+mod miri;
 mod step;
 mod tidy;
 
@@ -17,6 +18,8 @@ Usage: cargo xtask <task>
   test                   install what the tests need, then run all tests
   tidy                   check what no compiler checks: arrows, documents, leftovers
   bench-peers [--quick]  measure Larder beside memcached; --help tells more
+  miri                   run the store's tests of memory under Miri; needs nightly with miri
+  sanitize               run the store's tests under the address sanitizer
   fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
 ";
 
@@ -28,6 +31,8 @@ fn main() -> ExitCode {
         ["ci"] => ci::all(),
         ["test"] => ci::test(),
         ["tidy"] => vec![ci::tidy()],
+        ["miri"] => vec![miri::miri()],
+        ["sanitize"] => vec![miri::sanitize()],
         ["bench-peers", rest @ ..] => {
             return bench_peers::run(rest.iter().map(|&word| word.to_owned()));
         }

@@ -4,13 +4,13 @@
 //! and none is free, another one holds more than its own guarantee, and gives at once. Nobody waits
 //! for a balancer, and no two caches are ever locked together.
 
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::{Arc, PoisonError, RwLock, Weak};
+use std::sync::{Arc, PoisonError, Weak};
 
 use crate::arena::Block;
 use crate::memory::Memory;
 use crate::operation::Seconds;
 use crate::store::{Cache, Shard};
+use crate::sync::{AtomicUsize, Relaxed, RwLock};
 
 /// Caches looked at to find a borrower, before all are.
 const SAMPLE: usize = 24;
@@ -63,10 +63,25 @@ impl Arbiter {
             if missing == 0 {
                 break;
             }
-            let Some((cache, shard)) = self.giver() else { break };
+            let giver = self.giver().or_else(|| {
+                self.look_closely();
+                self.giver()
+            });
+            let Some((cache, shard)) = giver else { break };
             taken.extend(cache.shed(shard, missing, now));
         }
         taken
+    }
+
+    /// Waits for every operation that is under way, and so learns what each shard truly holds: one
+    /// that is just taking the last of the memory tells so only when it is done. Rare, because it is
+    /// needed only while no shard is known to hold more than its share.
+    fn look_closely(&self) {
+        let mut number = 0;
+        while let Some(cache) = self.cache(number) {
+            cache.shards().iter().for_each(Shard::look);
+            number += 1;
+        }
     }
 
     /// A shard that holds more than its share: of a sample, the one that would miss it least.

@@ -1,24 +1,28 @@
 //! Memory in blocks of one size, each owned by exactly one holder. The only `unsafe` of the crate.
 //!
 //! ```text
-//!   mapping  │ block 0 │ block 1 │ block 2 │ … │ block n-1 │      pages are taken at first use
-//!                 │         │
-//!             Block(ptr)  Block(ptr)      values that move between caches; no copies, no aliases
+//!   mapping  │        chunk 0          │        chunk 1          │ …   one huge page each
+//!            │ block │ block │ … │     │ block │ block │ … │     │
+//!                │
+//!             Block(&'static mut …)     values that move between caches; no copies, no aliases
+//!
+//!   a chunk  fresh ─▶ partly in use ⇄ all of it free ─▶ given back to the system ─▶ partly in use …
 //! ```
 //!
-//! A [`Block`] is like a `Box<[u8; BLOCK_BYTES]>`: who holds it may read and, holding it mutably,
-//! write. So all that uses blocks is checked by the compiler, and what must be believed is only
-//! that two blocks never overlap and that none outlives the mapping.
+//! A [`Block`] is a mutable reference, so all that reads and writes memory is checked by the
+//! compiler. What must be believed is in [`Mapping`]: that it makes one reference to each block at a
+//! time, and that it neither clears nor unmaps memory that is referred to.
 //!
 //! Why not boxes: one mapping can ask for huge pages, which halves the cost of a random read here,
-//! and a block carries no allocator header. See
+//! a block carries no allocator header, and memory goes back to the system when we say so. Why not
+//! without any `unsafe`: a mapping that is leaked can be cut into such references by safe code, at
+//! the same cost, but no safe code gives part of it back. See
 //! `docs/decisions/0008-items-lie-in-blocks-of-one-size.md`.
 
 #![expect(unsafe_code, reason = "the one proven module; each block says why it is sound")]
 
+use std::collections::BTreeSet;
 use std::ptr::NonNull;
-
-use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 
 /// Size of a block. Small, so that a cache of 300 KB still has its 38 and evicts in fine steps, and
 /// so that dropping or copying one takes microseconds. Items run on from one block into the next,
@@ -26,68 +30,57 @@ use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 pub(crate) const BLOCK_BYTES: usize = 8 * 1024;
 /// The same, in 8-byte words.
 pub(crate) const BLOCK_WORDS: usize = BLOCK_BYTES / 8;
-/// Huge pages of x86-64 and of most others.
-const HUGE_PAGE_BYTES: usize = 2 * 1024 * 1024;
+/// Huge pages of x86-64 and of most others; blocks go back to the system by this much.
+const CHUNK_BYTES: usize = 2 * 1024 * 1024;
+const CHUNK_BLOCKS: usize = CHUNK_BYTES / BLOCK_BYTES;
 
-// Blocks tile huge pages, and words tile blocks.
-const _: () = assert!(HUGE_PAGE_BYTES.is_multiple_of(BLOCK_BYTES) && BLOCK_BYTES.is_multiple_of(8));
+// Blocks tile chunks, and words tile blocks.
+const _: () = assert!(CHUNK_BYTES.is_multiple_of(BLOCK_BYTES) && BLOCK_BYTES.is_multiple_of(8));
 
-/// [`BLOCK_BYTES`] bytes that belong to the holder alone.
+/// [`BLOCK_BYTES`] bytes that belong to the holder alone, aligned to as many.
 pub(crate) struct Block {
-    /// INVARIANT: points to `BLOCK_BYTES` initialised bytes, aligned to `BLOCK_BYTES`, inside the
-    /// mapping of an [`Arena`]; no other `Block` points there; the mapping is still there, because
-    /// an arena unmaps only when it holds every block it ever made.
-    start: NonNull<u8>,
+    words: &'static mut [u64; BLOCK_WORDS],
 }
-
-// SAFETY: a block owns its bytes as a `Box` does (INVARIANT of `start`), and bytes are `Send`.
-unsafe impl Send for Block {}
-// SAFETY: a shared block only lends shared bytes, and bytes are `Sync`.
-unsafe impl Sync for Block {}
 
 impl Block {
     #[inline]
     pub(crate) fn bytes(&self) -> &[u8; BLOCK_BYTES] {
-        // SAFETY: by the INVARIANT of `start` the bytes are there and are ours, and `&self` keeps
-        // anyone from writing to them meanwhile.
-        unsafe { self.start.cast().as_ref() }
+        bytemuck::cast_ref(&*self.words)
     }
 
     #[inline]
     pub(crate) fn bytes_mut(&mut self) -> &mut [u8; BLOCK_BYTES] {
-        // SAFETY: as in `bytes`, and `&mut self` makes this the only way to them.
-        unsafe { self.start.cast().as_mut() }
+        bytemuck::cast_mut(self.words)
     }
 
     #[inline]
     pub(crate) fn words(&self) -> &[u64; BLOCK_WORDS] {
-        // SAFETY: as in `bytes`; any bytes are valid words, and blocks are aligned for them.
-        unsafe { self.start.cast().as_ref() }
+        self.words
     }
 
     #[inline]
     pub(crate) fn words_mut(&mut self) -> &mut [u64; BLOCK_WORDS] {
-        // SAFETY: as in `words`, and `&mut self` makes this the only way to them.
-        unsafe { self.start.cast().as_mut() }
+        self.words
     }
 }
 
 /// Makes blocks, and takes them back.
 pub(crate) struct Arena {
-    mapping: NonNull<u8>,
-    mapping_bytes: usize,
-    /// INVARIANT: the first address in the mapping that is a multiple of [`HUGE_PAGE_BYTES`];
-    /// `blocks_max` blocks from here lie in the mapping.
-    base: NonNull<u8>,
+    mapping: Mapping,
+    /// The blocks of each chunk that are here. Chunks beyond its length were never used.
+    /// INVARIANT: a block of chunk `n` is in `chunks[n]` or was handed out and has not come back.
+    chunks: Vec<Vec<Block>>,
+    /// Chunks with blocks here, some of whose blocks are out. The lowest is used first, so that the
+    /// others have a chance to become free as a whole.
+    partly: BTreeSet<u32>,
+    /// Chunks that are here as a whole, whose memory is ours …
+    whole: Vec<u32>,
+    /// … and those whose memory was given back; it comes again, as zeros, when they are used.
+    away: Vec<u32>,
     blocks_max: u32,
-    /// INVARIANT: of the blocks below this number each is in `free` or was handed out once and has
-    /// not come back; those from it on were never handed out.
-    fresh: u32,
-    free: Vec<Block>,
+    /// Blocks handed out.
+    out: u32,
 }
-
-// SAFETY: the pointers are only used through `&mut self` or to make blocks, which are `Send`.
-unsafe impl Send for Arena {}
 
 impl Arena {
     /// Reserves addresses for that many blocks; memory is taken as they are first used.
@@ -95,87 +88,231 @@ impl Arena {
     /// # Errors
     /// What the system says when it refuses the addresses.
     pub(crate) fn new(blocks_max: u32) -> std::io::Result<Self> {
-        let bytes = blocks_max as usize * BLOCK_BYTES;
-        let mapping_bytes = bytes + HUGE_PAGE_BYTES;
-        // SAFETY: a new private mapping at an address of the system's choice touches nothing that
-        // exists. It reads as zeros, so its bytes are initialised.
-        let mapping = unsafe {
-            let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-            mmap_anonymous(
-                std::ptr::null_mut(),
-                mapping_bytes,
-                ProtFlags::READ | ProtFlags::WRITE,
-                flags,
-            )?
-        };
-        let mapping = NonNull::new(mapping.cast::<u8>()).expect("a mapping is never at address 0");
-        let skip = mapping.align_offset(HUGE_PAGE_BYTES);
-        assert!(skip <= HUGE_PAGE_BYTES, "an address is below the next multiple by at most one");
-        // SAFETY: `skip` is at most `HUGE_PAGE_BYTES`, by which the mapping exceeds `bytes`.
-        let base = unsafe { mapping.add(skip) };
-        // Advice only: where huge pages are switched off we run with small ones.
-        // SAFETY: the range is ours, and this advice does not change what it holds.
-        let _small_pages_do =
-            unsafe { madvise(base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
-        Ok(Arena { mapping, mapping_bytes, base, blocks_max, fresh: 0, free: Vec::new() })
+        Ok(Arena {
+            mapping: Mapping::new(blocks_max as usize * BLOCK_BYTES)?,
+            chunks: Vec::new(),
+            partly: BTreeSet::new(),
+            whole: Vec::new(),
+            away: Vec::new(),
+            blocks_max,
+            out: 0,
+        })
     }
 
     /// A block with whatever bytes its last holder left.
     pub(crate) fn take(&mut self) -> Option<Block> {
-        if let Some(block) = self.free.pop() {
-            return Some(block);
+        let number = match self.partly.first() {
+            Some(&number) => number,
+            None => self.open()?,
+        };
+        let here = &mut self.chunks[number as usize];
+        let block = here.pop().expect("a chunk that is partly here has blocks here");
+        if here.is_empty() {
+            self.partly.remove(&number);
         }
-        if self.fresh == self.blocks_max {
-            return None;
-        }
-        let offset = self.fresh as usize * BLOCK_BYTES;
-        self.fresh += 1;
-        // SAFETY: `offset` is below `blocks_max * BLOCK_BYTES`, so inside the mapping (INVARIANT
-        // of `base`), and zeros are initialised bytes. No other block points there: `fresh` only
-        // grows, so each offset is used once.
-        Some(Block { start: unsafe { self.base.add(offset) } })
+        self.out += 1;
+        Some(block)
     }
 
     pub(crate) fn give(&mut self, block: Block) {
-        debug_assert!(self.owns(&block));
-        self.free.push(block);
+        let number = self.mapping.chunk_of(&block);
+        let size = self.chunk_blocks(number);
+        let here = &mut self.chunks[number as usize];
+        here.push(block);
+        self.out -= 1;
+        if here.len() == size {
+            self.partly.remove(&number);
+            self.whole.push(number);
+        } else {
+            self.partly.insert(number);
+        }
     }
 
     /// Blocks that [`Arena::take`] can still hand out.
     pub(crate) fn available(&self) -> u32 {
-        self.blocks_max - self.fresh + self.free.len() as u32
+        self.blocks_max - self.out
     }
 
-    fn owns(&self, block: &Block) -> bool {
-        let offset = block.start.addr().get().wrapping_sub(self.base.addr().get());
-        offset < self.fresh as usize * BLOCK_BYTES
+    /// Gives the memory of one free chunk back to the system, unless no more than `keep` are free.
+    /// True when it did.
+    pub(crate) fn give_back(&mut self, keep: usize) -> bool {
+        if self.whole.len() <= keep {
+            return false;
+        }
+        let number = self.whole.pop().expect("there are more than `keep`");
+        let size = self.chunk_blocks(number);
+        let here = &mut self.chunks[number as usize];
+        assert_eq!(here.len(), size, "only a whole chunk is given back");
+        here.clear();
+        // SAFETY: the chunk's blocks were all here and are gone now, so none exists.
+        here.extend(unsafe { self.mapping.clear(number, size) });
+        self.away.push(number);
+        true
+    }
+
+    /// A chunk to take blocks from, when none is partly used.
+    fn open(&mut self) -> Option<u32> {
+        let number = match self.whole.pop().or_else(|| self.away.pop()) {
+            Some(number) => number,
+            None => {
+                let number = self.chunks.len() as u32;
+                let size = self.chunk_blocks(number);
+                if size == 0 {
+                    return None;
+                }
+                // SAFETY: `chunks` only grows, so no block of this one was made before.
+                self.chunks.push(unsafe { self.mapping.blocks(number, size) }.collect());
+                number
+            }
+        };
+        self.partly.insert(number);
+        Some(number)
+    }
+
+    /// Blocks of a chunk; the last may be a short one.
+    fn chunk_blocks(&self, number: u32) -> usize {
+        (self.blocks_max as usize).saturating_sub(number as usize * CHUNK_BLOCKS).min(CHUNK_BLOCKS)
     }
 }
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        let all_back = self.free.len() == self.fresh as usize
-            && self.free.iter().all(|block| self.owns(block));
         // A block that is still out could be used, so its mapping stays for the life of the
         // process rather than be pulled from under it.
-        if all_back {
-            // SAFETY: the mapping is ours, and every block that points into it is in `free`, which
-            // is dropped with us and is not used again.
-            let _unmapped = unsafe { munmap(self.mapping.as_ptr().cast(), self.mapping_bytes) };
+        if self.out == 0 {
+            self.chunks.clear();
+            // SAFETY: all blocks ever made were in `chunks` (INVARIANT), and are gone now.
+            unsafe { self.mapping.unmap() };
         }
+    }
+}
+
+/// Addresses, and memory behind those that are used.
+struct Mapping {
+    /// INVARIANT: of a chunk's alignment; as many bytes as were asked for are ours from here on, and
+    /// hold initialised words (zeros at first).
+    base: NonNull<[u64; BLOCK_WORDS]>,
+    /// What was mapped, with what alignment skipped.
+    #[cfg(not(miri))]
+    mapped: (NonNull<u8>, usize),
+    #[cfg(miri)]
+    layout: std::alloc::Layout,
+}
+
+// SAFETY: the mapping owns its memory as a box does; nothing about it belongs to one thread.
+unsafe impl Send for Mapping {}
+
+impl Mapping {
+    fn chunk_of(&self, block: &Block) -> u32 {
+        let offset = block.words.as_ptr().addr() - self.base.addr().get();
+        (offset / CHUNK_BYTES) as u32
+    }
+
+    /// The first `size` blocks of a chunk.
+    ///
+    /// # Safety
+    /// They lie within what was asked for, and no [`Block`] of this chunk exists.
+    unsafe fn blocks(&self, chunk: u32, size: usize) -> impl Iterator<Item = Block> + use<> {
+        let base = self.base;
+        // From the last to the first, because they are handed out from the end of a list.
+        (0..size).rev().map(move |number| {
+            // SAFETY: inside the mapping (the caller's promise, and INVARIANT of `base`), aligned
+            // and initialised (INVARIANT), and each number comes once. That the mapping stays is
+            // the promise of `unmap`.
+            let words = unsafe { base.add(chunk as usize * CHUNK_BLOCKS + number).as_mut() };
+            Block { words }
+        })
+    }
+}
+
+#[cfg(not(miri))]
+impl Mapping {
+    fn new(bytes: usize) -> std::io::Result<Self> {
+        use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
+
+        let mapped_bytes = bytes + CHUNK_BYTES;
+        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
+        let access = ProtFlags::READ | ProtFlags::WRITE;
+        // SAFETY: a new private mapping at an address of the system's choice touches nothing that
+        // exists. It reads as zeros, so its bytes are initialised.
+        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), mapped_bytes, access, flags)? };
+        let start = NonNull::new(start.cast::<u8>()).expect("a mapping is never at address 0");
+        let skip = start.align_offset(CHUNK_BYTES);
+        assert!(skip <= CHUNK_BYTES, "an address is below the next multiple by at most one");
+        // SAFETY: `skip` is at most `CHUNK_BYTES`, by which the mapping exceeds `bytes`.
+        let base = unsafe { start.add(skip) };
+        // Advice only: where huge pages are switched off we run with small ones.
+        // SAFETY: the range is ours, and this advice does not change what it holds.
+        let _small_pages_do =
+            unsafe { madvise(base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
+        Ok(Mapping { base: base.cast(), mapped: (start, mapped_bytes) })
+    }
+
+    /// Lets the system take a chunk's memory, and makes its blocks anew; they hold zeros.
+    ///
+    /// # Safety
+    /// As for [`Mapping::blocks`].
+    unsafe fn clear(&self, chunk: u32, size: usize) -> impl Iterator<Item = Block> + use<> {
+        use rustix::mm::{Advice, madvise};
+
+        // SAFETY: inside the mapping, as the caller promises.
+        let start = unsafe { self.base.add(chunk as usize * CHUNK_BLOCKS) };
+        // SAFETY: the range is ours and nobody refers to it. Private anonymous memory reads as zeros
+        // afterwards, and if the system refuses, as before; both are initialised words.
+        let _kept_then =
+            unsafe { madvise(start.as_ptr().cast(), size * BLOCK_BYTES, Advice::LinuxDontNeed) };
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.blocks(chunk, size) }
+    }
+
+    /// # Safety
+    /// No [`Block`] exists, and none is made hereafter.
+    unsafe fn unmap(&mut self) {
+        let (start, bytes) = self.mapped;
+        // SAFETY: the range is ours, and by the caller's promise nobody refers to it.
+        let _unmapped = unsafe { rustix::mm::munmap(start.as_ptr().cast(), bytes) };
+    }
+}
+
+/// The same with the allocator's memory, because Miri knows no `madvise`: so it can check that
+/// blocks are made and given up as promised.
+#[cfg(miri)]
+impl Mapping {
+    fn new(bytes: usize) -> std::io::Result<Self> {
+        let layout = std::alloc::Layout::from_size_align(bytes.max(1), CHUNK_BYTES)
+            .map_err(std::io::Error::other)?;
+        // SAFETY: the layout is not empty.
+        let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).expect("it fits");
+        Ok(Mapping { base: base.cast(), layout })
+    }
+
+    /// # Safety
+    /// As for [`Mapping::blocks`].
+    unsafe fn clear(&self, chunk: u32, size: usize) -> impl Iterator<Item = Block> + use<> {
+        // SAFETY: inside the allocation, and nobody refers to it, as the caller promises.
+        unsafe { self.base.add(chunk as usize * CHUNK_BLOCKS).write_bytes(0, size) };
+        // SAFETY: the caller's promise is the same.
+        unsafe { self.blocks(chunk, size) }
+    }
+
+    /// # Safety
+    /// No [`Block`] exists, and none is made hereafter.
+    unsafe fn unmap(&mut self) {
+        // SAFETY: allocated by `new` with this layout, and by the caller's promise not in use.
+        unsafe { std::alloc::dealloc(self.base.as_ptr().cast(), self.layout) };
     }
 }
 
 /// Begins to fetch the cache line of `place`, so that a later read need not wait for it.
 #[inline]
 pub(crate) fn prefetch<T>(place: &T) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: a prefetch is a hint: it reads nothing and cannot fault, and `place` is valid anyway.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
     let _no_hint_here = place;
 }
 
@@ -207,5 +344,43 @@ mod tests {
         drop(arena);
         block.words_mut()[BLOCK_WORDS - 1] = 7;
         assert_eq!(block.words()[BLOCK_WORDS - 1], 7);
+    }
+
+    /// Blocks of both chunks change places in the hands of their holder, and come back in disorder.
+    #[test]
+    fn memory_that_was_given_back_comes_again_as_zeros() {
+        let blocks_max = CHUNK_BLOCKS as u32 + 3;
+        let mut arena = Arena::new(blocks_max).expect("two chunks of addresses");
+        for _ in 0..3 {
+            let mut blocks: Vec<Block> = std::iter::from_fn(|| arena.take()).collect();
+            assert_eq!(blocks.len() as u32, blocks_max);
+            for block in &mut blocks {
+                assert_eq!(block.words(), &[0; BLOCK_WORDS]);
+                block.words_mut().fill(u64::MAX);
+            }
+            let last = blocks.swap_remove(100);
+            blocks.into_iter().rev().for_each(|block| arena.give(block));
+            assert!(arena.give_back(0), "the short chunk is here as a whole");
+            assert!(!arena.give_back(0), "of the other a block is out");
+            assert_eq!(last.words(), &[u64::MAX; BLOCK_WORDS]);
+            arena.give(last);
+            assert!(!arena.give_back(1), "one is to be kept");
+            assert!(arena.give_back(0));
+            assert_eq!(arena.available(), blocks_max);
+        }
+    }
+
+    #[test]
+    fn the_lowest_chunk_is_used_first() {
+        let mut arena = Arena::new(2 * CHUNK_BLOCKS as u32).expect("two chunks of addresses");
+        let mut blocks: Vec<Block> = std::iter::from_fn(|| arena.take()).collect();
+        let high = blocks.pop().expect("there are many");
+        let low = blocks.swap_remove(0);
+        arena.give(high);
+        arena.give(low);
+        let next = arena.take().expect("two are here");
+        assert_eq!(arena.mapping.chunk_of(&next), 0);
+        blocks.push(next);
+        blocks.into_iter().for_each(|block| arena.give(block));
     }
 }

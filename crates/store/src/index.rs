@@ -5,7 +5,8 @@
 //!        └─▶ bucket, other bucket, tag                    ▲ a full segment splits in two
 //! ```
 //!
-//! A slot is one word:  tag:24 │ freq:2 │ block:25 │ offset:13  (all zero: vacant).
+//! A slot is one word:  tag:24 │ freq:2 │ block:25 │ offset:13  (all zero: vacant). No tag is zero,
+//! so a look at the tags alone never finds a vacant slot.
 //!
 //! *Growth without pauses.* When a key finds both its buckets full and no neighbour can step
 //! aside, its segment alone splits (extendible hashing): at most 1,024 slots are looked at, and
@@ -138,7 +139,7 @@ impl Cut {
         Cut {
             range: skew((hash >> 32) as u32),
             bucket: hash as usize & 0x7f,
-            tag: hash >> 8 & 0xff_ffff,
+            tag: (hash >> 8 & 0xff_ffff).max(1),
         }
     }
 }
@@ -182,7 +183,7 @@ impl Index {
         let start = (cut.bucket & bucket_mask(words)) * BUCKET_SLOTS;
         let found = words[start..start + BUCKET_SLOTS]
             .iter()
-            .find(|&&word| word >> TAG_SHIFT == cut.tag && word != 0)?;
+            .find(|&&word| word >> TAG_SHIFT == cut.tag)?;
         Some(Place::of_word(*found))
     }
 
@@ -201,7 +202,7 @@ impl Index {
             // Without branches, so that it becomes a few vector instructions.
             let mut fits = 0_u32;
             for (slot, word) in slots.iter().enumerate() {
-                fits |= u32::from(word >> TAG_SHIFT == cut.tag && *word != 0) << slot;
+                fits |= u32::from(word >> TAG_SHIFT == cut.tag) << slot;
             }
             while fits != 0 {
                 let slot = fits.trailing_zeros() as usize;

@@ -11,7 +11,9 @@
 //!     └ ghost.rs  keys evicted not long ago        │
 //!   memory.rs   free blocks, graves of flushed caches ─ arena.rs: the bytes, and all unsafe code
 //!   arbiter.rs  who gives memory to whom
-//!   scan.rs, stream.rs  reading a whole cache; watch.rs  its busiest keys
+//!   scan.rs, stream.rs  reading a whole cache
+//!   stats.rs, watch.rs, working_set.rs  accounts, busiest keys, what other sizes would hit
+//!   sync.rs     locks and atomics, exchangeable for tests of all orders of threads
 //!   model.rs    the same promises in the plainest code, to test against (twin.rs)
 //! ```
 //!
@@ -38,6 +40,8 @@ mod slice;
 pub mod stats;
 pub mod store;
 pub mod stream;
+mod sync;
 #[cfg(test)]
 mod twin;
 pub mod watch;
+pub mod working_set;

@@ -4,20 +4,29 @@
 //! a grave, and its blocks count as free at once. Whoever needs a block when none is free digs one
 //! up; [`Memory::dig`] does it in idle time.
 
-use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
 
 use crate::arena::{Arena, BLOCK_BYTES, Block};
 use crate::slice::Contents;
+use crate::sync::{AtomicU32, Mutex, MutexGuard, Relaxed};
+use crate::watch::Watches;
 
 /// Share of all blocks that only survivors of an eviction may take: 1 in 128. Evicting frees a
 /// block only after what survives has been copied elsewhere, so there must be an elsewhere.
 const URGENT_SHARE: u32 = 128;
 /// Most blocks kept so: 2 MiB, enough for the survivors of all threads at once.
 const URGENT_MAX: u32 = 256;
+/// Memory is scarce when less is free than this many blocks, or half of all: what 16 threads could
+/// take at the same moment, each for an item of 4 MiB.
+const SCARCE_MAX: u32 = 16 * (4 << 20) / BLOCK_BYTES as u32;
+/// Free chunks of 2 MiB whose memory is not given back to the system, because whoever takes a new
+/// page waits for the system to clear it (about 100 µs for a huge one).
+const FREE_CHUNKS_KEPT: usize = 16;
 
 pub(crate) struct Memory {
     pool: Mutex<Pool>,
+    /// Watching takes memory too, so it is shared out here.
+    pub(crate) watches: Arc<Watches>,
     /// What the pool has, readable without its lock; may lag a little.
     available: AtomicU32,
     blocks: u32,
@@ -48,7 +57,13 @@ impl Memory {
         let arena = Arena::new(blocks)?;
         let urgent = (blocks / URGENT_SHARE).clamp(2, URGENT_MAX);
         let pool = Pool { arena, graves: Vec::new(), buried: 0 };
-        Ok(Memory { pool: Mutex::new(pool), available: AtomicU32::new(blocks), blocks, urgent })
+        Ok(Memory {
+            pool: Mutex::new(pool),
+            watches: Arc::new(Watches::new()),
+            available: AtomicU32::new(blocks),
+            blocks,
+            urgent,
+        })
     }
 
     /// Blocks that can be promised to caches.
@@ -59,6 +74,11 @@ impl Memory {
     /// Blocks that caches may take to grow.
     pub(crate) fn available(&self) -> u32 {
         self.available.load(Relaxed).saturating_sub(self.urgent)
+    }
+
+    /// Whether others could take all that is free before a write that begins now takes its part.
+    pub(crate) fn is_scarce(&self) -> bool {
+        self.available() < SCARCE_MAX.min(self.blocks / 2)
     }
 
     /// All blocks, and those of them that nobody holds.
@@ -81,6 +101,11 @@ impl Memory {
         let block = pool.arena.take().or_else(|| pool.exhume());
         self.publish(&pool);
         block
+    }
+
+    /// Up to so many blocks to grow, at once.
+    pub(crate) fn take_many(&self, blocks: u32) -> Vec<Block> {
+        (0..blocks).map_while(|_| self.take(Need::Growth)).collect()
     }
 
     pub(crate) fn give(&self, blocks: impl Iterator<Item = Block>) {
@@ -106,6 +131,12 @@ impl Memory {
         }
         self.publish(&pool);
         !pool.graves.is_empty()
+    }
+
+    /// Gives some of what nobody holds back to the system. True when there may be more. In a cache
+    /// that breathes, memory of up to [`FREE_CHUNKS_KEPT`] chunks stays.
+    pub(crate) fn trim(&self) -> bool {
+        self.lock().arena.give_back(FREE_CHUNKS_KEPT)
     }
 
     fn publish(&self, pool: &Pool) {

@@ -45,23 +45,29 @@ impl Slice {
             cursor.positions = Default::default();
             cursor.epoch = Some(self.epoch());
         }
-        let mut left = items;
+        let mut left = items.max(1);
         for log in LogId::all() {
             let position = &mut cursor.positions[log.number()];
-            while let Some(place) = self.contents.logs.advance(log, position) {
-                let head = self.contents.logs.head(place);
-                if let Some((found, _)) = self.living(place, head)
-                    && !head.expiry.has_passed(now)
-                {
-                    let marks = head.marks;
-                    let lease = Lease { won: false, stale: marks.stale, taken: marks.won };
-                    let key = self.contents.logs.key(place);
-                    self.visit(&found, head, head.expiry, lease, now, |hit| {
-                        hit.into_iter().for_each(|hit| visit(key, hit));
-                    });
+            loop {
+                let batch = self.fetch(left, || self.contents.logs.advance(log, position));
+                if batch.is_empty() {
+                    break;
                 }
                 // Dead items cost time too.
-                left = left.saturating_sub(1);
+                left -= batch.len();
+                for (place, hash) in batch {
+                    if let Some(found) = self.living(place, hash)
+                        && !found.head.expiry.has_passed(now)
+                    {
+                        let head = found.head;
+                        let marks = head.marks;
+                        let lease = Lease { won: false, stale: marks.stale, taken: marks.won };
+                        let key = self.contents.logs.key(place);
+                        self.visit(&found, head, head.expiry, lease, now, |hit| {
+                            hit.into_iter().for_each(|hit| visit(key, hit));
+                        });
+                    }
+                }
                 if left == 0 {
                     return true;
                 }

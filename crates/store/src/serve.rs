@@ -29,9 +29,9 @@ impl Slice {
             }
             found => found,
         };
-        if let Some(watch) = &mut self.watch {
-            let bytes = found.as_ref().map_or(0, |found| found.head.value_bytes);
-            watch.see(key.bytes, key.hash, found.is_some(), bytes);
+        if let Some(watch) = self.watching.watch() {
+            let value_bytes = found.as_ref().map(|found| found.head.value_bytes);
+            watch.see_read(key.bytes, key.hash, value_bytes);
         }
         let Some(found) = found else {
             return match args.vivify {
@@ -103,8 +103,8 @@ impl Slice {
             return self.refuse(key, args.mode, StoreOutcome::OutOfMemory);
         }
         self.stats.cmd_set += 1;
-        if let Some(watch) = &mut self.watch {
-            watch.see(key.bytes, key.hash, false, args.value.len());
+        if let Some(watch) = self.watching.watch() {
+            watch.see_write(key.bytes, key.hash, args.value.len());
         }
         match (args.mode, self.find_live(key, now)) {
             (StoreMode::Set | StoreMode::Replace, None) if args.compare_cas.is_some() => {

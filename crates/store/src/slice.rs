@@ -12,10 +12,11 @@
 //! to the end of main, the others are dropped.
 
 use std::cell::Cell;
+use std::hash::BuildHasher;
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use foldhash::quality::FixedState;
-use std::hash::BuildHasher;
 
 use crate::arena::{BLOCK_BYTES, Block};
 use crate::ghost::Ghost;
@@ -24,9 +25,9 @@ use crate::item::{Cas, Head, Marks, raw_expiry};
 use crate::log::{GROUPS, Kind, LogId, Logs};
 use crate::memory::{Memory, Need};
 use crate::operation::{Expiry, Seconds};
-use crate::stats::CacheStats;
+use crate::stats::{CacheStats, Histograms};
 use crate::stream::Journal;
-use crate::watch::Watch;
+use crate::watch::{Watch, Watching};
 
 /// The small queue's share of the bytes, in percent (S3-FIFO's 10 %) …
 const SMALL_PERCENT: u64 = 10;
@@ -53,6 +54,9 @@ const SPARSE_STEPS: usize = 4;
 /// Blocks evicted at most for each that a write needs, when the cache was made smaller; the rest is
 /// for idle time.
 const SHRINK_STEPS: usize = 8;
+/// Items whose slots are fetched from memory together when a block is walked: a core has 10 to 16
+/// misses under way, and twice as many keep it busy.
+const AHEAD: usize = 32;
 /// Time in which counts of what happened lately halve.
 const FADE_SECONDS: u32 = 30;
 /// A gathered value buffer larger than this is not kept: few values are.
@@ -113,7 +117,11 @@ pub(crate) struct Slice {
     /// Keys that a stream must still tell of, while there is one.
     pub(crate) journal: Option<Box<Journal>>,
     /// Counts what is asked for most, if someone wants to know.
-    pub(crate) watch: Option<Box<Watch>>,
+    pub(crate) watching: Watching,
+    /// Sizes and lifetimes written; there from the first write on.
+    pub(crate) histograms: Option<Box<Histograms>>,
+    /// Requests counted, and when, by the last [`Slice::tend`].
+    paced: (u64, Seconds),
 }
 
 /// A key and its hash.
@@ -139,6 +147,10 @@ pub(crate) struct New {
     pub(crate) cas: Cas,
     pub(crate) marks: Marks,
 }
+
+/// Items of a walk, oldest first, whose slots are on their way from memory. What would be a wait
+/// for each is one for all.
+pub(crate) type Ahead = ArrayVec<(Place, u64), AHEAD>;
 
 /// The item fits neither the limit nor what memory could be had.
 #[derive(Debug, PartialEq, Eq)]
@@ -175,7 +187,9 @@ impl Slice {
             faded: Seconds(0),
             emptied: 0,
             journal: None,
-            watch: None,
+            watching: Watching::default(),
+            histograms: None,
+            paced: (0, Seconds(0)),
         }
     }
 
@@ -221,6 +235,9 @@ impl Slice {
             marks: new.marks,
         };
         self.note(key.bytes);
+        self.histograms
+            .get_or_insert_default()
+            .add(head.charged_bytes(), head.expiry.remaining(now));
         if let Some(old) = &old
             && old.head.value_bytes == head.value_bytes
             && old.head.bytes() == head.bytes()
@@ -311,17 +328,18 @@ impl Slice {
         self.stats.first_eviction = None;
     }
 
-    /// Blocks this slice must get from others before a write of so many bytes, so that its
-    /// guarantee holds: as many as the write can need, when none are free and it holds fewer than
-    /// its share.
+    /// Blocks this slice must have at hand before a write of so many bytes, so that its guarantee
+    /// holds whatever others take meanwhile: as many as the write can need, when it stays within the
+    /// guarantee and memory is scarce.
+    #[inline]
     pub(crate) fn claims(&self, item_bytes: usize) -> u32 {
-        let held = self.contents.blocks();
-        if held >= self.quota.blocks {
+        let is_paid = self.stats.bytes + item_bytes as u64 <= self.quota.guaranteed;
+        if !is_paid || !self.memory.is_scarce() {
             return 0;
         }
         // The item's own blocks, one it may begin in, and one for the index.
         let needed = (item_bytes / BLOCK_BYTES + 3) as u32;
-        needed.min(self.quota.blocks - held).saturating_sub(self.memory.available())
+        needed.min(self.quota.blocks.saturating_sub(self.contents.blocks()))
     }
 
     /// Gives up blocks for a cache that claims its guarantee.
@@ -338,7 +356,7 @@ impl Slice {
         self.contents.logs.spare.split_off(keep)
     }
 
-    /// Takes blocks that others gave up for this slice's next write.
+    /// Takes blocks that were gathered for this slice's next write.
     pub(crate) fn receive(&mut self, blocks: Vec<Block>) {
         self.contents.logs.spare.extend(blocks);
     }
@@ -359,10 +377,11 @@ impl Slice {
         if now.0 >= self.faded.0.saturating_add(FADE_SECONDS) {
             self.faded = now;
             self.missed /= 2;
-            if let Some(watch) = &mut self.watch {
+            if let Some(watch) = self.watching.watch() {
                 watch.fade();
             }
         }
+        self.pace(now);
         if self.stats.items == 0 && self.contents.index.blocks() > 0 {
             // An empty cache needs no index. (Its logs stay, so that a scan keeps its place.)
             let index = std::mem::take(&mut self.contents.index);
@@ -372,6 +391,20 @@ impl Slice {
         *budget == 0
     }
 
+    /// Sees how busy the slice has been since the last time, in another second.
+    fn pace(&mut self, now: Seconds) {
+        let (before, at) = self.paced;
+        let seconds = u64::from(now.0.saturating_sub(at.0));
+        let requests = self.stats.cmd_get + self.stats.cmd_set;
+        // Fewer than before when the counters were reset.
+        let more = requests.saturating_sub(before);
+        if let Some(per_second) = more.checked_div(seconds) {
+            self.paced = (requests, now);
+            let Slice { watching, memory, quota, .. } = self;
+            watching.pace(per_second, &memory.watches, before ^ 0x5eed, quota.guaranteed);
+        }
+    }
+
     /// Ghost hits lately.
     pub(crate) fn missed_lately(&self) -> u32 {
         self.missed
@@ -379,7 +412,8 @@ impl Slice {
 
     /// Heap bytes beside the blocks.
     pub(crate) fn table_bytes(&self) -> u64 {
-        self.contents.logs.table_bytes() + self.contents.ghost.bytes()
+        let watched = self.watching.seen().map_or(0, Watch::bytes);
+        self.contents.logs.table_bytes() + self.contents.ghost.bytes() + watched
     }
 
     /// Evicts until the item fits the quota.
@@ -523,30 +557,58 @@ impl Slice {
         self.emptied += 1;
         self.contents.logs.detach(block);
         let mut next = self.contents.logs.first_item(block);
-        while let Some(place) = next {
-            let head = self.contents.logs.head(place);
-            next = self.contents.logs.next_item(place, &head);
-            let Some((found, hash)) = self.living(place, head) else { continue };
-            if head.expiry.has_passed(now) {
-                self.expire(&found);
-                continue;
-            }
-            let kind = self.contents.logs.kind(place);
-            let freq = self.contents.index.freq(found.slot);
-            // Entering main begins a new count; in main each round uses one up.
-            let left = if kind == Kind::Small { 0 } else { freq.saturating_sub(1) };
-            if freq > ruthless && self.move_item(&found, Kind::Main, left, now) {
-                continue;
-            }
-            self.remove(&found);
-            self.stats.evictions += 1;
-            self.stats.evicted_unread += u64::from(!head.marks.read);
-            self.stats.first_eviction.get_or_insert(now);
-            if kind == Kind::Small {
-                self.contents.ghost.add(hash, self.stats.items);
+        while next.is_some() {
+            for (place, hash) in self.walk(&mut next) {
+                self.keep_or_evict(place, hash, ruthless, now);
             }
         }
         self.contents.logs.retire(block);
+    }
+
+    /// Lets one item of a block that is emptied survive or go.
+    fn keep_or_evict(&mut self, place: Place, hash: u64, ruthless: u8, now: Seconds) {
+        let Some(found) = self.living(place, hash) else { return };
+        if found.head.expiry.has_passed(now) {
+            self.expire(&found);
+            return;
+        }
+        let kind = self.contents.logs.kind(place);
+        let freq = self.contents.index.freq(found.slot);
+        // Entering main begins a new count; in main each round uses one up.
+        let left = if kind == Kind::Small { 0 } else { freq.saturating_sub(1) };
+        if freq > ruthless && self.move_item(&found, Kind::Main, left, now) {
+            return;
+        }
+        self.remove(&found);
+        self.stats.evictions += 1;
+        self.stats.evicted_unread += u64::from(!found.head.marks.read);
+        self.stats.first_eviction.get_or_insert(now);
+        if kind == Kind::Small {
+            self.contents.ghost.add(hash, self.stats.items);
+        }
+    }
+
+    /// The next items of a block, and `next` moves past them.
+    fn walk(&self, next: &mut Option<Place>) -> Ahead {
+        let logs = &self.contents.logs;
+        self.fetch(AHEAD, || {
+            let place = (*next)?;
+            *next = logs.next_item(place, &logs.head(place));
+            Some(place)
+        })
+    }
+
+    /// Up to `most` items, with their slots on the way.
+    pub(crate) fn fetch(&self, most: usize, mut next: impl FnMut() -> Option<Place>) -> Ahead {
+        let mut ahead = Ahead::new();
+        while ahead.len() < most.min(AHEAD)
+            && let Some(place) = next()
+        {
+            let hash = self.hash(self.contents.logs.key(place));
+            self.contents.index.prefetch(hash);
+            ahead.push((place, hash));
+        }
+        ahead
     }
 
     /// Whether so much is dead that gathering the living pays: a sixth, and more than the blocks
@@ -566,23 +628,23 @@ impl Slice {
         self.contents.logs.begin_walk(block);
         let mut moved = true;
         if let Some(place) = self.contents.logs.runs_into(block) {
-            moved &= self.move_or_keep(place, now);
+            let hash = self.hash(self.contents.logs.key(place));
+            moved &= self.move_or_keep(place, hash, now);
         }
         let mut next = self.contents.logs.first_item(block);
-        while let Some(place) = next {
-            let head = self.contents.logs.head(place);
-            next = self.contents.logs.next_item(place, &head);
-            moved &= self.move_or_keep(place, now);
+        while next.is_some() {
+            for (place, hash) in self.walk(&mut next) {
+                moved &= self.move_or_keep(place, hash, now);
+            }
         }
         self.contents.logs.end_walk(block);
         moved
     }
 
     /// Moves an item to the end of its queue, unless it is dead; false when there was no block.
-    fn move_or_keep(&mut self, place: Place, now: Seconds) -> bool {
-        let head = self.contents.logs.head(place);
-        let Some((found, _)) = self.living(place, head) else { return true };
-        if head.expiry.has_passed(now) {
+    fn move_or_keep(&mut self, place: Place, hash: u64, now: Seconds) -> bool {
+        let Some(found) = self.living(place, hash) else { return true };
+        if found.head.expiry.has_passed(now) {
             self.expire(&found);
             return true;
         }
@@ -591,11 +653,11 @@ impl Slice {
         self.move_item(&found, kind, freq, now)
     }
 
-    /// The slot of the item that lies here, if it is alive.
-    pub(crate) fn living(&self, place: Place, head: Head) -> Option<(Found, u64)> {
-        let hash = self.hasher.hash_one(self.contents.logs.key(place));
+    /// The item that lies here, if it is alive.
+    #[inline]
+    pub(crate) fn living(&self, place: Place, hash: u64) -> Option<Found> {
         let slot = self.contents.index.find(hash, |other| other == place)?;
-        Some((Found { slot, place, head }, hash))
+        Some(Found { slot, place, head: self.contents.logs.head(place) })
     }
 
     /// Copies an item to the end of a log. False, and nothing done, when there was no block.

@@ -56,6 +56,41 @@ pub struct CacheStats {
     pub held_bytes: u64,
 }
 
+/// What was written, by size and by lifetime.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Histograms {
+    /// `sizes[n]`: items of key plus value from 2^(n-1) up to, not including, 2^n bytes; the last
+    /// also larger ones.
+    pub sizes: [u64; 24],
+    /// `lifetimes[n]`: items with less than 4^n seconds to live that are in none before; the last
+    /// but one also longer, the last for ever. `lifetimes[0]` had expired when they were written.
+    pub lifetimes: [u64; 12],
+}
+
+impl Histograms {
+    /// Counts one write.
+    #[inline]
+    pub(crate) fn add(&mut self, bytes: u64, seconds: Option<u32>) {
+        let bits = (u64::BITS - bytes.leading_zeros()) as usize;
+        self.sizes[bits.min(self.sizes.len() - 1)] += 1;
+        let last = self.lifetimes.len() - 1;
+        let lifetime = match seconds {
+            None => last,
+            Some(seconds) => {
+                let bits = (u32::BITS - seconds.leading_zeros()) as usize;
+                bits.div_ceil(2).min(last - 1)
+            }
+        };
+        self.lifetimes[lifetime] += 1;
+    }
+
+    /// Adds what another shard of the same cache counted.
+    pub(crate) fn merge(&mut self, other: &Histograms) {
+        self.sizes.iter_mut().zip(&other.sizes).for_each(|(sum, more)| *sum += more);
+        self.lifetimes.iter_mut().zip(&other.lifetimes).for_each(|(sum, more)| *sum += more);
+    }
+}
+
 /// How the memory of the whole store stands.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StoreStats {

@@ -13,10 +13,7 @@
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{
-    Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError,
-};
+use std::sync::{Arc, PoisonError, TryLockError};
 
 use foldhash::quality::FixedState;
 use tenancy::id::CacheId;
@@ -31,9 +28,13 @@ use crate::operation::{
 };
 use crate::scan::Cursor;
 use crate::slice::{Key, Quota, Slice};
-use crate::stats::{CacheStats, StoreStats};
+use crate::stats::{CacheStats, Histograms, StoreStats};
 use crate::stream::{Event, Followed, Stream};
+use crate::sync::{
+    AtomicU32, AtomicU64, Mutex, MutexGuard, Relaxed, RwLock, RwLockReadGuard, RwLockWriteGuard,
+};
 use crate::watch::{self, Top, Watch};
+use crate::working_set::Curve;
 
 /// Settings of the whole store.
 #[derive(Debug, Clone, Copy)]
@@ -213,7 +214,9 @@ impl Store {
             Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             Err(TryLockError::WouldBlock) => return false,
         };
-        let buried = self.arbiter.memory.dig(DIG_BLOCKS.min(budget));
+        // What was dug up may then go back to the system.
+        let memory = &self.arbiter.memory;
+        let buried = memory.dig(DIG_BLOCKS.min(budget)) || memory.trim();
         if round.finished == Some(now) {
             return buried;
         }
@@ -511,21 +514,44 @@ impl Cache {
     /// Sets the counters to zero (`stats reset`); what is held now stays counted.
     pub fn reset_stats(&self) {
         for shard in &self.shards {
-            let stats = &mut shard.lock().stats;
-            *stats = CacheStats { items: stats.items, bytes: stats.bytes, ..Default::default() };
+            let mut slice = shard.lock();
+            let CacheStats { items, bytes, .. } = slice.stats;
+            slice.stats = CacheStats { items, bytes, ..Default::default() };
+            slice.histograms = None;
         }
     }
 
-    /// Begins or ends to count which keys and prefixes are asked for most. Costs about 10 KB and a
-    /// few nanoseconds per request while it is on.
-    pub fn watch(&self, on: bool) {
+    /// How large and how lasting what was written is, since the cache was created or
+    /// [`Cache::reset_stats`].
+    pub fn histograms(&self) -> Histograms {
+        let mut sum = Histograms::default();
         for shard in &self.shards {
-            let watch = || Box::new(Watch::new(self.hasher.hash_one(self.id.get())));
+            shard.lock().histograms.iter().for_each(|more| sum.merge(more));
+        }
+        sum
+    }
+
+    /// Wants the cache watched, however quiet it is, or no longer. A busy one is watched by itself,
+    /// within limits (see [`crate::watch`]). Costs about 8 KB for each shard and a nanosecond or two
+    /// per request while it is on.
+    pub fn watch(&self, on: bool) {
+        let seed = self.hasher.hash_one(self.id.get());
+        for shard in &self.shards {
             let mut slice = shard.lock();
-            if slice.watch.is_some() != on {
-                slice.watch = on.then(watch);
+            let limit_bytes = slice.quota.guaranteed;
+            slice.watching.want(on, seed, limit_bytes);
+        }
+    }
+
+    /// What the cache would hit at other sizes; nothing known unless it is watched.
+    pub fn working_set(&self) -> Curve {
+        let mut sum = Curve::default();
+        for shard in &self.shards {
+            if let Some(watch) = shard.lock().watching.seen() {
+                sum.add(&watch.curve());
             }
         }
+        sum
     }
 
     /// The keys asked for most, the first the most; nothing unless the cache is watched.
@@ -539,7 +565,7 @@ impl Cache {
     }
 
     fn tops(&self, of: impl Fn(&Watch) -> Vec<Top>) -> Vec<Top> {
-        let seen = |shard: &Shard| shard.lock().watch.as_deref().map(&of).unwrap_or_default();
+        let seen = |shard: &Shard| shard.lock().watching.seen().map(&of).unwrap_or_default();
         watch::merge(self.shards.iter().flat_map(seen))
     }
 
@@ -599,8 +625,9 @@ impl Cache {
         result
     }
 
-    /// Runs an operation that may take memory. If the shard is below its guarantee and no memory is
-    /// free, others give some first, while no lock is held.
+    /// Runs an operation that may take memory. If the shard is below its guarantee and memory is
+    /// scarce, it has what it may need before it begins; others give what is not free, while no lock
+    /// of a shard is held.
     #[inline]
     fn write<R>(
         &self,
@@ -613,9 +640,13 @@ impl Cache {
         let mut slice = shard.lock();
         let claim = slice.claims(item_bytes);
         if claim > 0 {
-            drop(slice);
-            let blocks = self.arbiter.reclaim(claim, now);
-            slice = shard.lock();
+            let mut blocks = self.arbiter.memory.take_many(claim);
+            let missing = claim - blocks.len() as u32;
+            if missing > 0 {
+                drop(slice);
+                blocks.extend(self.arbiter.reclaim(missing, now));
+                slice = shard.lock();
+            }
             slice.receive(blocks);
         }
         let result = operation(&mut slice);
@@ -649,6 +680,11 @@ impl Shard {
     #[inline]
     fn lock(&self) -> MutexGuard<'_, Slice> {
         self.slice.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Publishes what the shard holds when nobody is changing it.
+    pub(crate) fn look(&self) {
+        self.publish(&self.lock());
     }
 
     #[inline]
