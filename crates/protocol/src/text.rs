@@ -118,10 +118,21 @@ fn whole_line<'a>(buffer: &'a [u8], end: usize, limits: &Limits, room: &'a KeyRo
         return wrong(ANSWERED, Problem::BadFormat, consumed);
     }
     let (name, rest) = split_name(line);
-    match find_word(name) {
-        Some(command) => Line { command, rest, consumed, buffer, limits: *limits }.decode(room),
+    match find_word(name).map(|command| (command, rest)).or_else(|| after_blanks(line)) {
+        Some((command, rest)) => {
+            Line { command, rest, consumed, buffer, limits: *limits }.decode(room)
+        }
         None => unknown(line, consumed),
     }
+}
+
+/// The command of a line that begins with blanks. memcached looks commands up by what stands before
+/// the first blank, and a few that it does not find so once more by the first word.
+#[cold]
+fn after_blanks(line: &[u8]) -> Option<(&'static CommandSpec, &[u8])> {
+    let mut words = Words(line);
+    let command = find_word(words.next()?)?;
+    matches!(command.grammar, Grammar::Flush | Grammar::Verbosity).then_some((command, words.0))
 }
 
 /// The first word of a line, which is short if it is a command.

@@ -26,7 +26,7 @@ use protocol::decode::decode;
 use protocol::key_room::KeyRoom;
 use protocol::operation::{Delete, Exptime, Get, Key};
 use protocol::reply::{Refusal, Reply};
-use protocol::request::{Body, Decoded, Keys, Limits, Request, Wrong};
+use protocol::request::{Body, Decoded, Keys, Limits, Problem, Request, Wrong};
 use protocol::sasl::{self, Candidate};
 use tenancy::capability::Capability;
 use tenancy::directory::{AuthenticationError, CacheEntry, ConnectionPermit, Directory, Grant};
@@ -181,10 +181,13 @@ impl<L: BackendLink> Session<L> {
             Decoded::NeedMore { bytes_total } => return Some(Then::Read { bytes_total }),
             Decoded::Wrong(wrong) => {
                 *consumed += wrong.consumed;
-                match dialect {
-                    // Which commands we know is nothing a stranger need learn.
-                    Dialect::Text => wrong.reply.refused(out, Refusal::Unauthenticated),
-                    Dialect::Binary => wrong.reply.wrong(out, wrong.problem),
+                // Which commands we know is nothing a stranger need learn.
+                match (dialect, wrong.problem) {
+                    (Dialect::Text, _) => wrong.reply.refused(out, Refusal::Unauthenticated),
+                    (Dialect::Binary, Problem::UnknownCommand) => {
+                        return refuse_stranger(dialect, &wrong.reply, out);
+                    }
+                    (Dialect::Binary, problem) => wrong.reply.wrong(out, problem),
                 }
                 return match wrong.skip {
                     _ if wrong.close => Some(Then::Close),

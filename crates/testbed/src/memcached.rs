@@ -29,6 +29,15 @@ impl Memcached {
         Self::start_in(new_dir(), |command| command)
     }
 
+    /// A memcached whose flush forgets all that was stored before it. Its housekeeping threads, which
+    /// sort and move items in the background, can hide an item of the current second from a flush.
+    #[track_caller]
+    pub fn start_exact() -> Memcached {
+        const WITHOUT_HOUSEKEEPING: &str =
+            "no_lru_maintainer,no_lru_crawler,no_slab_reassign,no_hashexpand,hashpower=18";
+        Self::start_in(new_dir(), |command| command.args(["-o", WITHOUT_HOUSEKEEPING]))
+    }
+
     /// A memcached whose text connections must log in.
     #[track_caller]
     pub fn start_with_password(login: &Login) -> Memcached {

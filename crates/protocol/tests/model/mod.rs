@@ -12,7 +12,7 @@ use protocol::decode::decode;
 use protocol::key_room::KeyRoom;
 use protocol::operation::Get;
 use protocol::reply::{Refusal, Reply};
-use protocol::request::{Body, Decoded, Limits, Request};
+use protocol::request::{Body, Decoded, Limits, Problem, Request};
 use protocol::sasl::{self, Candidate};
 
 pub(crate) use items::Items;
@@ -75,7 +75,12 @@ impl<'a> Connection<'a> {
                     return;
                 }
                 Decoded::Wrong(wrong) => {
-                    wrong.reply.wrong(&mut self.output, wrong.problem);
+                    match (self.locked, wrong.problem) {
+                        (true, Problem::UnknownCommand) => {
+                            wrong.reply.refused(&mut self.output, Refusal::Unauthenticated);
+                        }
+                        (_, problem) => wrong.reply.wrong(&mut self.output, problem),
+                    }
                     if let Some(key) = wrong.forget {
                         self.items.forget(key);
                     }

@@ -15,7 +15,7 @@ struct Arguments {
     /// Seeds from A to before B, each a sequence of commands per dialect.
     #[arg(long, default_value = "0..20000", value_parser = seeds)]
     seeds: (u64, u64),
-    /// text, meta, binary or all
+    /// text, meta, binary, login, sasl or all
     #[arg(long, default_value = "all", value_parser = dialects)]
     dialect: Dialects,
     /// Stop after this many seconds.
@@ -24,6 +24,9 @@ struct Arguments {
     /// Pairs of servers that work at the same time.
     #[arg(long, default_value_t = 2)]
     workers: u64,
+    /// No sequences in which times come to pass, which have servers of their own.
+    #[arg(long)]
+    no_pauses: bool,
     /// Stop after this many differences.
     #[arg(long, default_value_t = 10)]
     differences: usize,
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         dialects: arguments.dialect.0,
         time_max: arguments.seconds.map(Duration::from_secs),
         workers: arguments.workers,
+        pauses: !arguments.no_pauses,
         differences_max: arguments.differences,
         subject: arguments.subject,
     });
@@ -63,6 +67,8 @@ fn dialects(text: &str) -> Result<Dialects, String> {
         "text" => vec![Dialect::Text],
         "meta" => vec![Dialect::Meta],
         "binary" => vec![Dialect::Binary],
+        "login" => vec![Dialect::Login],
+        "sasl" => vec![Dialect::Sasl],
         "all" => Dialect::ALL.to_vec(),
         other => return Err(format!("there is no dialect {other}")),
     }))

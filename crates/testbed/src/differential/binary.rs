@@ -3,6 +3,7 @@
 use crate::differential::command::{Command, Effect, OTHER, Piece};
 use crate::differential::keys::{self, KeyId, PREFIX_BYTES, any_key, suffix, value};
 use crate::differential::random::Random;
+use crate::differential::times;
 
 /// A frame that leaves the connection in step. `opaque` comes back in its answer.
 pub fn command(random: &mut Random, opaque: u32) -> Command {
@@ -13,7 +14,8 @@ pub fn command(random: &mut Random, opaque: u32) -> Command {
             .with(Effect::Reads),
         // set, add, replace and their quiet forms
         6..13 => {
-            let extras = [four(random, FLAGS), four(random, EXPTIMES)].concat();
+            let mut extras = four(random, FLAGS);
+            extras.extend(times::binary(random).to_be_bytes());
             let opcode = one_of(random, &[0x01, 0x02, 0x03, 0x11, 0x12, 0x13]);
             let cas = maybe_cas(random, key);
             frame(opaque, opcode, &extras, Some(key), &value(random), cas)
@@ -43,20 +45,37 @@ pub fn command(random: &mut Random, opaque: u32) -> Command {
         }
         // touch, gat, gatq, gatk, gatkq
         25..29 => {
-            let extras = four(random, EXPTIMES);
+            let extras = times::binary(random).to_be_bytes();
             let opcode = one_of(random, &[0x1c, 0x1d, 0x1e, 0x23, 0x24]);
             frame(opaque, opcode, &extras, Some(key), &[], None).with(Effect::Reads)
         }
         // noop, version
         29 => frame(opaque, one_of(random, &[0x0a, 0x0b]), &[], None, &[], None),
         // flush, flushq
-        30 if random.once_in(4) => {
-            let extras = if random.once_in(2) { vec![] } else { vec![0; 4] };
-            frame(opaque, one_of(random, &[0x08, 0x18]), &extras, None, &[], None)
-        }
-        // A command that nobody knows. With a body memcached would close.
-        _ => frame(opaque, one_of(random, &[0x1f, 0x40, 0x77, 0xff]), &[], None, &[], None),
+        30 if random.once_in(4) => match times::flush_extras(random) {
+            Some(extras) => frame(opaque, one_of(random, &[0x08, 0x18]), &extras, None, &[], None),
+            None => unknown(random, opaque),
+        },
+        _ => unknown(random, opaque),
     }
+}
+
+/// A command that nobody knows. With a body memcached would close.
+fn unknown(random: &mut Random, opaque: u32) -> Command {
+    frame(opaque, one_of(random, &[0x1f, 0x40, 0x77, 0xff]), &[], None, &[], None)
+}
+
+/// A frame that is about no key of the sequence: `name` stands where a key would.
+pub fn nameless(opaque: u32, opcode: u8, name: &[u8], value: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0x80, opcode];
+    bytes.extend((name.len() as u16).to_be_bytes());
+    bytes.extend([0; 4]);
+    bytes.extend(((name.len() + value.len()) as u32).to_be_bytes());
+    bytes.extend(opaque.to_be_bytes());
+    bytes.extend([0; 8]);
+    bytes.extend_from_slice(name);
+    bytes.extend_from_slice(value);
+    bytes
 }
 
 /// A noop, whose answer shows how far the quiet commands before it got.
@@ -90,7 +109,6 @@ pub fn last(random: &mut Random, opaque: u32) -> Command {
 const KNOWN_MAX: u8 = 0x24;
 
 const FLAGS: &[u32] = &[0, 0, 1, 65_536, u32::MAX];
-const EXPTIMES: &[u32] = &[0, 0, 0, 100, 2_592_000, 2_592_001, 2_147_483_647];
 
 fn one_of(random: &mut Random, among: &[u8]) -> u8 {
     among[random.below(among.len())]

@@ -12,6 +12,15 @@ pub enum Piece {
     CasText(KeyId, u64),
     /// The same in 8 bytes.
     CasBinary(KeyId, u64),
+    /// What memcached is told, and what Larder is told for the same to happen.
+    Each([Vec<u8>; 2]),
+}
+
+/// Whom bytes are for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    Memcached,
+    Larder,
 }
 
 /// Added to a token makes one that no item has. Neither a small number nor a round one: that might make
@@ -64,7 +73,12 @@ impl Command {
         self.pieces.push(Piece::Key(key));
     }
 
-    pub fn render(&self, prefix: u64, tokens: &Tokens, into: &mut Vec<u8>) {
+    /// Tells each server something of its own.
+    pub fn each(&mut self, memcached: impl AsRef<[u8]>, larder: impl AsRef<[u8]>) {
+        self.pieces.push(Piece::Each([memcached.as_ref().to_vec(), larder.as_ref().to_vec()]));
+    }
+
+    pub fn render(&self, side: Side, prefix: u64, tokens: &Tokens, into: &mut Vec<u8>) {
         for piece in &self.pieces {
             match piece {
                 Piece::Bytes(bytes) => into.extend_from_slice(bytes),
@@ -76,6 +90,10 @@ impl Command {
                 Piece::CasBinary(key, plus) => {
                     into.extend(token(tokens, prefix, *key, *plus).to_be_bytes());
                 }
+                Piece::Each([memcached, larder]) => into.extend_from_slice(match side {
+                    Side::Memcached => memcached,
+                    Side::Larder => larder,
+                }),
             }
         }
     }

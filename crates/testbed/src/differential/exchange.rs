@@ -4,13 +4,14 @@ use crate::differential::random::Random;
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// What a server answered before it closed.
 pub struct Exchanged {
     pub bytes: Vec<u8>,
     /// It neither answered nor closed in time.
     pub hung: bool,
+    pub took: Duration,
 }
 
 /// How the bytes of a round are cut into writes.
@@ -40,6 +41,7 @@ pub fn exchange(
     split: Split,
     end: Option<&[u8]>,
 ) -> io::Result<Exchanged> {
+    let start = Instant::now();
     let stream = TcpStream::connect(server)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(PATIENCE))?;
@@ -73,7 +75,7 @@ pub fn exchange(
             // Ends the writer too.
             drop(stream.shutdown(Shutdown::Both));
         }
-        Ok(Exchanged { bytes: answer, hung })
+        Ok(Exchanged { bytes: answer, hung, took: start.elapsed() })
     })
 }
 

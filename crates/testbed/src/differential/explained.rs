@@ -2,16 +2,17 @@
 //!
 //! For people these are argued in `docs/compatibility.md`.
 
-use crate::differential::reply::{Reply, Word};
+use crate::differential::reply::{Apart, Reply, Word};
 
 /// The reason why memcached's answer and Larder's may differ as they do, if there is one.
-pub fn explained(memcached: &Reply<'_>, larder: &Reply<'_>) -> Option<&'static str> {
+pub fn explained(memcached: &Reply<'_>, larder: &Reply<'_>, apart: Apart) -> Option<&'static str> {
     if refuses_value(memcached, larder) {
         return Some(VALUE_REFUSED);
     }
     let (one, two) = (without_key(memcached), without_key(larder));
     let is_meta = [&b"HD"[..], b"VA", b"ME"].contains(&memcached.verb());
-    let alike = one.len() == two.len() && one.iter().zip(&two).all(|(one, two)| one.agrees(two));
+    let alike =
+        one.len() == two.len() && one.iter().zip(&two).all(|(one, two)| one.agrees(two, apart));
     (is_meta && alike).then_some(KEY_FORM)
 }
 
@@ -32,6 +33,16 @@ fn refuses_value(memcached: &Reply<'_>, larder: &Reply<'_>) -> bool {
         ) => opaque == same && UNCHECKED.contains(opcode) && *status == INVALID_ARGUMENTS,
         _ => false,
     }
+}
+
+/// A binary answer that says that nobody has logged in (status 0x20).
+pub fn is_failed_login(reply: &Reply<'_>) -> bool {
+    const AUTHENTICATION_ERROR: [u8; 2] = [0, 0x20];
+    matches!(
+        &reply.words[..],
+        [Word::Exact([0x81, _, _, _, _, _, status @ .., _, _, _, _]), ..]
+            if *status == AUTHENTICATION_ERROR
+    )
 }
 
 /// A meta answer without the key and the flag that says how it is written.

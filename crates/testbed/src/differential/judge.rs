@@ -1,16 +1,18 @@
 //! Plays sequences on both servers and finds the fewest commands on which they differ.
 
 use crate::connection::shown;
-use crate::differential::command::whole_key;
+use crate::differential::command::{Side, whole_key};
 use crate::differential::exchange::{Exchanged, Split, exchange};
-use crate::differential::explained::explained;
-use crate::differential::reply::{Reader, Reply};
-use crate::differential::sequence::{Dialect, Sequence};
+use crate::differential::explained::{explained, is_failed_login};
+use crate::differential::reply::{Apart, Reader, Reply};
+use crate::differential::sequence::{Dialect, Kind, Sequence};
+use crate::differential::times::{Flushes, PAUSE, ROUND_MAX, Times};
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 use std::io;
 use std::net::SocketAddr;
 use std::thread;
+use std::time::{Duration, Instant};
 
 /// The two servers, and how much they were asked.
 pub struct Judge {
@@ -27,6 +29,10 @@ pub struct Figures {
     pub replies: u64,
     /// How often each explained difference was met.
     pub explained: BTreeMap<&'static str, u64>,
+    /// Rounds with times that come to pass, which took too long to know whether they had.
+    pub rounds_too_long: u64,
+    /// The longest that memcached and Larder took for a round.
+    pub slowest: [Duration; 2],
 }
 
 impl Figures {
@@ -34,6 +40,10 @@ impl Figures {
         self.sequences += other.sequences;
         self.commands += other.commands;
         self.replies += other.replies;
+        self.rounds_too_long += other.rounds_too_long;
+        for (slowest, other) in self.slowest.iter_mut().zip(other.slowest) {
+            *slowest = (*slowest).max(other);
+        }
         for (reason, count) in &other.explained {
             *self.explained.entry(reason).or_default() += count;
         }
@@ -50,8 +60,10 @@ struct Ending {
 impl Ending {
     fn of(dialect: Dialect) -> Ending {
         match dialect {
-            Dialect::Text | Dialect::Meta => Ending { ask: NOOPS, answer: NOOPS_ANSWER },
-            Dialect::Binary => Ending { ask: FRAME, answer: FRAME_ANSWER },
+            Dialect::Text | Dialect::Meta | Dialect::Login => {
+                Ending { ask: NOOPS, answer: NOOPS_ANSWER }
+            }
+            Dialect::Binary | Dialect::Sasl => Ending { ask: FRAME, answer: FRAME_ANSWER },
         }
     }
 }
@@ -66,8 +78,13 @@ const FRAME_ANSWER: &[u8] = b"\x81\x0a\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0
 /// Larder answers all that came before.
 const LOST: &str = "a client that leaves within a value, or lies: memcached drops the last answers";
 
+const NO_SECOND_TRY: &str = "a failed login, or a command before one: Larder closes a binary connection, memcached does not";
+
+/// memcached's seconds are those of a timer and of two clocks, Larder's of one and of two.
+const CLOCKS_APART_SECONDS_MAX: u64 = 2;
+
 /// Where two servers part.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
     pub round: usize,
     pub memcached: String,
@@ -79,7 +96,7 @@ impl Judge {
         Judge { memcached, larder, next_prefix: 0, figures: Figures::default() }
     }
 
-    /// Plays `sequences`, all of one dialect, one after the other on the same connections.
+    /// Plays `sequences`, all of one dialect and kind, one after the other on the same connections.
     ///
     /// # Errors
     ///
@@ -89,35 +106,67 @@ impl Judge {
         sequences: &[&Sequence],
         split: Split,
     ) -> io::Result<Option<Difference>> {
+        let Some(Sequence { dialect, kind, .. }) = sequences.first() else { return Ok(None) };
+        let difference = self.play_rounds(sequences, *dialect, *kind, split);
+        if kind.flushes == Flushes::Delayed {
+            // Takes the place of a flush that would come to pass in the midst of other sequences.
+            let ending = Ending { ask: b"flush_all\r\n", answer: b"OK\r\n" };
+            let requests = [ending.ask.to_vec(), ending.ask.to_vec()];
+            self.exchange(&requests, Split::Whole, Some(ending.answer))?;
+        }
+        difference
+    }
+
+    fn play_rounds(
+        &mut self,
+        sequences: &[&Sequence],
+        dialect: Dialect,
+        kind: Kind,
+        split: Split,
+    ) -> io::Result<Option<Difference>> {
         let first_prefix = self.next_prefix;
         self.next_prefix += sequences.len() as u64;
         self.figures.sequences += sequences.len() as u64;
         let mut sides = [Reader::default(), Reader::default()];
-        let dialect = sequences.first().map_or(Dialect::Text, |sequence| sequence.dialect);
-        let in_step = sequences.iter().all(|sequence| sequence.in_step);
-        let ending = in_step.then(|| Ending::of(dialect));
+        let ending = kind.in_step.then(|| Ending::of(dialect));
         let rounds = sequences.iter().map(|sequence| sequence.rounds.len()).max().unwrap_or(0);
+        let mut longest = Duration::ZERO;
         for round in 0..rounds {
+            if 0 < round && kind.times == Times::Near {
+                thread::sleep(PAUSE);
+            }
             let (mut requests, keys) = render(sequences, first_prefix, round, &sides);
             if let Some(ending) = &ending {
                 requests.iter_mut().for_each(|request| request.extend(ending.ask));
             }
             self.figures.commands +=
                 sequences.iter().map(|sequence| sequence.commands_in(round)).sum::<usize>() as u64;
+            let start = Instant::now();
             let answers = self.exchange(&requests, split, ending.map(|ending| ending.answer))?;
+            let took = start.elapsed();
+            for (slowest, answer) in self.figures.slowest.iter_mut().zip(&answers) {
+                *slowest = (*slowest).max(answer.took);
+            }
+            if kind.times == Times::Near && ROUND_MAX < took {
+                self.figures.rounds_too_long += 1;
+                return Ok(None);
+            }
+            longest = longest.max(took);
             let [memcached, larder] = &answers;
             let [reference, subject] = &mut sides;
-            let (one, two) = match dialect {
-                Dialect::Text | Dialect::Meta => {
-                    (reference.text(&memcached.bytes), subject.text(&larder.bytes))
-                }
-                Dialect::Binary => (
-                    reference.binary(&memcached.bytes, &keys),
-                    subject.binary(&larder.bytes, &keys),
-                ),
+            let (one, two) = if dialect.is_binary() {
+                (reference.binary(&memcached.bytes, &keys), subject.binary(&larder.bytes, &keys))
+            } else {
+                (reference.text(&memcached.bytes), subject.text(&larder.bytes))
             };
             self.figures.replies += one.len() as u64;
-            if let Some((memcached, larder)) = self.first_difference(&one, &two, in_step) {
+            let apart = Apart {
+                seconds_max: CLOCKS_APART_SECONDS_MAX + longest.as_secs() + 1,
+                // memcached notes at most once in a minute that an item was read.
+                ignores_idle: kind.times == Times::Near,
+            };
+            let found = self.first_difference(&one, &two, apart, kind.in_step);
+            if let Some((memcached, larder)) = found {
                 return Ok(Some(Difference { round, memcached, larder }));
             }
             if one.len() < two.len() {
@@ -151,18 +200,23 @@ impl Judge {
         &mut self,
         one: &[Reply<'_>],
         two: &[Reply<'_>],
+        apart: Apart,
         in_step: bool,
     ) -> Option<(String, String)> {
         let missing = || "(no more answers)".to_owned();
         for at in 0..one.len().max(two.len()) {
             match (one.get(at), two.get(at)) {
-                (Some(memcached), Some(larder)) if memcached.agrees(larder) => {}
-                (Some(memcached), Some(larder)) => match explained(memcached, larder) {
+                (Some(memcached), Some(larder)) if memcached.agrees(larder, apart) => {}
+                (Some(memcached), Some(larder)) => match explained(memcached, larder, apart) {
                     Some(reason) => *self.figures.explained.entry(reason).or_default() += 1,
                     None => return Some((memcached.to_string(), larder.to_string())),
                 },
                 (None, Some(_)) if !in_step => {
                     *self.figures.explained.entry(LOST).or_default() += 1;
+                    return None;
+                }
+                (Some(_), None) if !in_step && two.last().is_some_and(is_failed_login) => {
+                    *self.figures.explained.entry(NO_SECOND_TRY).or_default() += 1;
                     return None;
                 }
                 (memcached, larder) => {
@@ -173,6 +227,33 @@ impl Judge {
             }
         }
         None
+    }
+
+    /// Halves `sequences`, which differed together, for as long as one half still differs. Returns the
+    /// fewest that did.
+    ///
+    /// # Errors
+    ///
+    /// When a server cannot be reached.
+    pub fn halve<'a>(
+        &mut self,
+        sequences: &'a [&'a Sequence],
+        mut difference: Difference,
+        split: Split,
+    ) -> io::Result<(&'a [&'a Sequence], Difference)> {
+        let mut fewest = sequences;
+        'halving: while fewest.len() > 1 {
+            let (first, second) = fewest.split_at(fewest.len() / 2);
+            for half in [first, second] {
+                if let Some(still) = self.play(half, split)? {
+                    fewest = half;
+                    difference = still;
+                    continue 'halving;
+                }
+            }
+            break;
+        }
+        Ok((fewest, difference))
     }
 
     /// Takes commands away for as long as the rest still differs, as it did in `difference`.
@@ -214,7 +295,7 @@ impl Judge {
             }
             for command in round {
                 let mut bytes = Vec::new();
-                command.render(0, &HashMap::new(), &mut bytes);
+                command.render(Side::Larder, 0, &HashMap::new(), &mut bytes);
                 // Writing to a string cannot fail.
                 _ = writeln!(text, "  > {}", shown(&bytes));
             }
@@ -243,9 +324,9 @@ fn render(
     for (prefix, sequence) in (first_prefix..).zip(sequences) {
         for command in sequence.rounds.get(round).into_iter().flatten() {
             let start = requests[0].len();
-            for (request, side) in requests.iter_mut().zip(sides) {
-                command.render(prefix, &side.tokens, request);
-            }
+            let [to_memcached, to_larder] = &mut requests;
+            command.render(Side::Memcached, prefix, &sides[0].tokens, to_memcached);
+            command.render(Side::Larder, prefix, &sides[1].tokens, to_larder);
             if let Some(key) = command.key {
                 let opaque = requests[0][start + OPAQUE_AT..].first_chunk();
                 let opaque = u32::from_be_bytes(*opaque.expect("a command with a key is a frame"));

@@ -1,6 +1,6 @@
 //! The few keys of a sequence, and values and numbers that commands trip over.
 
-use crate::differential::random::Random;
+use crate::differential::random::{Random, Sizes};
 
 /// Which of a sequence's keys. There are few, so that commands meet the same item.
 pub type KeyId = usize;
@@ -45,7 +45,7 @@ pub fn value(random: &mut Random) -> Vec<u8> {
         5 => Vec::new(),
         6 => b"\r\nEND\r\nSTORED\r\n\0".to_vec(),
         7 => {
-            let count = random.value_bytes_max - random.below(random.value_bytes_max / 2);
+            let count = long_value_bytes(random);
             random.bytes(count)
         }
         _ => {
@@ -54,6 +54,21 @@ pub fn value(random: &mut Random) -> Vec<u8> {
         }
     }
 }
+
+fn long_value_bytes(random: &mut Random) -> usize {
+    if random.sizes == Sizes::Small {
+        return 200 + random.below(200);
+    }
+    match random.below(60) {
+        0 => ITEM_BYTES_MAX + 1 + random.below(60_000),
+        // Of the last kilobyte below the limit memcached uses some for itself.
+        1 | 2 => 30_000 + random.below(ITEM_BYTES_MAX - 31_000),
+        _ => 15_000 + random.below(15_000),
+    }
+}
+
+/// Largest item of both servers.
+const ITEM_BYTES_MAX: usize = 1 << 20;
 
 /// A number or what looks like one.
 pub fn number(random: &mut Random) -> &'static [u8] {
@@ -93,12 +108,4 @@ const NUMBERS: &[&[u8]] = &[
     b"abc",
 ];
 
-/// Expiry times whose effect does not depend on when in a second a command arrives. None beyond 2038:
-/// there memcached's 32 bits are at their end, and each command of it ends differently.
-pub const EXPTIMES: &[&str] =
-    &["0", "0", "0", "0", "100", "2592000", "2592001", "-1", "-100", "2147483647"];
-
 pub const FLAGS: &[&str] = &["0", "0", "0", "1", "65535", "65536", "2147483648", "4294967295"];
-
-/// Those that leave an item alive: what memcached tells of one that has just been ended is chance.
-pub const EXPTIMES_AHEAD: &[&str] = &["0", "0", "100", "2592000", "2147483647"];

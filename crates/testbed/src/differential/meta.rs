@@ -1,11 +1,9 @@
 //! Random commands of the meta dialect.
 
 use crate::differential::command::{Command, Effect, OTHER, Piece};
-use crate::differential::keys::{
-    BINARY, EXPTIMES, EXPTIMES_AHEAD, FLAGS, KeyId, LONGEST, any_key, number, text_key, value,
-};
+use crate::differential::keys::{BINARY, FLAGS, KeyId, LONGEST, any_key, number, text_key, value};
 use crate::differential::random::Random;
-use crate::differential::text;
+use crate::differential::{text, times};
 
 /// A command that leaves the connection in step with its client. Now and then one of the text dialect,
 /// for both are spoken on one connection.
@@ -88,12 +86,13 @@ fn flags(random: &mut Random, command: &mut Command, among: &[&str], at: KeyId, 
             chosen.push(flag);
         }
     }
-    // Whether the old or the new time decides on a recache is a matter of order in memcached.
-    if chosen.iter().any(|flag| flag.starts_with('T')) {
-        chosen.retain(|flag| *flag != "R");
-    }
-    // Before a change of the time memcached tells the time before it, Larder the one after it.
-    chosen.sort_by_key(|flag| *flag == "t");
+    // In memcached each of these sees what those before it did. In Larder a recache is decided by the
+    // old time, and the new one is told.
+    chosen.sort_by_key(|flag| match *flag {
+        "R" => 0,
+        "t" => 2,
+        _ => 1,
+    });
     for flag in chosen {
         one_flag(random, command, flag, at);
     }
@@ -102,9 +101,14 @@ fn flags(random: &mut Random, command: &mut Command, among: &[&str], at: KeyId, 
 /// A flag with its token, if it has one.
 fn one_flag(random: &mut Random, command: &mut Command, flag: &str, at: KeyId) {
     match flag {
-        "T" => command.push(format!(" T{}", random.pick(EXPTIMES_AHEAD))),
-        "TE" => command.push(format!(" T{}", random.pick(EXPTIMES))),
-        "N" => command.push(format!(" N{}", random.pick(EXPTIMES_AHEAD))),
+        "T" | "N" => {
+            command.push(format!(" {flag}"));
+            times::ahead(random, command);
+        }
+        "TE" => {
+            command.push(" T");
+            times::any(random, command);
+        }
         "R" => command.push(format!(" R{}", random.pick(&["0", "30", "200", "-1"]))),
         "F" => command.push(format!(" F{}", random.pick(FLAGS))),
         "E" => command.push(format!(" E{}", random.pick(OWN_TOKENS))),
@@ -199,13 +203,19 @@ fn arithmetic(random: &mut Random) -> Command {
     let mut command = Command::raw("ma").with(Effect::Counts);
     key(random, &mut command, at, encoded);
     let vivify = if encoded { "v" } else { "N" };
-    // Older versions are not quiet when they make a counter, and do not always compare its token. No
-    // `T`, because memcached forgets it when a number gets longer.
+    // Older versions are not quiet when they make a counter, and do not always compare its token.
     let (quiet, compare) = if random.newest() { ("q", "C") } else { ("k", "k") };
+    // A new time or token memcached forgets when a number gets longer, so they come where it does not.
+    let (mode, time, token) = if random.once_in(3) {
+        command.push(" MD");
+        ("v", "T", "E")
+    } else {
+        ("MA", "MA", "MA")
+    };
     flags(
         random,
         &mut command,
-        &["MA", "MA", "D", "J", vivify, vivify, compare, "O", "k", "c", "t", "v", quiet],
+        &[mode, time, token, "D", "J", vivify, vivify, compare, "O", "k", "c", "t", "v", quiet],
         at,
         encoded,
     );

@@ -14,15 +14,18 @@
 //! none: the first round's answers are in before the second is written. Reading until the server closes
 //! needs no idea of how many answers a broken command gets.
 
+pub mod batch;
 pub mod binary;
 pub mod command;
 pub mod exchange;
 pub mod explained;
 pub mod judge;
 pub mod keys;
+pub mod login;
 pub mod meta;
 pub mod random;
 pub mod reply;
 pub mod run;
 pub mod sequence;
 pub mod text;
+pub mod times;

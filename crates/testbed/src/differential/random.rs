@@ -1,10 +1,22 @@
 //! Chance that can be repeated: SplitMix64 from a seed.
 
+use crate::differential::times::{Flushes, Times};
+
 pub struct Random {
     state: u64,
     pub vocabulary: Vocabulary,
-    /// The longest value to draw.
-    pub value_bytes_max: usize,
+    pub times: Times,
+    pub flushes: Flushes,
+    pub sizes: Sizes,
+}
+
+/// How much a command may bring.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sizes {
+    /// What can be taken for a line, or be split at every byte.
+    Small,
+    /// Up to 30 KB, and now and then as large as an item may be, and larger; lines of many keys.
+    Any,
 }
 
 /// What memcached can be asked without its versions disagreeing among themselves.
@@ -22,7 +34,13 @@ impl Random {
     }
 
     pub fn speaking(vocabulary: Vocabulary, seed: u64) -> Random {
-        Random { state: seed, vocabulary, value_bytes_max: 30_000 }
+        Random {
+            state: seed,
+            vocabulary,
+            times: Times::Far,
+            flushes: Flushes::AtOnce,
+            sizes: Sizes::Any,
+        }
     }
 
     pub fn newest(&self) -> bool {

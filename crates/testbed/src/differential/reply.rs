@@ -5,6 +5,7 @@
 
 use crate::connection::shown;
 use crate::differential::command::{Tokens, from_base64};
+use crate::differential::times::LATE_APART_SECONDS;
 use std::collections::HashMap;
 use std::fmt;
 
@@ -27,16 +28,21 @@ pub enum Word<'a> {
     Own,
 }
 
-/// Times may differ by this much when a second begins between two servers' turns.
-const SECONDS_APART_MAX: u64 = 3;
+/// How far apart two servers may be in the seconds that they tell.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Apart {
+    pub seconds_max: u64,
+    /// The seconds since an item was last read do not matter.
+    pub ignores_idle: bool,
+}
 
 /// From here on tokens are those that clients chose (`meta::OWN_TOKENS`).
 const CHOSEN_TOKENS: u64 = 9_000_000_000_000_000_000;
 
 impl Reply<'_> {
-    pub fn agrees(&self, other: &Reply<'_>) -> bool {
+    pub fn agrees(&self, other: &Reply<'_>, apart: Apart) -> bool {
         self.words.len() == other.words.len()
-            && self.words.iter().zip(&other.words).all(|(one, two)| one.agrees(two))
+            && self.words.iter().zip(&other.words).all(|(one, two)| one.agrees(two, apart))
     }
 
     /// The first word, or nothing where that is not fixed text.
@@ -49,10 +55,15 @@ impl Reply<'_> {
 }
 
 impl Word<'_> {
-    pub fn agrees(&self, other: &Word<'_>) -> bool {
+    pub fn agrees(&self, other: &Word<'_>, apart: Apart) -> bool {
         match (self, other) {
             (Word::Seconds(which, one), Word::Seconds(as_well, two)) => {
-                which == as_well && one.abs_diff(*two) <= SECONDS_APART_MAX
+                let idle = [&b"l"[..], b"la="].contains(which);
+                let between = one.abs_diff(*two);
+                which == as_well
+                    && ((idle && apart.ignores_idle)
+                        || between <= apart.seconds_max
+                        || between.abs_diff(LATE_APART_SECONDS) <= apart.seconds_max)
             }
             _ => self == other,
         }
@@ -281,6 +292,7 @@ mod tests {
     fn agree(one: &[u8], two: &[u8]) -> bool {
         let (mut first, mut second) = (Reader::default(), Reader::default());
         let (one, two) = (first.text(one), second.text(two));
-        one.len() == two.len() && one.iter().zip(&two).all(|(one, two)| one.agrees(two))
+        let apart = Apart { seconds_max: 3, ignores_idle: false };
+        one.len() == two.len() && one.iter().zip(&two).all(|(one, two)| one.agrees(two, apart))
     }
 }

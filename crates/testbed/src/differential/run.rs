@@ -1,11 +1,14 @@
 //! Many seeds, several pairs of servers at once, and a report.
 
-use crate::differential::exchange::Split;
-use crate::differential::judge::{Difference, Figures, Judge};
-use crate::differential::random::{Random, Vocabulary};
-use crate::differential::sequence::{Dialect, Sequence};
-use crate::larder::Larder;
+use crate::connection::Login;
+use crate::differential::batch::{Batch, SEQUENCES_PER_BATCH, SEQUENCES_PER_PAUSE};
+use crate::differential::judge::{Figures, Judge};
+use crate::differential::login::Logins;
+use crate::differential::random::Vocabulary;
+use crate::differential::sequence::{Dialect, Door};
+use crate::larder::{Larder, program};
 use crate::memcached::Memcached;
+use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::ops::Range;
@@ -18,8 +21,11 @@ pub struct Run {
     pub seeds: Range<u64>,
     pub dialects: Vec<Dialect>,
     pub time_max: Option<Duration>,
-    /// Pairs of servers; each has its own, because a flush empties a whole memcached.
+    /// Pairs of servers; each has its own, because a flush empties a whole memcached. Every second
+    /// Larder has one event loop, the others two.
     pub workers: u64,
+    /// One more pair of servers, for sequences in which times come to pass.
+    pub pauses: bool,
     pub differences_max: usize,
     /// Compared with memcached instead of a Larder that is started.
     pub subject: Option<SocketAddr>,
@@ -32,149 +38,185 @@ pub struct Report {
     pub took: Duration,
 }
 
-/// Sequences that travel on one connection: enough that a write carries thousands of commands.
-const SEQUENCES_PER_BATCH: u64 = 64;
-
 /// The version of memcached whose answers Larder gives where versions differ.
 const FOLLOWED: (u32, u32, u32) = (1, 6, 45);
-
-/// Every so many batches, one has only sequences that get out of step, each on its own connection.
-const BROKEN_EVERY: u64 = 4;
 
 /// # Panics
 ///
 /// When a server cannot be started or dies.
 pub fn run(run: &Run) -> Report {
-    let start = Instant::now();
-    let found = AtomicUsize::new(0);
+    // Where it must be built first, that is no part of the time.
+    program();
+    let shared = Shared { run, start: Instant::now(), found: AtomicUsize::new(0) };
     let mut report =
         Report { differences: Vec::new(), figures: Figures::default(), took: Duration::ZERO };
     thread::scope(|scope| {
-        let workers: Vec<_> = (0..run.workers)
-            .map(|worker| {
-                scope.spawn({
-                    let found = &found;
-                    move || work(run, worker, start, found)
-                })
-            })
-            .collect();
+        let shared = &shared;
+        let mut workers: Vec<_> =
+            (0..run.workers).map(|worker| scope.spawn(move || shared.work(worker))).collect();
+        if run.pauses {
+            workers.push(scope.spawn(|| shared.work_with_pauses()));
+        }
         for worker in workers {
             let (differences, figures) = worker.join().expect("a worker ends well");
             report.differences.extend(differences);
             report.figures.add(&figures);
         }
     });
-    report.took = start.elapsed();
+    report.took = shared.start.elapsed();
     report
 }
 
-fn work(run: &Run, worker: u64, start: Instant, found: &AtomicUsize) -> (Vec<String>, Figures) {
-    let memcached = Memcached::start();
-    let larder = run.subject.is_none().then(start_larder);
-    let subject = run.subject.or(larder.as_ref().map(|larder| larder.addr));
-    let mut judge = Judge::new(memcached.addr, subject.expect("one of the two is there"));
-    let newest = Memcached::version() >= FOLLOWED;
-    let vocabulary = if newest { Vocabulary::Newest } else { Vocabulary::Common };
-    let mut differences = Vec::new();
-    let batches = (run.seeds.end - run.seeds.start).div_ceil(SEQUENCES_PER_BATCH);
-    for batch in (worker..batches).step_by(usize::try_from(run.workers).unwrap_or(1)) {
-        let first = run.seeds.start + batch * SEQUENCES_PER_BATCH;
-        let seeds = first..(first + SEQUENCES_PER_BATCH).min(run.seeds.end);
-        for dialect in &run.dialects {
-            let late = run.time_max.is_some_and(|time_max| start.elapsed() > time_max);
-            if late || found.load(Ordering::Relaxed) >= run.differences_max {
-                return (differences, judge.figures);
+/// What the workers have in common.
+struct Shared<'a> {
+    run: &'a Run,
+    start: Instant,
+    found: AtomicUsize,
+}
+
+impl Shared<'_> {
+    fn work(&self, worker: u64) -> (Vec<String>, Figures) {
+        let mut pairs = Pairs::new(self.run, 1 + worker % 2);
+        let mut differences = Vec::new();
+        let batches = self.seeds().div_ceil(SEQUENCES_PER_BATCH);
+        for number in (worker..batches).step_by(usize::try_from(self.run.workers).unwrap_or(1)) {
+            for dialect in &self.run.dialects {
+                if self.is_over() {
+                    return (differences, pairs.figures());
+                }
+                let seeds = self.part(number, SEQUENCES_PER_BATCH);
+                let batch = Batch::brisk(number, *dialect, pairs.vocabulary, seeds);
+                let more = pairs.play(&batch);
+                self.found.fetch_add(more.len(), Ordering::Relaxed);
+                differences.extend(more);
             }
-            let more = one_batch(&mut judge, *dialect, vocabulary, seeds.clone(), batch);
-            found.fetch_add(more.len(), Ordering::Relaxed);
-            differences.extend(more);
         }
+        (differences, pairs.figures())
     }
-    (differences, judge.figures)
+
+    fn work_with_pauses(&self) -> (Vec<String>, Figures) {
+        let mut pairs = Pairs::new(self.run, 2);
+        let mut differences = Vec::new();
+        let open: Vec<Dialect> = self
+            .run
+            .dialects
+            .iter()
+            .copied()
+            .filter(|dialect| dialect.door() == Door::Open)
+            .collect();
+        for number in 0..self.seeds().div_ceil(SEQUENCES_PER_PAUSE) {
+            for dialect in &open {
+                if self.is_over() {
+                    return (differences, pairs.figures());
+                }
+                let batch = Batch::paused(number, *dialect, self.part(number, SEQUENCES_PER_PAUSE));
+                let more = pairs.play(&batch);
+                self.found.fetch_add(more.len(), Ordering::Relaxed);
+                differences.extend(more);
+            }
+        }
+        (differences, pairs.figures())
+    }
+
+    fn seeds(&self) -> u64 {
+        self.run.seeds.end - self.run.seeds.start
+    }
+
+    /// The seeds of one batch.
+    fn part(&self, number: u64, count: u64) -> Range<u64> {
+        let first = self.run.seeds.start + number * count;
+        first..(first + count).min(self.run.seeds.end)
+    }
+
+    fn is_over(&self) -> bool {
+        self.run.time_max.is_some_and(|time_max| self.start.elapsed() > time_max)
+            || self.found.load(Ordering::Relaxed) >= self.run.differences_max
+    }
+}
+
+/// The servers of one worker, started when they are first needed.
+struct Pairs {
+    subject: Option<SocketAddr>,
+    threads: u64,
+    vocabulary: Vocabulary,
+    pairs: HashMap<Door, Pair>,
+}
+
+struct Pair {
+    judge: Judge,
+    logins: Logins,
+    _memcached: Memcached,
+    _larder: Option<Larder>,
+}
+
+impl Pairs {
+    fn new(run: &Run, threads: u64) -> Pairs {
+        let newest = Memcached::version() >= FOLLOWED;
+        let vocabulary = if newest { Vocabulary::Newest } else { Vocabulary::Common };
+        Pairs { subject: run.subject, threads, vocabulary, pairs: HashMap::new() }
+    }
+
+    fn play(&mut self, batch: &Batch) -> Vec<String> {
+        let (subject, threads) = (self.subject, self.threads);
+        let door = batch.dialect.door();
+        let pair = self.pairs.entry(door).or_insert_with(|| Pair::start(door, subject, threads));
+        batch.play(&mut pair.judge, self.vocabulary, &pair.logins)
+    }
+
+    fn figures(&self) -> Figures {
+        let mut sum = Figures::default();
+        self.pairs.values().for_each(|pair| sum.add(&pair.judge.figures));
+        sum
+    }
+}
+
+impl Pair {
+    fn start(door: Door, subject: Option<SocketAddr>, threads: u64) -> Pair {
+        let login = Login { username: "somebody".into(), password: "a-password".into() };
+        let (memcached, login) = match door {
+            Door::Open => (Memcached::start_exact(), Login::default()),
+            Door::Login => (Memcached::start_with_password(&login), login),
+            Door::Sasl => Memcached::start_with_sasl(&login),
+        };
+        // Without passwords an operator's own server may take the place of ours.
+        let larder = (door != Door::Open || subject.is_none()).then(|| larder(door, threads));
+        let addr = larder.as_ref().map(|larder| larder.addr).or(subject);
+        let logins = Logins {
+            memcached: login,
+            larder: larder.as_ref().map(|larder| larder.login.clone()).unwrap_or_default(),
+        };
+        let judge = Judge::new(memcached.addr, addr.expect("one of the two is there"));
+        Pair { judge, logins, _memcached: memcached, _larder: larder }
+    }
 }
 
 /// A Larder with a cache about as large as the memcached, so that neither evicts what the other keeps.
-fn start_larder() -> Larder {
-    let larder = Larder::options().argument("--no-auth").setting("memory_bytes", "2 GiB").start();
+fn larder(door: Door, threads: u64) -> Larder {
+    let mut options = Larder::options().setting("memory_bytes", "2 GiB");
+    options = options.setting("threads", &threads.to_string());
+    if door == Door::Open {
+        options = options.argument("--no-auth");
+    }
+    let larder = options.start();
     larder.run(&["cache", "change-plan", &larder.cache(), "1000"]);
     larder
 }
 
-/// Plays a batch and returns its differences, made small.
-fn one_batch(
-    judge: &mut Judge,
-    dialect: Dialect,
-    vocabulary: Vocabulary,
-    seeds: Range<u64>,
-    batch: u64,
-) -> Vec<String> {
-    const REACHABLE: &str = "both servers accept connections on loopback";
-    // What is out of step becomes wrong lines, and on the words for those the versions differ.
-    let comparable = vocabulary == Vocabulary::Newest || dialect == Dialect::Binary;
-    let broken = comparable && batch % BROKEN_EVERY == BROKEN_EVERY - 1;
-    let sequences: Vec<(u64, Sequence)> = seeds
-        .map(|seed| {
-            let make = if broken { Sequence::broken } else { Sequence::in_step };
-            (seed, make(dialect, vocabulary, seed))
-        })
-        .collect();
-    let mut together = None;
-    if !broken {
-        let all: Vec<&Sequence> = sequences.iter().map(|(_, sequence)| sequence).collect();
-        let split = if batch.is_multiple_of(2) { Split::Whole } else { Split::Random(batch) };
-        if judge.play(&all, split).expect(REACHABLE).is_none() {
-            return Vec::new();
-        }
-        // What depends on when a second began is not seen twice.
-        together = judge.play(&all, split).expect(REACHABLE);
-        if together.is_none() {
-            *judge.figures.explained.entry(ONCE).or_default() += 1;
-        }
-    }
-    // Each alone, which also splits at every byte what is short enough for it.
-    let mut differences = Vec::new();
-    for (seed, sequence) in &sequences {
-        let split = match Random::new(*seed).below(3) {
-            0 => Split::Whole,
-            1 => Split::Random(*seed),
-            _ => Split::EveryByte,
-        };
-        let Some(difference) = judge.play(&[sequence], split).expect(REACHABLE) else { continue };
-        let (smallest, difference) =
-            judge.shrink(sequence.clone(), difference, split).expect(REACHABLE);
-        let described = Judge::describe(&smallest, &difference);
-        differences.push(format!("{dialect:?} seed {seed}, written {split:?}:\n{described}"));
-        if differences.len() >= DIFFERENCES_PER_BATCH_MAX {
-            return differences;
-        }
-    }
-    if differences.is_empty()
-        && let Some(Difference { memcached, larder, .. }) = together
-    {
-        let first = sequences.first().map_or(0, |(seed, _)| *seed);
-        differences.push(format!(
-            "{dialect:?} batch of seed {first}, only when played together:\n  \
-             memcached: {memcached}\n  larder:    {larder}"
-        ));
-    }
-    differences
-}
-
-/// Counted, so that a rise shows.
-const ONCE: &str = "seen once and not again: memcached flushes by whole seconds, Larder exactly";
-
-/// One mistake shows in many sequences; a few are enough to see it.
-const DIFFERENCES_PER_BATCH_MAX: usize = 3;
-
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Figures { sequences, commands, replies, explained } = &self.figures;
+        let Figures { sequences, commands, replies, explained, rounds_too_long, slowest } =
+            &self.figures;
         let seconds = self.took.as_secs_f64();
+        let [memcached, larder] = slowest.map(|slowest| slowest.as_secs_f64());
         let differences = self.differences.len();
         writeln!(f, "{sequences} sequences, {commands} commands, {replies} answers compared")?;
-        write!(f, "in {seconds:.1} s; {differences} differences")?;
+        writeln!(f, "in {seconds:.1} s; {differences} differences")?;
+        write!(f, "  slowest round: memcached {memcached:.2} s, Larder {larder:.2} s")?;
         for (reason, count) in explained {
             write!(f, "\n  explained, {count} times: {reason}")?;
+        }
+        if 0 < *rounds_too_long {
+            write!(f, "\n  not judged: {rounds_too_long} rounds with pauses that took too long")?;
         }
         Ok(())
     }

@@ -1,8 +1,9 @@
 //! Random commands of the text dialect: mostly right, some at a boundary, some broken.
 
 use crate::differential::command::{Command, Effect, OTHER, Piece};
-use crate::differential::keys::{EXPTIMES, FLAGS, LONGEST, number, text_key, value};
-use crate::differential::random::Random;
+use crate::differential::keys::{FLAGS, LONGEST, number, text_key, value};
+use crate::differential::random::{Random, Sizes};
+use crate::differential::times;
 
 /// A command that leaves the connection in step with its client.
 pub fn command(random: &mut Random) -> Command {
@@ -20,7 +21,7 @@ pub fn command(random: &mut Random) -> Command {
         35 if random.newest() => {
             Command::raw(format!("verbosity {}\r\n", random.pick(&["0", "0 noreply", "noreply"])))
         }
-        36 if random.once_in(4) => flush(random),
+        36 if random.once_in(4) => flush(random).unwrap_or_else(|| wrong(random)),
         _ => wrong(random),
     }
 }
@@ -70,14 +71,20 @@ fn noreply(random: &mut Random) -> &'static str {
 fn get(random: &mut Random) -> Command {
     let mut command = Command::raw(random.pick(&["get", "gets", "gets"])).with(Effect::Reads);
     keys(random, &mut command);
+    if random.sizes == Sizes::Any && random.once_in(100) {
+        for _ in 0..random.below(800) {
+            command.push(" nobodys-");
+            command.push("k".repeat(random.below(240)));
+        }
+        keys(random, &mut command);
+    }
     command.push(ending(random));
     command
 }
 
 fn keys(random: &mut Random, command: &mut Command) {
     // More than 24 words is where memcached's splitting of a line begins anew. From 2,048 bytes on it
-    // depends on how a line was split what memcached says to one that is no `get`, which a line becomes
-    // when its start was taken for a value.
+    // depends on how a line was split what memcached says to one that is neither `get` nor `gets`.
     let many = random.once_in(20);
     let count = if many { 20 + random.below(40) } else { 1 + random.below(4) };
     for _ in 0..count {
@@ -91,13 +98,9 @@ fn store(random: &mut Random, names: &[&str]) -> Command {
     let mut command = Command::raw(format!("{} ", random.pick(names)));
     command.key(text_key(random));
     let bytes = value(random);
-    command.push(format!(
-        " {} {} {}{}\r\n",
-        random.pick(FLAGS),
-        random.pick(EXPTIMES),
-        bytes.len(),
-        noreply(random)
-    ));
+    command.push(format!(" {} ", random.pick(FLAGS)));
+    times::any(random, &mut command);
+    command.push(format!(" {}{}\r\n", bytes.len(), noreply(random)));
     command.push(bytes);
     command.push("\r\n");
     command
@@ -108,7 +111,9 @@ fn cas(random: &mut Random) -> Command {
     let mut command = Command::raw("cas ");
     command.key(key);
     let bytes = value(random);
-    command.push(format!(" {} {} {} ", random.pick(FLAGS), random.pick(EXPTIMES), bytes.len()));
+    command.push(format!(" {} ", random.pick(FLAGS)));
+    times::any(random, &mut command);
+    command.push(format!(" {} ", bytes.len()));
     command.pieces.push(Piece::CasText(key, if random.once_in(4) { OTHER } else { 0 }));
     command.push(noreply(random));
     command.push("\r\n");
@@ -130,14 +135,15 @@ fn count(random: &mut Random) -> Command {
 fn touch(random: &mut Random) -> Command {
     let mut command = Command::raw("touch ");
     command.key(text_key(random));
-    command.push(format!(" {}{}{}", random.pick(EXPTIMES), noreply(random), ending(random)));
+    command.push(" ");
+    times::any(random, &mut command);
+    command.push(format!("{}{}", noreply(random), ending(random)));
     command
 }
 
 fn get_and_touch(random: &mut Random) -> Command {
-    let mut command =
-        Command::raw(format!("{} {}", random.pick(&["gat", "gats"]), random.pick(EXPTIMES)))
-            .with(Effect::Reads);
+    let mut command = Command::raw(random.pick(&["gat ", "gats "])).with(Effect::Reads);
+    times::any(random, &mut command);
     keys(random, &mut command);
     command.push(ending(random));
     command
@@ -158,10 +164,9 @@ fn delete(random: &mut Random) -> Command {
     command
 }
 
-fn flush(random: &mut Random) -> Command {
-    // Not one with a delay: in memcached it takes back a flush before it.
-    let delay = random.pick(&["", " 0", " noreply", " 0 noreply", " x"]);
-    Command::raw(format!("flush_all{delay}\r\n"))
+fn flush(random: &mut Random) -> Option<Command> {
+    let words = times::flush_words(random)?;
+    Some(Command::raw(format!("flush_all{words}\r\n")))
 }
 
 /// A line that is no right command, and brings no data block with it.
@@ -243,6 +248,12 @@ const WRONG_IN_NEWER_WORDS: &[&str] = &[
     "verbosity",
     "verbosity x",
     "verbosity 0 0 0",
+    " verbosity 0 0 0",
+    "  verbosity",
+    " flush_all x",
+    " version",
+    " mn",
+    " set K 0 0 1",
     "flush_all x noreply",
     "me",
     "me missing",
