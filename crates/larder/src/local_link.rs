@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use backend::Backend;
+use cluster::ownership::Token;
+use cluster::slot::Slot;
 use daemon::clock::Now;
 use protocol::operation::{
     Arithmetic, ArithmeticOutcome, Delete, DeleteOutcome, Exptime, Get, GetOutcome, Hit, Key,
     Store, StoreOutcome, Touch, TouchOutcome,
 };
-use proxy::link::BackendLink;
+use proxy::link::{BackendLink, NotHere};
 use store::store::{Cache, Located};
 use tenancy::id::CacheId;
 
@@ -17,13 +19,27 @@ pub(crate) struct LocalLink(pub(crate) Arc<Backend>);
 impl BackendLink for LocalLink {
     type Cache = Arc<Cache>;
     type Located<'k> = Located<'k>;
+    type Guard<'g> = ();
+
+    fn enter(&self) {}
+
+    /// The one backend there is owns every slot.
+    fn check(
+        &self,
+        (): &(),
+        _backend: usize,
+        _slot: Slot,
+        _token: Option<&Token>,
+    ) -> Result<(), NotHere> {
+        Ok(())
+    }
 
     fn open(&self, cache: CacheId) -> Option<Self::Cache> {
         self.0.cache(cache)
     }
 
     #[inline]
-    fn locate<'k>(&self, cache: &Self::Cache, key: Key<'k>) -> Located<'k> {
+    fn locate<'k>(&self, cache: &Self::Cache, _backend: usize, key: Key<'k>) -> Located<'k> {
         cache.locate(key.bytes())
     }
 

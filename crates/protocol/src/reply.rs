@@ -18,6 +18,7 @@ use crate::operation::{
     ArithmeticOutcome, DeleteOutcome, GetOutcome, Hit, Key, StoreOutcome, TouchOutcome,
 };
 use crate::request::Problem;
+use crate::words::Words;
 
 /// How the outcome of one request is to be said. Every method appends to `out`, and appends nothing
 /// where the client asked for silence.
@@ -29,6 +30,25 @@ pub(crate) enum Form<'a> {
     Text(TextForm),
     Meta(MetaForm<'a>),
     Binary(BinaryForm),
+}
+
+/// A [`Reply`] that outlives the bytes of its request: for an answer that comes later.
+#[derive(Debug)]
+pub struct KeptReply {
+    form: Form<'static>,
+    /// The words of a meta command, which `form` lacks. Empty otherwise, and then no allocation.
+    words: Box<[u8]>,
+}
+
+impl KeptReply {
+    /// The reply as it was.
+    #[inline]
+    pub fn reply(&self) -> Reply<'_> {
+        match self.form {
+            Form::Meta(form) => Reply(Form::Meta(MetaForm { words: Words(&self.words), ..form })),
+            Form::Text(_) | Form::Binary(_) => Reply(self.form),
+        }
+    }
 }
 
 /// Why a request that can be read is not carried out.
@@ -44,6 +64,9 @@ pub enum Refusal {
     NotOffered,
     /// A limit of the cache or of the service was met. The text says which, without a line end.
     Limit(&'static str),
+    /// Whoever holds the item cannot be asked now, or did not answer in time. The text says which,
+    /// without a line end.
+    Unavailable(&'static str),
 }
 
 impl Refusal {
@@ -56,12 +79,35 @@ impl Refusal {
             Refusal::Capability(Needs::Write) => "this credential may not write",
             Refusal::Capability(Needs::Flush) => "this credential may not flush",
             Refusal::NotOffered => "command not offered by this service",
-            Refusal::Limit(text) => text,
+            Refusal::Limit(text) | Refusal::Unavailable(text) => text,
         }
     }
 }
 
 impl Reply<'_> {
+    /// A copy that needs the request no longer.
+    #[inline]
+    pub fn keep(&self) -> KeptReply {
+        match self.0 {
+            Form::Text(form) => KeptReply { form: Form::Text(form), words: Box::default() },
+            Form::Binary(form) => KeptReply { form: Form::Binary(form), words: Box::default() },
+            Form::Meta(form) => KeptReply {
+                form: Form::Meta(MetaForm { words: Words(b""), ..form }),
+                words: form.words.0.into(),
+            },
+        }
+    }
+
+    /// Whether the client asked not to hear of the ordinary outcome: of a write, that it was done;
+    /// of a read, that nothing was found.
+    pub fn is_quiet(&self) -> bool {
+        match &self.0 {
+            Form::Text(form) => form.quiet,
+            Form::Meta(form) => form.quiet,
+            Form::Binary(form) => form.manner().0,
+        }
+    }
+
     /// One item of a text multi-get.
     #[inline]
     pub fn item(&self, out: &mut Vec<u8>, key: Key<'_>, hit: &Hit<'_>) {

@@ -13,6 +13,9 @@
 //!   Closing: write what waits ─▶ Lingering: tell the peer, read and forget for a moment ─▶ closed
 //! ```
 //!
+//! What is asked of other nodes is answered later, in another turn; meanwhile the connection reads on,
+//! until its session says that it must wait.
+//!
 //! Lingering matters: closing a socket with unread bytes makes the kernel reset the connection, and
 //! the client may lose the line that told it why.
 
@@ -20,7 +23,10 @@ use std::io;
 use std::time::Duration;
 
 use protocol::key_room::KeyRoom;
+use protocol::operation::Key;
+use wire::data::reply::Outcome;
 
+use crate::answers::Failure;
 use crate::link::BackendLink;
 use crate::session::{Session, Then, Turn};
 use crate::settings::ProxySettings;
@@ -63,6 +69,10 @@ impl Scratch {
 pub(crate) struct Connection<L: BackendLink> {
     transport: Transport,
     session: Session<L>,
+    /// Which connection of the loop it is, of all there ever were.
+    serial: u64,
+    /// Whether the loop has it in its queue of those that have more to do.
+    pub(crate) is_queued: bool,
     phase: Phase,
     /// Whether the socket may hold bytes that were not read yet; epoll says so only once.
     readable: bool,
@@ -70,6 +80,8 @@ pub(crate) struct Connection<L: BackendLink> {
     peer_finished: bool,
     /// Whether `input` may hold whole requests that the session has not seen.
     unserved: bool,
+    /// Whether nothing more can be served before an answer comes from another node.
+    awaits: bool,
     /// Half a request. Empty at rest.
     input: Vec<u8>,
     /// Length that `input` must have before the session can do more.
@@ -101,6 +113,8 @@ enum Waiting {
     Request,
     RestOfRequest,
     Reader,
+    /// Other nodes, which answer or are given up in time without our doing.
+    Answers,
     PeerToClose,
 }
 
@@ -115,14 +129,22 @@ pub(crate) enum After {
 }
 
 impl<L: BackendLink> Connection<L> {
-    pub(crate) fn new(transport: Transport, permit: ConnectionPermit, now_ms: u64) -> Self {
+    pub(crate) fn new(
+        transport: Transport,
+        permit: ConnectionPermit,
+        serial: u64,
+        now_ms: u64,
+    ) -> Self {
         Connection {
             transport,
             session: Session::new(),
+            serial,
+            is_queued: false,
             phase: Phase::Open,
             readable: false,
             peer_finished: false,
             unserved: false,
+            awaits: false,
             input: Vec::new(),
             input_wanted: 1,
             skip: 0,
@@ -136,6 +158,32 @@ impl<L: BackendLink> Connection<L> {
 
     pub(crate) fn transport(&mut self) -> &mut Transport {
         &mut self.transport
+    }
+
+    pub(crate) fn serial(&self) -> u64 {
+        self.serial
+    }
+
+    /// An answer came from another node. The connection wants a turn.
+    pub(crate) fn answered(
+        &mut self,
+        number: u64,
+        resent: bool,
+        key: Option<Key<'_>>,
+        result: &Result<Outcome<'_>, Failure>,
+    ) {
+        self.session.answered(number, resent, key, result);
+        self.awaits = false;
+    }
+
+    /// See [`Session::note_resent`].
+    pub(crate) fn note_resent(&mut self) {
+        self.session.note_resent();
+    }
+
+    /// See [`Session::may_repeat`].
+    pub(crate) fn may_repeat(&mut self) -> bool {
+        self.session.may_repeat()
     }
 
     /// Bytes of memory held for half a request.
@@ -153,7 +201,7 @@ impl<L: BackendLink> Connection<L> {
     pub(crate) fn turn(
         &mut self,
         scratch: &mut Scratch,
-        context: &Turn<'_, L>,
+        context: &mut Turn<'_, L>,
         now_ms: u64,
     ) -> After {
         let progress = self.progress(scratch, context);
@@ -178,7 +226,10 @@ impl<L: BackendLink> Connection<L> {
 
     /// Whether nothing is under way: no half request, no unread answer.
     pub(crate) fn is_at_rest(&self) -> bool {
-        self.input.is_empty() && self.skip == 0 && self.output.is_empty()
+        self.input.is_empty()
+            && self.skip == 0
+            && self.output.is_empty()
+            && !self.session.is_awaiting()
     }
 
     pub(crate) fn is_revoked(&self) -> bool {
@@ -197,21 +248,28 @@ impl<L: BackendLink> Connection<L> {
                 settings.request_timeout + time_to_move(self.input_wanted as u64 + self.skip)
             }
             Waiting::Reader => settings.request_timeout + time_to_move(self.output.len() as u64),
+            Waiting::Answers => return false,
             Waiting::PeerToClose => LINGER,
         };
         patience.as_millis() as u64 <= now_ms.saturating_sub(self.since_ms)
     }
 
-    fn progress(&mut self, scratch: &mut Scratch, context: &Turn<'_, L>) -> io::Result<Progress> {
+    fn progress(
+        &mut self,
+        scratch: &mut Scratch,
+        context: &mut Turn<'_, L>,
+    ) -> io::Result<Progress> {
         let mut progress = Progress { after: After::Rest, served: false, drained: false };
         let mut rounds = 0;
         loop {
+            self.take_answers();
             if !self.write_waiting()? {
                 return Ok(progress); // The socket will say when it can take more.
             }
             progress.drained = true;
             match self.phase {
                 Phase::Open => (),
+                Phase::Closing if self.session.is_awaiting() => return Ok(progress),
                 Phase::Closing => {
                     self.transport.finish();
                     self.phase = Phase::Lingering;
@@ -226,7 +284,7 @@ impl<L: BackendLink> Connection<L> {
             if self.phase != Phase::Open {
                 continue;
             }
-            if !self.unserved && !self.readable {
+            if self.awaits || (!self.unserved && !self.readable) {
                 return Ok(progress);
             }
             if rounds == ROUNDS_PER_TURN_MAX {
@@ -263,7 +321,7 @@ impl<L: BackendLink> Connection<L> {
 
     /// Gives the session the bytes just read (the first `read` of the scratch input) after those
     /// kept from before. Returns whether it got on.
-    fn serve(&mut self, read: usize, scratch: &mut Scratch, context: &Turn<'_, L>) -> bool {
+    fn serve(&mut self, read: usize, scratch: &mut Scratch, context: &mut Turn<'_, L>) -> bool {
         let Scratch { input: fresh, output, room } = scratch;
         let mut fresh = &fresh[..read];
         let skipped = self.skip.min(fresh.len() as u64);
@@ -299,7 +357,7 @@ impl<L: BackendLink> Connection<L> {
         input: &[u8],
         output: &mut Vec<u8>,
         room: &mut KeyRoom,
-        context: &Turn<'_, L>,
+        context: &mut Turn<'_, L>,
     ) -> usize {
         let mut consumed = 0;
         loop {
@@ -318,9 +376,27 @@ impl<L: BackendLink> Connection<L> {
                     }
                 }
                 Then::Drain => self.unserved = true,
+                Then::Await => {
+                    self.unserved = true;
+                    self.awaits = true;
+                }
                 Then::Close => self.begin_to_close(),
             }
             return consumed;
+        }
+    }
+
+    /// Answers that came from other nodes go out after what waits.
+    fn take_answers(&mut self) {
+        let ready = self.session.take_ready();
+        if ready.is_empty() {
+            return;
+        }
+        self.session.count_bytes(0, ready.len());
+        if self.output.is_empty() {
+            self.output = ready;
+        } else {
+            self.output.extend_from_slice(&ready);
         }
     }
 
@@ -377,6 +453,8 @@ impl<L: BackendLink> Connection<L> {
             Waiting::PeerToClose
         } else if !self.output.is_empty() {
             Waiting::Reader
+        } else if self.session.is_awaiting() {
+            Waiting::Answers
         } else if !self.session.is_authenticated() {
             Waiting::Authentication
         } else if self.is_at_rest() {
@@ -387,7 +465,7 @@ impl<L: BackendLink> Connection<L> {
         let anew = match waiting {
             // However it got on meanwhile: its time is counted from the beginning.
             Waiting::Authentication | Waiting::PeerToClose => false,
-            Waiting::Request => true,
+            Waiting::Request | Waiting::Answers => true,
             Waiting::RestOfRequest => progress.served,
             Waiting::Reader => progress.drained,
         };

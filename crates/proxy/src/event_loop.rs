@@ -1,7 +1,14 @@
 //! One thread of the data plane: waits for sockets, gives each ready connection its turn.
 //!
 //! Nothing here is shared with other loops but the counters, the directory and the items behind the
-//! link; each loop accepts its own connections and keeps them until they close.
+//! link; each loop accepts its own connections and keeps them until they close, and has its own
+//! connections to the backends of other nodes.
+//!
+//! ```text
+//!   a round:  sockets ready ─▶ clients' turns ──▶ requests for other nodes ─▶ links
+//!                         └──▶ replies of links ─▶ answers ─▶ clients' turns
+//!             … then what the links have to write, one write for each
+//! ```
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -14,18 +21,28 @@ use daemon::clock::{Clock, Now};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
+use protocol::operation::Key;
 use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};
 use tenancy::directory::Directory;
 use tracing::{error, warn};
+use wire::data::frame::Seal;
+use wire::data::reply::Outcome;
 
+use crate::answers::Failure;
+use crate::cluster_handle::ClusterHandle;
 use crate::connection::{After, Connection, Scratch};
+use crate::errand;
 use crate::link::BackendLink;
+use crate::link_sockets::LinkSockets;
+use crate::links::{Asker, Links, Micros, Sink};
+use crate::outbox::Outgoing;
 use crate::session::Turn;
 use crate::settings::ProxySettings;
 use crate::tls::Tls;
 use crate::transport::Transport;
 use crate::usage::ProxyUsage;
+use crate::view::ClusterView;
 
 /// Ready sockets taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
@@ -47,6 +64,8 @@ const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 pub(crate) const WAKE: Token = Token(usize::MAX);
 const PLAIN: Token = Token(usize::MAX - 1);
 const TLS: Token = Token(usize::MAX - 2);
+/// Tokens from here on are connections to other nodes; there will never be that many clients.
+const LINKS_FROM: usize = usize::MAX / 2;
 
 /// What a client hears that comes when the process has all the connections it may have. Its dialect
 /// is not known yet; memcached says the same.
@@ -61,6 +80,9 @@ pub(crate) struct Shared<L> {
     pub(crate) clock: Clock,
     pub(crate) tls: Option<Tls>,
     pub(crate) stopping: AtomicBool,
+    pub(crate) cluster: ClusterHandle,
+    /// For what must not be guessed by others or done by all at once; each loop makes its own of it.
+    pub(crate) seed: u64,
 }
 
 pub(crate) struct EventLoop<L: BackendLink> {
@@ -68,18 +90,72 @@ pub(crate) struct EventLoop<L: BackendLink> {
     poll: Poll,
     plain: Option<Door>,
     tls: Option<Door>,
-    connections: Slab<Connection<L>>,
-    /// Connections that have more to do although the kernel will not say so again.
-    again: VecDeque<usize>,
+    clients: Clients<L>,
+    /// How many connections there ever were.
+    connections_total: u64,
+    links: Links,
+    sockets: LinkSockets,
+    /// What the sessions of one turn ask of other nodes.
+    outbox: Vec<Outgoing>,
     scratch: Scratch,
     /// Memory held for half requests by all connections of this loop, in bytes.
     input_bytes_held: usize,
     started: Instant,
     /// The time of this round; read once, because reading a clock is not free.
     now: Now,
-    now_ms: u64,
+    now_us: Micros,
     next_sweep: Instant,
     drain_until: Option<Instant>,
+}
+
+/// The clients' connections, and which of them want a turn.
+struct Clients<L: BackendLink> {
+    connections: Slab<Connection<L>>,
+    /// Connections that have more to do although the kernel will not say so again. None is in it
+    /// twice.
+    again: VecDeque<usize>,
+}
+
+impl<L: BackendLink> Clients<L> {
+    fn queue(&mut self, key: usize) {
+        if let Some(connection) = self.connections.get_mut(key)
+            && !connection.is_queued
+        {
+            connection.is_queued = true;
+            self.again.push_back(key);
+        }
+    }
+
+    /// Whoever asked, if it is still there.
+    fn asker(&mut self, asker: &Asker) -> Option<&mut Connection<L>> {
+        let connection = self.connections.get_mut(asker.connection)?;
+        (connection.serial() == asker.serial).then_some(connection)
+    }
+}
+
+impl<L: BackendLink> Sink for Clients<L> {
+    fn answered(
+        &mut self,
+        asker: &Asker,
+        was_held_to: bool,
+        key: Option<Key<'_>>,
+        result: &Result<Outcome<'_>, Failure>,
+    ) {
+        if let Some(connection) = self.asker(asker) {
+            connection.answered(asker.number, was_held_to, key, result);
+            self.queue(asker.connection);
+        }
+    }
+
+    fn hold(&mut self, asker: &Asker) {
+        if let Some(connection) = self.asker(asker) {
+            connection.note_resent();
+        }
+    }
+
+    fn may_repeat(&mut self, asker: &Asker) -> bool {
+        self.asker(asker).is_some_and(Connection::may_repeat)
+    }
 }
 
 /// A listening socket.
@@ -103,6 +179,7 @@ impl<L: BackendLink> EventLoop<L> {
         poll: Poll,
         plain: Option<TcpListener>,
         tls: Option<TcpListener>,
+        index: usize,
     ) -> io::Result<Self> {
         let door = |listener: Option<TcpListener>, token| {
             listener.map(|listener| Door::open(poll.registry(), listener, token)).transpose()
@@ -110,18 +187,27 @@ impl<L: BackendLink> EventLoop<L> {
         let (plain, tls) = (door(plain, PLAIN)?, door(tls, TLS)?);
         let started = Instant::now();
         let now = shared.clock.now();
+        let links = Links::new(
+            shared.settings.links,
+            Seal::Checksum,
+            Arc::clone(shared.cluster.usage()),
+            shared.seed ^ index as u64,
+        );
         Ok(EventLoop {
             shared,
             plain,
             tls,
             poll,
-            connections: Slab::new(),
-            again: VecDeque::new(),
+            clients: Clients { connections: Slab::new(), again: VecDeque::new() },
+            connections_total: 0,
+            links,
+            sockets: LinkSockets::new(LINKS_FROM),
+            outbox: Vec::new(),
             scratch: Scratch::new(),
             input_bytes_held: 0,
             started,
             now,
-            now_ms: 0,
+            now_us: 0,
             next_sweep: started + SWEEP_EVERY,
             drain_until: None,
         })
@@ -142,17 +228,29 @@ impl<L: BackendLink> EventLoop<L> {
                 }
             }
             self.now = self.shared.clock.now();
-            self.now_ms = self.started.elapsed().as_millis() as u64;
+            self.now_us = self.started.elapsed().as_micros() as Micros;
+            self.follow_view();
             for event in &events {
                 self.take(event);
             }
+            self.links.tick(self.now_us, &mut self.clients);
+            self.run_errands();
             // Only those that stood here before this round: whoever comes back waits for the next.
-            for _ in 0..self.again.len() {
-                if let Some(key) = self.again.pop_front() {
+            for _ in 0..self.clients.again.len() {
+                if let Some(key) = self.clients.again.pop_front() {
+                    if let Some(connection) = self.clients.connections.get_mut(key) {
+                        connection.is_queued = false;
+                    }
                     self.turn(key);
                 }
             }
             self.accept();
+            self.sockets.work(
+                &mut self.links,
+                self.poll.registry(),
+                self.now_us,
+                &mut self.clients,
+            );
             if self.next_sweep <= Instant::now() {
                 self.sweep();
                 housekeeping_left = true;
@@ -169,13 +267,39 @@ impl<L: BackendLink> EventLoop<L> {
         }
     }
 
+    fn now_ms(&self) -> u64 {
+        self.now_us / 1_000
+    }
+
+    /// Takes up the cluster's newest view, if there is another than before.
+    fn follow_view(&mut self) {
+        let newest = self.shared.cluster.load_view();
+        let Some(newest) = newest.as_ref() else { return };
+        let known = self.links.routing().map(|routing| Arc::as_ptr(routing.view()));
+        if known != Some(Arc::as_ptr(newest)) {
+            let newest: Arc<ClusterView> = Arc::clone(newest);
+            self.links.follow(newest, self.now_us, &mut self.clients);
+        }
+    }
+
+    /// Carries out what other nodes sent back to this one.
+    fn run_errands(&mut self) {
+        while let Some(id) = self.links.next_errand() {
+            let link = &*self.shared.link;
+            errand::run(id, link, &mut self.links, self.now, self.now_us, &mut self.clients);
+        }
+    }
+
     fn timeout(&self, housekeeping_left: bool) -> Duration {
         let doors = [&self.plain, &self.tls];
         let accepting = doors.into_iter().flatten().any(|d| d.ready && d.rests_until.is_none());
-        if housekeeping_left || accepting || !self.again.is_empty() {
+        if housekeeping_left || accepting || !self.clients.again.is_empty() {
             return Duration::ZERO;
         }
         let mut until = self.next_sweep;
+        if let Some(wake) = self.links.next_wake(self.now_us) {
+            until = until.min(self.started + Duration::from_micros(wake));
+        }
         for rests_until in doors.into_iter().flatten().filter_map(|door| door.rests_until) {
             until = until.min(rests_until);
         }
@@ -187,8 +311,12 @@ impl<L: BackendLink> EventLoop<L> {
             WAKE => (), // The flags it announces are read every round.
             PLAIN => mark_ready(&mut self.plain),
             TLS => mark_ready(&mut self.tls),
+            token @ Token(LINKS_FROM..) => {
+                let now = self.now_us;
+                self.sockets.ready(token, event, &mut self.links, now, &mut self.clients);
+            }
             Token(key) => {
-                let Some(connection) = self.connections.get_mut(key) else { return };
+                let Some(connection) = self.clients.connections.get_mut(key) else { return };
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     connection.became_readable(event.is_read_closed() || event.is_error());
                 }
@@ -198,20 +326,24 @@ impl<L: BackendLink> EventLoop<L> {
     }
 
     fn turn(&mut self, key: usize) {
-        let Some(connection) = self.connections.get_mut(key) else { return };
+        let now_ms = self.now_ms();
+        let Some(connection) = self.clients.connections.get_mut(key) else { return };
+        let serial = connection.serial();
         let shared = &*self.shared;
-        let context = Turn {
+        let mut context = Turn {
             link: &*shared.link,
             directory: &shared.directory,
             usage: &shared.usage,
             access: shared.settings.access,
             now: self.now,
             output_bytes_max: shared.settings.output_bytes_max,
+            routing: self.links.routing(),
+            outbox: &mut self.outbox,
         };
         let held_before = connection.input_bytes_held();
         // The last wall: should a promise of ours be broken, it costs this connection only.
         let after = catch_unwind(AssertUnwindSafe(|| {
-            connection.turn(&mut self.scratch, &context, self.now_ms)
+            connection.turn(&mut self.scratch, &mut context, now_ms)
         }));
         let held_after = connection.input_bytes_held();
         self.input_bytes_held = self.input_bytes_held + held_after - held_before;
@@ -221,13 +353,17 @@ impl<L: BackendLink> EventLoop<L> {
                 self.close(key);
             }
             Ok(After::Rest) => (),
-            Ok(After::Again) => self.again.push_back(key),
+            Ok(After::Again) => self.clients.queue(key),
             Ok(After::Close) => self.close(key),
             Err(_) => {
                 error!("connection closed: a request broke an invariant (see the panic above)");
                 self.scratch = Scratch::new();
                 self.close(key);
             }
+        }
+        // Also those of a connection that is gone: what it asked for is still to be done.
+        for outgoing in self.outbox.drain(..) {
+            self.links.submit(key, serial, outgoing, self.now_us, &mut self.clients);
         }
     }
 
@@ -237,7 +373,7 @@ impl<L: BackendLink> EventLoop<L> {
     }
 
     fn close(&mut self, key: usize) {
-        let mut connection = self.connections.remove(key);
+        let mut connection = self.clients.connections.remove(key);
         self.input_bytes_held -= connection.input_bytes_held();
         // Closing the descriptor takes it out of epoll as well; this keeps mio's books.
         drop(self.poll.registry().deregister(connection.transport().socket()));
@@ -296,12 +432,14 @@ impl<L: BackendLink> EventLoop<L> {
             _ => Ok(Transport::plain(socket)),
         };
         let Ok(mut transport) = transport else { return };
-        let entry = self.connections.vacant_entry();
+        let now_ms = self.now_us / 1_000;
+        let entry = self.clients.connections.vacant_entry();
         let interest = Interest::READABLE | Interest::WRITABLE;
         let registered =
             self.poll.registry().register(transport.socket(), Token(entry.key()), interest);
         if registered.is_ok() {
-            entry.insert(Connection::new(transport, permit, self.now_ms));
+            self.connections_total += 1;
+            entry.insert(Connection::new(transport, permit, self.connections_total, now_ms));
         }
     }
 
@@ -310,13 +448,18 @@ impl<L: BackendLink> EventLoop<L> {
         self.next_sweep = Instant::now() + SWEEP_EVERY;
         let draining = self.drain_until.is_some();
         let mut overdue = Vec::new();
-        for (key, connection) in &mut self.connections {
-            if connection.is_overdue(&self.shared.settings, self.now_ms) {
+        let mut closing = Vec::new();
+        let now_ms = self.now_ms();
+        for (key, connection) in &mut self.clients.connections {
+            if connection.is_overdue(&self.shared.settings, now_ms) {
                 overdue.push(key);
             } else if connection.is_revoked() || (draining && connection.is_at_rest()) {
                 connection.begin_to_close();
-                self.again.push_back(key);
+                closing.push(key);
             }
+        }
+        for key in closing {
+            self.clients.queue(key);
         }
         for key in overdue {
             self.close(key);
@@ -332,7 +475,8 @@ impl<L: BackendLink> EventLoop<L> {
     }
 
     fn is_drained(&self) -> bool {
-        self.drain_until.is_some_and(|until| self.connections.is_empty() || until <= Instant::now())
+        self.drain_until
+            .is_some_and(|until| self.clients.connections.is_empty() || until <= Instant::now())
     }
 }
 

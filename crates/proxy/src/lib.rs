@@ -3,25 +3,39 @@
 //!
 //! ```text
 //!   listener ── accept, permit ──▶ connection ── bytes ──▶ session ── operations ──▶ link
-//!   (one per loop,                 (buffers, TLS,          (decode, admit,          (a backend)
-//!    SO_REUSEPORT)                  time-outs)              answer; no I/O)
+//!   (one per loop,                 (buffers, TLS,          (decode, admit,          (a backend of
+//!    SO_REUSEPORT)                  time-outs)              answer; no I/O)          this process)
+//!                                                              │      ▲
+//!                                                       outbox ▼      │ answers, in order
+//!                                                            links ◀──┴──▶ backends of other nodes
 //! ```
 //!
 //! One event loop per thread ([`event_loop`]); a connection stays with the loop that accepted it.
 //! A proxy holds no item and knows no dialect: the first is behind [`link::BackendLink`], the second
-//! in the `protocol` crate.
+//! in the `protocol` crate. Which backend owns a key is in the [`view::ClusterView`] it was given; it
+//! never works out another one by itself.
 
+mod answers;
+pub mod cluster_handle;
 mod connection;
+mod errand;
 mod event_loop;
 pub mod link;
+mod link_sockets;
+pub mod link_usage;
+mod links;
 mod listener;
+mod outbox;
+mod routing;
 mod session;
 pub mod settings;
 mod statistics;
 pub mod tls;
 mod transport;
 pub mod usage;
+pub mod view;
 
+use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +46,7 @@ use daemon::clock::Clock;
 use mio::{Poll, Waker};
 use tenancy::directory::Directory;
 
+use crate::cluster_handle::ClusterHandle;
 use crate::event_loop::{EventLoop, Shared};
 use crate::link::BackendLink;
 use crate::settings::ProxySettings;
@@ -77,27 +92,39 @@ impl Proxy {
         link: Arc<L>,
         usage: Arc<ProxyUsage>,
         clock: Clock,
+        cluster: ClusterHandle,
     ) -> Result<Proxy, StartError> {
         let threads = settings.threads;
         let (plain_address, mut plain) = listen(settings.listen, threads)?;
         let (tls_address, mut secure) = listen(settings.tls_listen, threads)?;
         let stopping = AtomicBool::new(false);
-        let shared = Arc::new(Shared { settings, link, directory, usage, clock, tls, stopping });
+        let seed = RandomState::new().hash_one(threads);
+        let handle = cluster.clone();
+        let shared = Arc::new(Shared {
+            settings,
+            link,
+            directory,
+            usage,
+            clock,
+            tls,
+            stopping,
+            cluster,
+            seed,
+        });
         let mut loops = Vec::new();
         let mut wakers = Vec::new();
         for index in 0..threads {
             let poll = Poll::new()?;
             wakers.push(Waker::new(poll.registry(), event_loop::WAKE)?);
-            let event_loop = EventLoop::new(Arc::clone(&shared), poll, plain.pop(), secure.pop())?;
+            let event_loop =
+                EventLoop::new(Arc::clone(&shared), poll, plain.pop(), secure.pop(), index)?;
             let thread = std::thread::Builder::new().name(format!("proxy-{index}"));
             loops.push(thread.spawn(|| event_loop.run())?);
         }
+        handle.set_wakers(wakers)?;
         let stopper = Stopper(Arc::new(move || {
             shared.stopping.store(true, Release);
-            for waker in &wakers {
-                // Unwoken, a loop sees the flag at its next sweep.
-                drop(waker.wake());
-            }
+            shared.cluster.wake_all();
         }));
         Ok(Proxy { plain_address, tls_address, loops, stopper })
     }

@@ -1,19 +1,51 @@
 //! The door behind which items live.
 //!
-//! A proxy holds no item. It asks whoever owns the key through this trait: today a backend in the
-//! same process, by a direct call; later one on another node, over a pipelined connection.
+//! A proxy holds no item. It asks the backends of its own process through this trait, by a direct
+//! call; those of other nodes it asks over pipelined connections ([`crate::links`]).
 
+use cluster::map::Epoch;
+use cluster::member::MemberName;
+use cluster::ownership::Token;
+use cluster::slot::Slot;
 use daemon::clock::Now;
 use protocol::operation::{
     Arithmetic, ArithmeticOutcome, Delete, DeleteOutcome, Exptime, Get, GetOutcome, Hit, Key,
     Store, StoreOutcome, Touch, TouchOutcome,
 };
 use tenancy::id::CacheId;
+use wire::data::reply::{Busy, Refusal};
 
 /// Fewest keys that are worth warming: below, the fetches of one operation overlap well enough.
 pub const WARM_KEYS_MIN: usize = 4;
 
-/// How a proxy reaches the items of a cache.
+/// Why a backend of this process does not execute a request. Nothing happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotHere {
+    /// It had the slot and gave it away.
+    Moved { to: MemberName, token: Token },
+    /// It shall have the slot and has not got it yet; whoever is named may still have it.
+    NotYet { ask: Option<MemberName> },
+    /// The slot is on its way to another owner, for some milliseconds.
+    Frozen,
+    /// The slot is none of its own, by the map of this epoch.
+    Unknown { epoch: Epoch },
+}
+
+impl NotHere {
+    /// What a backend on another node would have said.
+    pub(crate) fn refusal(&self) -> Refusal<'_> {
+        match self {
+            NotHere::Moved { to, token } => Refusal::Moved { to: to.as_str(), token: *token },
+            NotHere::NotYet { ask } => {
+                Refusal::NotYet { ask: ask.as_ref().map(MemberName::as_str) }
+            }
+            NotHere::Frozen => Refusal::Busy(Busy::Parked),
+            NotHere::Unknown { epoch } => Refusal::Unknown { epoch: *epoch },
+        }
+    }
+}
+
+/// How a proxy reaches the items of a cache in its own process.
 ///
 /// In steps on purpose: a whole batch of keys is [located](Self::locate) and [warmed](Self::warm)
 /// first, and the operations follow.
@@ -23,10 +55,28 @@ pub trait BackendLink: Send + Sync + 'static {
     /// Where a key lives; valid for the cache it was made with.
     type Located<'k>: Copy;
 
+    /// While one lives, no backend of this process gives a slot away.
+    type Guard<'g>;
+
+    fn enter(&self) -> Self::Guard<'_>;
+
+    /// Whether this backend may execute a request for the slot, now and while the guard lives.
+    ///
+    /// # Errors
+    /// It may not; the error says who may.
+    fn check(
+        &self,
+        guard: &Self::Guard<'_>,
+        backend: usize,
+        slot: Slot,
+        token: Option<&Token>,
+    ) -> Result<(), NotHere>;
+
     /// `None` when no backend knows the cache (it was deleted, or is not here yet).
     fn open(&self, cache: CacheId) -> Option<Self::Cache>;
 
-    fn locate<'k>(&self, cache: &Self::Cache, key: Key<'k>) -> Self::Located<'k>;
+    /// `backend` is which of the process's backends owns the key: 0 where there is but one.
+    fn locate<'k>(&self, cache: &Self::Cache, backend: usize, key: Key<'k>) -> Self::Located<'k>;
 
     /// Tells that these keys will be asked for at once. An implementation may start fetching their
     /// memory; it need not do anything. Worth its price for [`WARM_KEYS_MIN`] keys and more.

@@ -12,6 +12,9 @@
 //!               carry out in order ─▶ bytes of the answers
 //! ```
 //!
+//! What is asked of an item whose owner is on another node goes to the [outbox](Turn::outbox); its
+//! answer comes later ([`Session::answered`]) and waits for those before it ([`Answers`]).
+//!
 //! A session starts out anonymous and may only authenticate. Afterwards it holds its credential's
 //! [`Grant`], whose capabilities are read anew for every request: what an operator takes away is
 //! gone with the next one.
@@ -30,10 +33,16 @@ use protocol::request::{Body, Decoded, Keys, Limits, Problem, Request, Wrong};
 use protocol::sasl::{self, Candidate};
 use tenancy::capability::Capability;
 use tenancy::directory::{AuthenticationError, CacheEntry, ConnectionPermit, Directory, Grant};
+use tenancy::id::CacheId;
+use wire::data::operation::Operation;
+use wire::data::reply::Outcome;
 
-use crate::link::{BackendLink, WARM_KEYS_MIN};
+use crate::answers::{Answers, Asked, Awaited, Failure, Gathered, Gathering, Part};
+use crate::link::{BackendLink, NotHere, WARM_KEYS_MIN};
+use crate::outbox::{Far, Outgoing};
+use crate::routing::{Owner, Routing};
 use crate::settings::Access;
-use crate::statistics;
+use crate::statistics::{self, Argument};
 use crate::usage::{CacheUsage, ProxyUsage};
 
 /// Requests located ahead of being carried out. Twice the misses a core can have under way.
@@ -55,6 +64,10 @@ pub(crate) struct Turn<'a, L> {
     pub(crate) now: Now,
     /// Nothing more is answered once this many bytes of answers wait.
     pub(crate) output_bytes_max: usize,
+    /// `None` where every item is in this process.
+    pub(crate) routing: Option<&'a Routing>,
+    /// Takes what is asked of other nodes.
+    pub(crate) outbox: &'a mut Vec<Outgoing>,
 }
 
 /// How far one turn came.
@@ -74,6 +87,8 @@ pub(crate) enum Then {
     Skip { bytes: u64 },
     /// The client must take some answers first.
     Drain,
+    /// Answers must come from other nodes first.
+    Await,
     /// Say what is to be said, then close.
     Close,
 }
@@ -84,6 +99,10 @@ pub(crate) struct Session<L: BackendLink> {
     /// Keys of the multi-get at the front of the input that have been answered already; more
     /// follow when the client has taken those answers.
     keys_answered: usize,
+    /// Only while something is awaited from another node.
+    answers: Option<Box<Answers>>,
+    /// The number of the next answer that will be awaited; none is used twice.
+    next_number: u64,
 }
 
 /// An authenticated session's side of the bargain.
@@ -102,15 +121,56 @@ struct Admitted<'r, 'a>(&'r Request<'a>);
 
 struct Pending<'a> {
     request: Request<'a>,
-    /// Whether it is about one item, whose place is next in the batch's list of places.
-    located: bool,
+    /// Who has the item it is about; `None` when it is not about one.
+    owner: Option<Owner>,
     /// Bytes of the input up to and including this request.
     end: usize,
 }
 
 impl<L: BackendLink> Session<L> {
     pub(crate) fn new() -> Self {
-        Session { dialect: None, member: None, keys_answered: 0 }
+        Session { dialect: None, member: None, keys_answered: 0, answers: None, next_number: 0 }
+    }
+
+    /// Whether answers are awaited from other nodes, or wait to be taken.
+    pub(crate) fn is_awaiting(&self) -> bool {
+        self.answers.is_some()
+    }
+
+    /// An answer came for the request with this number. `key` is the request's.
+    pub(crate) fn answered(
+        &mut self,
+        number: u64,
+        resent: bool,
+        key: Option<Key<'_>>,
+        result: &Result<Outcome<'_>, Failure>,
+    ) {
+        if let Some(answers) = &mut self.answers {
+            answers.answered(number, resent, key, result);
+        }
+    }
+
+    /// A request on its way had to be sent again: until it is answered, nothing may overtake it.
+    pub(crate) fn note_resent(&mut self) {
+        if let Some(answers) = &mut self.answers {
+            answers.note_resent();
+        }
+    }
+
+    /// Whether a request on its way may be asked twice. If so, it counts as sent again.
+    pub(crate) fn may_repeat(&mut self) -> bool {
+        self.answers.as_mut().is_some_and(|answers| answers.may_repeat())
+    }
+
+    /// Answers that came and need wait for no other.
+    pub(crate) fn take_ready(&mut self) -> Vec<u8> {
+        let Some(answers) = &mut self.answers else { return Vec::new() };
+        let ready = answers.take_ready();
+        if answers.is_empty() {
+            self.next_number = answers.next_number();
+            self.answers = None;
+        }
+        ready
     }
 
     pub(crate) fn is_authenticated(&self) -> bool {
@@ -135,7 +195,7 @@ impl<L: BackendLink> Session<L> {
         input: &[u8],
         out: &mut Vec<u8>,
         room: &mut KeyRoom,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) -> Served {
         let mut consumed = 0;
         let Some(&first) = input.first() else {
@@ -173,7 +233,7 @@ impl<L: BackendLink> Session<L> {
         consumed: &mut usize,
         out: &mut Vec<u8>,
         room: &mut KeyRoom,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
         room.clear();
         let limits = Limits { item_bytes_max: STRANGER_ITEM_BYTES_MAX, is_login: true };
@@ -244,7 +304,7 @@ impl<L: BackendLink> Session<L> {
         data: &[u8],
         reply: &Reply<'_>,
         out: &mut Vec<u8>,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
         let is_known = mechanism == sasl::MECHANISM.as_bytes();
         if is_known && data.is_empty() {
@@ -260,7 +320,7 @@ impl<L: BackendLink> Session<L> {
         candidates: &mut dyn Iterator<Item = Candidate<'_>>,
         reply: &Reply<'_>,
         out: &mut Vec<u8>,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
         match admit_one_of(candidates, turn) {
             Ok(member) => {
@@ -285,7 +345,7 @@ impl<L: BackendLink> Session<L> {
         consumed: &mut usize,
         out: &mut Vec<u8>,
         room: &mut KeyRoom,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
         room.clear();
         let member = self.member.as_ref().expect("called for authenticated sessions only");
@@ -301,8 +361,11 @@ impl<L: BackendLink> Session<L> {
                 Decoded::Complete(request, length) => {
                     end += length;
                     let key = key_of(&request.body);
-                    places.extend(key.map(|key| turn.link.locate(&member.cache, key)));
-                    batch.push(Pending { request, located: key.is_some(), end });
+                    let owner = key.map(|key| turn.owner(member.entry.id(), key));
+                    if let (Some(key), Some(Owner::Here { backend, .. })) = (key, owner) {
+                        places.push(turn.link.locate(&member.cache, backend, key));
+                    }
+                    batch.push(Pending { request, owner, end });
                     // What has no key of its own may change the session, so nothing is read past
                     // it before it was carried out.
                     if key.is_none() || batch.is_full() {
@@ -317,14 +380,22 @@ impl<L: BackendLink> Session<L> {
             turn.link.warm(&member.cache, &places);
         }
         let mut places = places.into_iter();
+        let guard = turn.guard();
         for pending in &batch {
-            if turn.output_bytes_max <= out.len() {
-                return Some(Then::Drain);
+            if let Some(then) = self.must_stop(out, turn) {
+                return Some(then);
             }
-            let at = if pending.located { places.next() } else { None };
-            match self.carry_out(&pending.request, at, out, turn) {
+            let flow = match pending.owner {
+                None => self.on_session(&pending.request, &guard, out, turn),
+                Some(owner) => {
+                    let place = if owner.is_here() { places.next() } else { None };
+                    self.on_one_item(&pending.request, owner, place, &guard, out, turn);
+                    Flow::Done
+                }
+            };
+            match flow {
                 Flow::Done => *consumed = pending.end,
-                Flow::Unfinished => return Some(Then::Drain),
+                Flow::Unfinished(then) => return Some(then),
                 Flow::Close => {
                     *consumed = pending.end;
                     return Some(Then::Close);
@@ -334,7 +405,24 @@ impl<L: BackendLink> Session<L> {
         match stopped {
             None => None,
             Some(Err(bytes_total)) => Some(Then::Read { bytes_total }),
-            Some(Ok(wrong)) => self.refuse(&wrong, consumed, out, turn),
+            Some(Ok(wrong)) => {
+                let stop = self.must_stop(out, turn);
+                stop.or_else(|| self.refuse(&wrong, consumed, out, turn))
+            }
+        }
+    }
+
+    /// Whether no more may be answered, or sent, now.
+    #[inline]
+    fn must_stop(&self, out: &[u8], turn: &Turn<'_, L>) -> Option<Then> {
+        if turn.output_bytes_max <= out.len() {
+            return Some(Then::Drain);
+        }
+        match &self.answers {
+            Some(answers) if !answers.has_room(turn.output_bytes_max, turn.routing) => {
+                Some(Then::Await)
+            }
+            Some(_) | None => None,
         }
     }
 
@@ -343,15 +431,14 @@ impl<L: BackendLink> Session<L> {
         wrong: &Wrong<'_>,
         consumed: &mut usize,
         out: &mut Vec<u8>,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
         let member = self.member.as_ref().expect("called for authenticated sessions only");
-        wrong.reply.wrong(out, wrong.problem);
+        say(&mut self.answers, out, |out| wrong.reply.wrong(out, wrong.problem));
         *consumed += wrong.consumed;
         if let Some(key) = wrong.forget
             && member.may(Needs::Write)
         {
-            let at = turn.link.locate(&member.cache, key);
             let delete = Delete {
                 key,
                 compare_cas: None,
@@ -360,7 +447,18 @@ impl<L: BackendLink> Session<L> {
                 touch: None,
                 remove_value: false,
             };
-            turn.link.delete(&member.cache, at, &delete, turn.now);
+            let operation = Operation::Delete(delete);
+            let owner = turn.owner(member.entry.id(), key);
+            match (turn.check(owner, &turn.guard()), owner) {
+                (Err((far, elsewhere)), _) => {
+                    self.send(far, elsewhere, &operation, &wrong.reply, Part::Nobody, turn);
+                }
+                (Ok(()), Owner::Here { backend, .. }) => {
+                    let at = turn.link.locate(&member.cache, backend, key);
+                    turn.link.delete(&member.cache, at, &delete, turn.now);
+                }
+                (Ok(()), Owner::There(_)) => (),
+            }
         }
         if wrong.close {
             Some(Then::Close)
@@ -371,59 +469,216 @@ impl<L: BackendLink> Session<L> {
         }
     }
 
-    fn carry_out(
+    /// A request about one item: carried out if it is here, else sent to its owner. `place` is
+    /// where it lives if it is here.
+    #[inline]
+    fn on_one_item(
         &mut self,
         request: &Request<'_>,
-        at: Option<L::Located<'_>>,
+        owner: Owner,
+        place: Option<L::Located<'_>>,
+        guard: &Option<L::Guard<'_>>,
         out: &mut Vec<u8>,
-        turn: &Turn<'_, L>,
-    ) -> Flow {
+        turn: &mut Turn<'_, L>,
+    ) {
         let member = self.member.as_ref().expect("called for authenticated sessions only");
         let Some(admitted) = member.admit(request) else {
-            request.reply.refused(out, Refusal::Capability(request.needs));
-            return Flow::Done;
+            let refusal = Refusal::Capability(request.needs);
+            return say(&mut self.answers, out, |out| request.reply.refused(out, refusal));
         };
-        match at {
-            Some(at) => {
-                member.on_one_item(&admitted, at, out, turn);
-                Flow::Done
+        match (turn.check(owner, guard), place) {
+            (Ok(()), Some(place)) => {
+                say(&mut self.answers, out, |out| member.on_one_item(&admitted, place, out, turn));
             }
-            None => self.on_session(request, out, turn),
+            (Ok(()), None) => unreachable!("what is here was located"),
+            (Err((far, elsewhere)), _) => {
+                let operation = operation_of(&request.body);
+                self.send(far, elsewhere, &operation, &request.reply, Part::Whole, turn);
+            }
         }
     }
 
+    /// Sends a request to the owner of its item and leaves a place for the answer.
+    fn send(
+        &mut self,
+        far: Far,
+        elsewhere: Option<NotHere>,
+        operation: &Operation<'_>,
+        reply: &Reply<'_>,
+        part: Part,
+        turn: &mut Turn<'_, L>,
+    ) {
+        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        let answers = awaiting(&mut self.answers, self.next_number, turn.routing);
+        let number = answers.next_number();
+        let mut outgoing = Outgoing::new(number, member.entry.id(), far, operation);
+        outgoing.elsewhere = elsewhere;
+        let asked_bytes = outgoing.operation.len();
+        let asked = match operation {
+            Operation::Get(_) => Asked::Get,
+            Operation::Peek(_) => Asked::Peek,
+            Operation::Store(_)
+            | Operation::Delete(_)
+            | Operation::Arithmetic(_)
+            | Operation::Touch(_)
+            | Operation::Flush { .. }
+            | Operation::Figures
+            | Operation::ResetFigures
+            | Operation::Who
+            | Operation::Ping => Asked::Other,
+        };
+        answers.await_one(Awaited {
+            reply: reply.keep(),
+            part,
+            asked,
+            is_read: outgoing.is_read,
+            asked_bytes,
+        });
+        turn.outbox.push(outgoing);
+    }
+
+    /// Asks every backend on other nodes. `here` is what those of this process contributed.
+    fn send_to_all(
+        &mut self,
+        routing: &Routing,
+        gathered: Gathered,
+        operation: &Operation<'_>,
+        reply: &Reply<'_>,
+        turn: &mut Turn<'_, L>,
+    ) {
+        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        let answers = awaiting(&mut self.answers, self.next_number, turn.routing);
+        let number = answers.next_number();
+        let mut asked_bytes = 0;
+        let before = turn.outbox.len();
+        for far in routing.owners_elsewhere() {
+            let outgoing = Outgoing::new(number, member.entry.id(), far, operation);
+            asked_bytes += outgoing.operation.len();
+            turn.outbox.push(outgoing);
+        }
+        let left = turn.outbox.len() - before;
+        debug_assert!(left != 0, "with nobody to ask, the answer is known");
+        let part = Part::Gathered(Box::new(Gathered { left, ..gathered }));
+        answers.await_one(Awaited {
+            reply: reply.keep(),
+            part,
+            asked: Asked::Other,
+            is_read: false,
+            asked_bytes,
+        });
+    }
+
     /// Requests that are not about one item.
-    fn on_session(&mut self, request: &Request<'_>, out: &mut Vec<u8>, turn: &Turn<'_, L>) -> Flow {
+    fn on_session(
+        &mut self,
+        request: &Request<'_>,
+        guard: &Option<L::Guard<'_>>,
+        out: &mut Vec<u8>,
+        turn: &mut Turn<'_, L>,
+    ) -> Flow {
         let member = self.member.as_ref().expect("called for authenticated sessions only");
         let reply = &request.reply;
+        if member.admit(request).is_none() {
+            let refusal = Refusal::Capability(request.needs);
+            say(&mut self.answers, out, |out| reply.refused(out, refusal));
+            return Flow::Done;
+        }
         match request.body {
-            Body::GetMany { keys, touch } => return self.get_many(keys, touch, reply, out, turn),
-            Body::Flush { delay } => {
-                turn.link.flush(&member.cache, delay, turn.now);
-                reply.ok(out);
+            Body::GetMany { keys, touch } => {
+                return self.get_many(keys, touch, reply, guard, out, turn);
             }
-            Body::Stats { argument } => {
-                let open = member.entry.connections();
-                statistics::answer(argument, reply, out, &member.usage, open, &member.cache, turn);
+            Body::Flush { delay } => self.flush(delay, reply, out, turn),
+            Body::Stats { argument } => self.stats(argument, reply, out, turn),
+            Body::Sasl { mechanism, data } => {
+                // It may change the cache, and with it whose answers are said.
+                if self.is_awaiting() {
+                    return Flow::Unfinished(Then::Await);
+                }
+                return self.again(mechanism, data, reply, out, turn);
             }
-            Body::Version => reply.version(out, statistics::VERSION),
-            Body::Verbosity => reply.ok(out),
-            Body::Noop => reply.noop(out),
             Body::Quit => {
-                reply.quit(out);
+                say(&mut self.answers, out, |out| reply.quit(out));
                 return Flow::Close;
             }
-            Body::SaslMechanisms => reply.sasl_mechanisms(out),
-            Body::Sasl { mechanism, data } => return self.again(mechanism, data, reply, out, turn),
-            Body::NotOffered => reply.refused(out, Refusal::NotOffered),
+            Body::Version => {
+                say(&mut self.answers, out, |out| reply.version(out, statistics::VERSION));
+            }
+            Body::Verbosity => say(&mut self.answers, out, |out| reply.ok(out)),
+            Body::Noop => say(&mut self.answers, out, |out| reply.noop(out)),
+            Body::SaslMechanisms => say(&mut self.answers, out, |out| reply.sasl_mechanisms(out)),
+            Body::NotOffered => {
+                say(&mut self.answers, out, |out| reply.refused(out, Refusal::NotOffered));
+            }
             Body::Get(_)
             | Body::Store(_)
             | Body::Delete(_)
             | Body::Arithmetic(_)
             | Body::Touch(_)
-            | Body::Peek(_) => unreachable!("has a key, so it was located"),
+            | Body::Peek(_) => unreachable!("has a key, so it has an owner"),
         }
         Flow::Done
+    }
+
+    /// Forgets everything in the cache, here and on every other node.
+    fn flush(
+        &mut self,
+        delay: Exptime,
+        reply: &Reply<'_>,
+        out: &mut Vec<u8>,
+        turn: &mut Turn<'_, L>,
+    ) {
+        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        turn.link.flush(&member.cache, delay, turn.now);
+        match turn.routing {
+            Some(routing) if routing.is_elsewhere_too() => {
+                let gathered = Gathered::new(Gathering::Flush);
+                self.send_to_all(routing, gathered, &Operation::Flush { delay }, reply, turn);
+            }
+            Some(_) | None => say(&mut self.answers, out, |out| reply.ok(out)),
+        }
+    }
+
+    fn stats(
+        &mut self,
+        argument: &[u8],
+        reply: &Reply<'_>,
+        out: &mut Vec<u8>,
+        turn: &mut Turn<'_, L>,
+    ) {
+        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        let routing = turn.routing.filter(|routing| routing.is_elsewhere_too());
+        let asked = match Argument::read(argument) {
+            Argument::Figures => Gathering::Figures,
+            Argument::Reset => {
+                turn.link.reset_stats(&member.cache);
+                member.usage.reset();
+                Gathering::ResetStats
+            }
+            Argument::Nothing => return say(&mut self.answers, out, |out| reply.stats_end(out)),
+            Argument::Unknown => {
+                return say(&mut self.answers, out, |out| reply.stats_unknown(out));
+            }
+        };
+        let mut gathered = Gathered::new(asked);
+        if asked == Gathering::Figures {
+            let connections = member.entry.connections();
+            say(&mut self.answers, out, |out| {
+                statistics::say_own(reply, out, &member.usage, connections, turn.now);
+            });
+            for (name, figure) in turn.link.figures(&member.cache) {
+                gathered.add_figure(name, figure);
+            }
+        }
+        match routing {
+            None => say(&mut self.answers, out, |out| gathered.speak(reply, out)),
+            Some(routing) => {
+                let operation = match asked {
+                    Gathering::ResetStats => Operation::ResetFigures,
+                    Gathering::Figures | Gathering::Flush => Operation::Figures,
+                };
+                self.send_to_all(routing, gathered, &operation, reply, turn);
+            }
+        }
     }
 
     /// Authentication on a session that already is: to the same cache or another.
@@ -433,7 +688,7 @@ impl<L: BackendLink> Session<L> {
         data: &[u8],
         reply: &Reply<'_>,
         out: &mut Vec<u8>,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) -> Flow {
         if matches!(turn.access, Access::Everyone(_)) {
             // An application configured for a password works unchanged on a developer's machine.
@@ -452,17 +707,21 @@ impl<L: BackendLink> Session<L> {
         keys: Keys<'_>,
         touch: Option<Exptime>,
         reply: &Reply<'_>,
+        guard: &Option<L::Guard<'_>>,
         out: &mut Vec<u8>,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) -> Flow {
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
         let mut keys = keys.skip(self.keys_answered);
         loop {
-            let mut batch = ArrayVec::<Key<'_>, BATCH_REQUESTS_MAX>::new();
+            let member = self.member.as_ref().expect("called for authenticated sessions only");
+            let mut batch = ArrayVec::<(Key<'_>, Owner), BATCH_REQUESTS_MAX>::new();
             let mut places = ArrayVec::<L::Located<'_>, BATCH_REQUESTS_MAX>::new();
             for key in keys.by_ref().take(BATCH_REQUESTS_MAX) {
-                batch.push(key);
-                places.push(turn.link.locate(&member.cache, key));
+                let owner = turn.owner(member.entry.id(), key);
+                if let Owner::Here { backend, .. } = owner {
+                    places.push(turn.link.locate(&member.cache, backend, key));
+                }
+                batch.push((key, owner));
             }
             if batch.is_empty() {
                 break;
@@ -470,22 +729,89 @@ impl<L: BackendLink> Session<L> {
             if WARM_KEYS_MIN <= places.len() {
                 turn.link.warm(&member.cache, &places);
             }
-            for (key, at) in batch.into_iter().zip(places) {
-                if turn.output_bytes_max <= out.len() {
-                    return Flow::Unfinished;
+            let mut places = places.into_iter();
+            for (key, owner) in batch {
+                if let Some(then) = self.must_stop(out, turn) {
+                    return Flow::Unfinished(then);
                 }
                 let get = Get { touch, ..Get::plain(key) };
-                turn.link.get(&member.cache, at, &get, turn.now, |outcome| {
-                    if let Some(hit) = outcome {
-                        reply.item(out, key, &hit);
+                let place = if owner.is_here() { places.next() } else { None };
+                match (turn.check(owner, guard), place) {
+                    (Ok(()), Some(place)) => {
+                        let member = self.member.as_ref().expect("it was there a moment ago");
+                        say(&mut self.answers, out, |out| {
+                            turn.link.get(&member.cache, place, &get, turn.now, |outcome| {
+                                if let Some(hit) = outcome {
+                                    reply.item(out, key, &hit);
+                                }
+                            });
+                        });
                     }
-                });
+                    (Ok(()), None) => unreachable!("what is here was located"),
+                    (Err((far, elsewhere)), _) => {
+                        let operation = Operation::Get(get);
+                        self.send(far, elsewhere, &operation, reply, Part::Item, turn);
+                    }
+                }
                 self.keys_answered += 1;
             }
         }
         self.keys_answered = 0;
-        reply.items_end(out);
+        say(&mut self.answers, out, |out| reply.items_end(out));
         Flow::Done
+    }
+}
+
+/// Says what is known at once: to the client if nothing is awaited, else behind what is.
+#[inline]
+fn say(answers: &mut Option<Box<Answers>>, out: &mut Vec<u8>, speak: impl FnOnce(&mut Vec<u8>)) {
+    match answers {
+        None => speak(out),
+        Some(answers) => answers.say(speak),
+    }
+}
+
+/// The queue of answers, begun if there is none.
+fn awaiting<'s>(
+    answers: &'s mut Option<Box<Answers>>,
+    next_number: u64,
+    routing: Option<&Routing>,
+) -> &'s mut Answers {
+    answers.get_or_insert_with(|| Box::new(Answers::new(next_number, routing)))
+}
+
+impl<'a, L: BackendLink> Turn<'a, L> {
+    #[inline]
+    fn owner(&self, cache: CacheId, key: Key<'_>) -> Owner {
+        match self.routing {
+            None => Owner::Here { backend: 0, slot: None },
+            Some(routing) => routing.owner(cache, key),
+        }
+    }
+
+    /// Keeps the backends of this process from giving a slot away while requests are carried out.
+    #[inline]
+    fn guard(&self) -> Option<L::Guard<'a>> {
+        self.routing.map(|_| self.link.enter())
+    }
+
+    /// Whether the item may be asked for here. If not: who is asked instead, and why.
+    #[inline]
+    fn check(
+        &self,
+        owner: Owner,
+        guard: &Option<L::Guard<'_>>,
+    ) -> Result<(), (Far, Option<NotHere>)> {
+        match (owner, guard) {
+            (Owner::There(far), _) => Err((far, None)),
+            (Owner::Here { backend, slot: Some(slot) }, Some(guard)) => {
+                self.link.check(guard, backend, slot, None).map_err(|not_here| {
+                    let member = self.routing.map_or(0, |routing| routing.member_of(slot));
+                    (Far { member, slot: Some(slot) }, Some(not_here))
+                })
+            }
+            (Owner::Here { .. }, _) => Ok(()),
+        }
     }
 }
 
@@ -512,8 +838,8 @@ fn admit_one_of<L: BackendLink>(
 /// What carrying out a request asks of the connection.
 enum Flow {
     Done,
-    /// The rest of the answer follows once the client has taken what there is.
-    Unfinished,
+    /// The rest of the answer follows after that.
+    Unfinished(Then),
     Close,
 }
 
@@ -559,7 +885,7 @@ impl<L: BackendLink> Member<L> {
         admitted: &Admitted<'_, '_>,
         at: L::Located<'_>,
         out: &mut Vec<u8>,
-        turn: &Turn<'_, L>,
+        turn: &mut Turn<'_, L>,
     ) {
         let (link, cache, now) = (turn.link, &self.cache, turn.now);
         let reply = &admitted.0.reply;
@@ -631,6 +957,31 @@ fn key_of<'a>(body: &Body<'a>) -> Option<Key<'a>> {
         | Body::SaslMechanisms
         | Body::Sasl { .. }
         | Body::NotOffered => None,
+    }
+}
+
+/// What is asked of the owner of the item.
+fn operation_of<'a>(body: &Body<'a>) -> Operation<'a> {
+    match *body {
+        Body::Get(get) => Operation::Get(get),
+        Body::GetMany { mut keys, touch } => {
+            let key = keys.next().expect("it has an owner, so it has a key");
+            Operation::Get(Get { touch, ..Get::plain(key) })
+        }
+        Body::Store(store) => Operation::Store(store),
+        Body::Delete(delete) => Operation::Delete(delete),
+        Body::Arithmetic(arithmetic) => Operation::Arithmetic(arithmetic),
+        Body::Touch(touch) => Operation::Touch(touch),
+        Body::Peek(key) => Operation::Peek(key),
+        Body::Flush { .. }
+        | Body::Stats { .. }
+        | Body::Version
+        | Body::Verbosity
+        | Body::Noop
+        | Body::Quit
+        | Body::SaslMechanisms
+        | Body::Sasl { .. }
+        | Body::NotOffered => unreachable!("has no key, so it has no owner"),
     }
 }
 

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use tenancy::id::CacheId;
 
+pub use crate::links::LinkSettings;
+
 /// How a proxy serves.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
@@ -30,6 +32,8 @@ pub struct ProxySettings {
     pub output_bytes_max: usize,
     /// Half-received requests of the whole process, in bytes.
     pub input_bytes_max: usize,
+    /// How the backends of other nodes are asked.
+    pub links: LinkSettings,
 }
 
 /// Who may use the proxy.

@@ -1,57 +1,61 @@
-//! The answer to `stats`: the proxy's own figures, then those of whoever holds the items.
+//! The answer to `stats`: what is asked for, and the proxy's own figures. Those of whoever holds the
+//! items follow, summed over all backends.
 //!
 //! Names and order follow memcached (`doc/protocol.txt`, "General-purpose statistics"), because
 //! tools parse them. Everything is about the session's own cache: a tenant learns nothing of others.
 
 use std::fmt::Display;
 
+use daemon::clock::Now;
 use protocol::reply::Reply;
 
-use crate::link::BackendLink;
-use crate::session::Turn;
 use crate::usage::CacheUsage;
 
 /// What `version` answers. Clients of memcached read a version of memcached out of it, so it begins
 /// with the release whose protocol we speak.
 pub(crate) const VERSION: &str = concat!("1.6.40-larder-", env!("CARGO_PKG_VERSION"));
 
-/// Answers `stats <argument>`.
-pub(crate) fn answer<L: BackendLink>(
-    argument: &[u8],
+/// What `stats <argument>` asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Argument {
+    Figures,
+    Reset,
+    /// Something that memcached tells of its insides and that has no counterpart here.
+    Nothing,
+    Unknown,
+}
+
+impl Argument {
+    pub(crate) fn read(argument: &[u8]) -> Self {
+        match argument {
+            b"" => Argument::Figures,
+            b"reset" => Argument::Reset,
+            b"settings" | b"items" | b"slabs" | b"sizes" | b"conns" | b"threads" => {
+                Argument::Nothing
+            }
+            _ => Argument::Unknown,
+        }
+    }
+}
+
+/// Says what the proxy itself knows; the figures of those who hold the items follow.
+pub(crate) fn say_own(
     reply: &Reply<'_>,
     out: &mut Vec<u8>,
     usage: &CacheUsage,
     connections: u32,
-    cache: &L::Cache,
-    turn: &Turn<'_, L>,
+    now: Now,
 ) {
-    match argument {
-        b"reset" => {
-            turn.link.reset_stats(cache);
-            usage.reset();
-            reply.stats_reset(out);
-            return;
-        }
-        b"" => {
-            let mut stat = |name: &str, value: &dyn Display| {
-                reply.stat(out, name, &value.to_string());
-            };
-            stat("pid", &std::process::id());
-            stat("uptime", &turn.now.since_start);
-            stat("time", &turn.now.unix);
-            stat("version", &VERSION);
-            stat("pointer_size", &usize::BITS);
-            stat("curr_connections", &connections);
-            for (name, figure) in usage.figures().into_iter().chain(turn.link.figures(cache)) {
-                stat(name, &figure);
-            }
-        }
-        // What memcached tells of its insides has no counterpart here: it is told empty.
-        b"settings" | b"items" | b"slabs" | b"sizes" | b"conns" | b"threads" => (),
-        _ => {
-            reply.stats_unknown(out);
-            return;
-        }
+    let mut stat = |name: &str, value: &dyn Display| {
+        reply.stat(out, name, &value.to_string());
+    };
+    stat("pid", &std::process::id());
+    stat("uptime", &now.since_start);
+    stat("time", &now.unix);
+    stat("version", &VERSION);
+    stat("pointer_size", &usize::BITS);
+    stat("curr_connections", &connections);
+    for (name, figure) in usage.figures() {
+        stat(name, &figure);
     }
-    reply.stats_end(out);
 }

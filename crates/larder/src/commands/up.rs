@@ -26,7 +26,8 @@ use daemon::clock::Clock;
 use daemon::descriptors;
 use daemon::settings::{self, Flag, Settings};
 use daemon::shutdown::Shutdown;
-use proxy::settings::{Access, ProxySettings};
+use proxy::cluster_handle::ClusterHandle;
+use proxy::settings::{Access, LinkSettings, ProxySettings};
 use proxy::tls::{Tls, TlsFiles};
 use proxy::usage::ProxyUsage;
 use proxy::{Proxy, StartError};
@@ -168,6 +169,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
         Arc::new(LocalLink(backend)),
         usage,
         clock,
+        ClusterHandle::default(),
     )?;
     let stopper = proxy.stopper();
     shutdown.on_drain(move || stopper.drain());
@@ -241,6 +243,7 @@ fn proxy_settings(settings: &Settings, access: Access, connections_max: usize) -
         connections_max,
         output_bytes_max: usize::try_from(settings.output_bytes_max).unwrap_or(usize::MAX),
         input_bytes_max: usize::try_from(settings.input_bytes_max).unwrap_or(usize::MAX),
+        links: LinkSettings::default(),
     }
 }
 

@@ -168,7 +168,7 @@ impl BinaryForm {
             // reconnects on it for ever and php-memcached aborts.
             Refusal::Capability(_) => Status::NotStored,
             Refusal::NotOffered => return self.error(out, Status::UnknownCommand),
-            Refusal::Limit(_) => Status::TemporaryFailure,
+            Refusal::Limit(_) | Refusal::Unavailable(_) => Status::TemporaryFailure,
         };
         self.frame(out, Frame { status, value: refusal.text().as_bytes(), ..SUCCESS });
     }
@@ -202,7 +202,7 @@ impl BinaryForm {
 
     /// Whether the command is quiet, and whether it wants its key back.
     #[inline]
-    fn manner(self) -> (bool, bool) {
+    pub(super) fn manner(self) -> (bool, bool) {
         match find_opcode(self.opcode) {
             Some(&CommandSpec { wire: Wire::Binary { quiet, with_key, .. }, .. }) => {
                 (quiet, with_key)

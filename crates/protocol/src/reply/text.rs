@@ -95,7 +95,7 @@ impl TextForm {
             | Refusal::AuthenticationFailed
             | Refusal::Capability(_)
             | Refusal::NotOffered => "CLIENT_ERROR ",
-            Refusal::Limit(_) => "SERVER_ERROR ",
+            Refusal::Limit(_) | Refusal::Unavailable(_) => "SERVER_ERROR ",
         };
         out.extend_from_slice(blames.as_bytes());
         self.line(out, refusal.text());

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use cluster::ownership::Token;
+use cluster::slot::Slot;
 use daemon::clock::Now;
 use protocol::key_room::KeyRoom;
 use protocol::operation::{
@@ -16,7 +18,9 @@ use tenancy::plan::Limits;
 use tenancy::secret::SecretKey;
 
 use super::{Session, Then, Turn};
-use crate::link::BackendLink;
+use crate::link::{BackendLink, NotHere};
+use crate::outbox::Outgoing;
+use crate::routing::Routing;
 use crate::settings::Access;
 use crate::usage::ProxyUsage;
 
@@ -201,9 +205,12 @@ impl Bench {
             heard: Vec::new(),
             consumed: 0,
             drains: 0,
+            awaits: 0,
             then: Then::Read { bytes_total: 1 },
             access: Access::Credentials,
             output_bytes_max: usize::MAX,
+            routing: None,
+            outbox: Vec::new(),
         }
     }
 
@@ -228,9 +235,12 @@ struct Talk<'a> {
     /// Of the last input.
     consumed: usize,
     drains: usize,
+    awaits: usize,
     then: Then,
     access: Access,
     output_bytes_max: usize,
+    routing: Option<&'a Routing>,
+    outbox: Vec<Outgoing>,
 }
 
 impl Talk<'_> {
@@ -246,25 +256,31 @@ impl Talk<'_> {
     fn hears(&mut self, input: &[u8]) {
         self.pending.extend_from_slice(input);
         self.consumed = 0;
-        let turn = Turn {
+        let mut turn = Turn {
             link: &self.bench.link,
             directory: &self.bench.directory,
             usage: &self.bench.usage,
             access: self.access,
             now: NOW,
             output_bytes_max: self.output_bytes_max,
+            routing: self.routing,
+            outbox: &mut self.outbox,
         };
         let mut room = KeyRoom::new();
         loop {
             let mut out = Vec::new();
-            let served = self.session.serve(&self.pending, &mut out, &mut room, &turn);
+            let served = self.session.serve(&self.pending, &mut out, &mut room, &mut turn);
             self.heard.extend(out);
             self.pending.drain(..served.consumed);
             self.consumed += served.consumed;
             self.then = served.then;
             match served.then {
                 Then::Drain => self.drains += 1,
-                Then::Read { .. } | Then::Skip { .. } | Then::Close => return,
+                Then::Await => self.awaits += 1,
+                Then::Read { .. } | Then::Skip { .. } | Then::Close => (),
+            }
+            if served.then != Then::Drain {
+                return;
             }
         }
     }
@@ -272,7 +288,11 @@ impl Talk<'_> {
 
 /// Items in a map: enough of a backend to talk about, and no more.
 #[derive(Default)]
-struct MapLink(Mutex<Items>);
+struct MapLink(
+    Mutex<Items>,
+    /// What the next check of ownership says.
+    Mutex<Option<NotHere>>,
+);
 
 type Items = HashMap<Vec<u8>, (Vec<u8>, u32)>;
 
@@ -290,7 +310,21 @@ impl BackendLink for MapLink {
         (cache == CACHE).then_some(())
     }
 
-    fn locate<'k>(&self, (): &(), key: Key<'k>) -> Key<'k> {
+    type Guard<'g> = ();
+
+    fn enter(&self) {}
+
+    fn check(
+        &self,
+        (): &(),
+        _backend: usize,
+        _slot: Slot,
+        _token: Option<&Token>,
+    ) -> Result<(), NotHere> {
+        self.1.lock().expect("no test panics while it holds it").take().map_or(Ok(()), Err)
+    }
+
+    fn locate<'k>(&self, (): &(), _backend: usize, key: Key<'k>) -> Key<'k> {
         key
     }
 
@@ -363,5 +397,383 @@ impl BackendLink for MapLink {
 
     fn maintain(&self, _now: Now) -> bool {
         false
+    }
+}
+
+/// Conversations in which each item is on one of three nodes, of which this is one.
+mod far {
+    use std::net::SocketAddr;
+    use std::sync::Arc;
+
+    use cluster::map::{ClusterMap, Epoch};
+    use cluster::member::{Incarnation, Member, MemberName, Members, Weight};
+    use cluster::scheme::Scheme;
+    use cluster::slot::SlotKey;
+    use protocol::operation::Key;
+    use wire::control::name::{ClusterId, NodeName};
+    use wire::data::operation::Operation;
+    use wire::data::reply::{Figures, Outcome};
+
+    use super::{Bench, CACHE, LOGIN, MapLink, NOW, Talk};
+    use crate::answers::Failure;
+    use crate::link::{BackendLink, NotHere};
+    use crate::outbox::Outgoing;
+    use crate::routing::Routing;
+    use crate::session::Then;
+    use crate::view::{ClusterView, Networks, Place, ViewIdentity, ViewMember};
+
+    /// Whatever a client says, it hears the same as if every item were here.
+    #[test]
+    fn answers_come_in_order_whoever_answers_first() {
+        let routing = routing();
+        for input in conversations() {
+            let bench = Bench::new();
+            let mut near = Far::new(bench.talk(), None, 0);
+            near.says(&input);
+            let expected = near.talk.heard.escape_ascii().to_string();
+            for seed in 0..200 {
+                let bench = Bench::new();
+                let mut far = Far::new(bench.talk(), Some(&routing), seed);
+                far.says(&input);
+                assert_eq!(far.talk.heard.escape_ascii().to_string(), expected, "seed {seed}");
+                assert!(4 < far.asked, "only {} requests left the node", far.asked);
+            }
+        }
+    }
+
+    #[test]
+    fn the_cut_of_the_bytes_does_not_matter() {
+        let routing = routing();
+        for input in conversations() {
+            let bench = Bench::new();
+            let mut near = Far::new(bench.talk(), None, 0);
+            near.says(&input);
+            let expected = near.talk.heard.escape_ascii().to_string();
+            for cut in 1..input.len() {
+                let bench = Bench::new();
+                let mut far = Far::new(bench.talk(), Some(&routing), cut as u64);
+                far.says(&input[..cut]);
+                far.says(&input[cut..]);
+                assert_eq!(far.talk.heard.escape_ascii().to_string(), expected, "cut at {cut}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_small_output_limit_holds_requests_back_and_changes_no_answer() {
+        let routing = routing();
+        let mut input = LOGIN.to_vec();
+        for number in 0..100 {
+            input.extend(format!("set k{number} 0 0 100\r\n{:0100}\r\n", number).into_bytes());
+        }
+        let keys: Vec<_> = (0..100).map(|number| format!("k{number}")).collect();
+        input.extend(format!("get {}\r\nget k1\r\n", keys.join(" ")).into_bytes());
+        let bench = Bench::new();
+        let mut near = bench.talk();
+        near.hears(&input);
+        let bench = Bench::new();
+        let mut far = Far::new(bench.talk(), Some(&routing), 1);
+        far.talk.output_bytes_max = 1_000;
+        far.says(&input);
+        assert!(10 < far.talk.awaits, "it awaited {} times only", far.talk.awaits);
+        let expected = near.heard.escape_ascii().to_string();
+        assert_eq!(far.talk.heard.escape_ascii().to_string(), expected);
+    }
+
+    #[test]
+    fn an_unreachable_owner_is_an_error_for_its_keys_and_a_miss_where_errors_have_no_place() {
+        let routing = routing();
+        let (here, there) = (key_at(&routing, "a"), key_at(&routing, "b"));
+        let bench = Bench::new();
+        let mut far = Far::new(bench.talk(), Some(&routing), 1);
+        far.says(&[LOGIN, format!("set {here} 0 0 1\r\nx\r\n").as_bytes()].concat());
+        far.failure = Some(Failure::Unreachable);
+        far.check(&format!("set {there} 0 0 1\r\nx\r\n"), "SERVER_ERROR backend unreachable\r\n");
+        far.check(&format!("set {there} 0 0 1 noreply\r\nx\r\n"), "");
+        far.check(&format!("get {there}\r\n"), "SERVER_ERROR backend unreachable\r\n");
+        far.check(&format!("get {there} {here}\r\n"), &format!("VALUE {here} 0 1\r\nx\r\nEND\r\n"));
+        far.check(&format!("mg {there} v q\r\nmn\r\n"), "MN\r\n");
+        far.check(
+            "flush_all\r\n",
+            "SERVER_ERROR not flushed everywhere: a backend is unreachable, try again\r\n",
+        );
+        far.check("stats reset\r\n", "RESET\r\n");
+    }
+
+    #[test]
+    fn figures_of_all_backends_are_summed_once() {
+        let routing = routing();
+        let bench = Bench::new();
+        let mut far = Far::new(bench.talk(), Some(&routing), 1);
+        far.says(LOGIN);
+        far.talk.heard.clear();
+        far.says(b"stats\r\n");
+        let heard = String::from_utf8_lossy(&far.talk.heard).into_owned();
+        // Two nodes were asked, and each told of five.
+        assert!(heard.contains("STAT curr_items 10\r\n") && heard.ends_with("END\r\n"), "{heard}");
+        assert_eq!(heard.matches("curr_items").count(), 1, "{heard}");
+        assert_eq!(heard.matches("curr_connections").count(), 1, "{heard}");
+    }
+
+    #[test]
+    fn nothing_overtakes_a_request_that_is_sent_again() {
+        let routing = routing();
+        let there = key_at(&routing, "b");
+        let bench = Bench::new();
+        let mut far = Far::new(bench.talk(), Some(&routing), 1);
+        far.says(LOGIN);
+        far.talk.heard.clear();
+        far.talk.hears(format!("set {there} 0 0 1\r\nx\r\n").as_bytes());
+        let first = far.talk.outbox.remove(0);
+        far.talk.session.note_resent();
+        far.talk.hears(format!("get {there}\r\n").as_bytes());
+        assert_eq!(far.talk.then, Then::Await);
+        assert!(far.talk.outbox.is_empty());
+        far.execute(&first, true);
+        far.drain();
+        assert_eq!(
+            far.talk.heard,
+            format!("STORED\r\nVALUE {there} 0 1\r\nx\r\nEND\r\n").as_bytes()
+        );
+    }
+
+    #[test]
+    fn nothing_is_sent_by_a_newer_view_while_older_requests_are_on_their_way() {
+        let (older, newer) = (routing(), Routing::new(Arc::clone(routing().view()), 2));
+        let there = key_at(&older, "b");
+        let bench = Bench::new();
+        let mut far = Far::new(bench.talk(), Some(&older), 1);
+        far.says(LOGIN);
+        far.talk.hears(format!("set {there} 0 0 1\r\nx\r\n").as_bytes());
+        let first = far.talk.outbox.remove(0);
+        far.talk.routing = Some(&newer);
+        far.talk.hears(format!("get {there}\r\n").as_bytes());
+        assert_eq!(far.talk.then, Then::Await);
+        assert!(far.talk.outbox.is_empty());
+        far.execute(&first, false);
+        far.talk.heard = far.talk.session.take_ready();
+        far.talk.hears(b"");
+        assert_eq!(far.talk.outbox.len(), 1);
+    }
+
+    #[test]
+    fn what_a_backend_of_this_node_will_not_do_goes_to_the_links() {
+        let routing = routing();
+        let here = key_at(&routing, "a");
+        let bench = Bench::new();
+        let mut far = Far::new(bench.talk(), Some(&routing), 1);
+        far.says(LOGIN);
+        let not_here = NotHere::Unknown { epoch: Epoch::new(3) };
+        *bench.link.1.lock().expect("nobody panics") = Some(not_here.clone());
+        far.talk.hears(format!("set {here} 0 0 1\r\nx\r\n").as_bytes());
+        let sent = far.talk.outbox.pop().expect("it was sent away");
+        assert_eq!(sent.elsewhere, Some(not_here));
+        assert!(bench.link.items().is_empty());
+    }
+
+    #[test]
+    fn a_repetition_is_refused_while_a_write_is_on_its_way() {
+        let routing = routing();
+        let there = key_at(&routing, "b");
+        let bench = Bench::new();
+        let mut far = Far::new(bench.talk(), Some(&routing), 1);
+        far.says(LOGIN);
+        far.talk.hears(format!("get {there}\r\n").as_bytes());
+        assert!(far.talk.session.may_repeat());
+        far.drain_as(true);
+        far.talk.hears(format!("get {there}\r\ndelete {there}\r\n").as_bytes());
+        assert!(!far.talk.session.may_repeat());
+        far.drain();
+    }
+
+    /// A talk, and the other nodes it is about.
+    struct Far<'a> {
+        talk: Talk<'a>,
+        /// By place in the view's members.
+        nodes: [MapLink; 3],
+        random: u64,
+        asked: usize,
+        /// Bytes still to come that belong to a refused request.
+        skip: usize,
+        /// All other nodes fail so.
+        failure: Option<Failure>,
+    }
+
+    impl<'a> Far<'a> {
+        fn new(mut talk: Talk<'a>, routing: Option<&'a Routing>, seed: u64) -> Self {
+            talk.routing = routing;
+            let nodes = std::array::from_fn(|_| MapLink::default());
+            Far { talk, nodes, random: seed, asked: 0, skip: 0, failure: None }
+        }
+
+        #[track_caller]
+        fn check(&mut self, input: &str, expected: &str) {
+            self.talk.heard.clear();
+            self.says(input.as_bytes());
+            let heard = String::from_utf8_lossy(&self.talk.heard);
+            assert_eq!(heard, expected, "after {input:?}");
+        }
+
+        fn says(&mut self, input: &[u8]) {
+            let skipped = self.skip.min(input.len());
+            self.skip -= skipped;
+            self.talk.hears(&input[skipped..]);
+            self.drain();
+            while let Then::Skip { bytes } = self.talk.then {
+                let here = self.talk.pending.len().min(bytes as usize);
+                self.talk.pending.drain(..here);
+                self.skip = bytes as usize - here;
+                self.talk.hears(b"");
+                self.drain();
+            }
+        }
+
+        fn drain(&mut self) {
+            self.drain_as(false);
+        }
+
+        /// Other nodes answer until nothing is awaited: each in order, among them by lot.
+        fn drain_as(&mut self, resent: bool) {
+            loop {
+                let ready = self.talk.session.take_ready();
+                self.talk.heard.extend(ready);
+                let outbox = &self.talk.outbox;
+                if outbox.is_empty() {
+                    if self.talk.then != Then::Await {
+                        return;
+                    }
+                    self.talk.hears(b"");
+                    continue;
+                }
+                self.random = self.random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let chosen = outbox[(self.random >> 33) as usize % outbox.len()].far.member;
+                let first = outbox.iter().position(|o| o.far.member == chosen).expect("chosen");
+                let outgoing = self.talk.outbox.remove(first);
+                self.execute(&outgoing, resent);
+            }
+        }
+
+        /// What the owner does.
+        fn execute(&mut self, outgoing: &Outgoing, resent: bool) {
+            self.asked += 1;
+            let session = &mut self.talk.session;
+            let operation = Operation::decode(&outgoing.operation).expect("our own");
+            let key = operation.key();
+            if let Some(failure) = self.failure {
+                return session.answered(outgoing.number, resent, key, &Err(failure));
+            }
+            let mut answer = |outcome: Outcome<'_>| {
+                session.answered(outgoing.number, resent, key, &Ok(outcome));
+            };
+            let link = &self.nodes[outgoing.far.member];
+            let mut buffer = Vec::new();
+            match operation {
+                Operation::Get(get) => {
+                    link.get(&(), get.key, &get, NOW, |hit| answer(Outcome::Get(hit)));
+                }
+                Operation::Peek(key) => link.peek(&(), key, NOW, |hit| answer(Outcome::Get(hit))),
+                Operation::Store(store) => {
+                    answer(Outcome::Store(link.store(&(), store.key, &store, NOW)));
+                }
+                Operation::Delete(delete) => {
+                    answer(Outcome::Delete(link.delete(&(), delete.key, &delete, NOW)));
+                }
+                Operation::Arithmetic(sum) => {
+                    answer(Outcome::Arithmetic(link.arithmetic(&(), sum.key, &sum, NOW)));
+                }
+                Operation::Touch(touch) => {
+                    answer(Outcome::Touch(link.touch(&(), touch.key, &touch, NOW)));
+                }
+                Operation::Flush { delay } => {
+                    link.flush(&(), delay, NOW);
+                    answer(Outcome::Done);
+                }
+                Operation::Figures => {
+                    answer(Outcome::Figures(Figures::encode([("curr_items", 5)], &mut buffer)));
+                }
+                Operation::ResetFigures | Operation::Who | Operation::Ping => answer(Outcome::Done),
+            }
+        }
+    }
+
+    /// One of each dialect, with all that makes order hard: quiet commands, multi-gets, what no
+    /// owner answers, refusals, and an end.
+    fn conversations() -> Vec<Vec<u8>> {
+        let mut text = LOGIN.to_vec();
+        for number in 0..20 {
+            text.extend(format!("set k{number} {number} 0 3\r\n{number:03}\r\n").into_bytes());
+        }
+        text.extend(b"get k1 k2 k3 k4 nobody k5 k6 k7 k8\r\nversion\r\n");
+        text.extend(b"set k1 0 0 1 noreply\r\ny\r\nget k1\r\ngets k2 k3\r\nnonsense\r\n");
+        text.extend(b"delete k2\r\ndelete k2\r\ndelete k3 noreply\r\nincr k4 1\r\ntouch k5 0\r\n");
+        text.extend(b"set k6 0 0 9000\r\n");
+        text.extend([b'z'; 9000]);
+        text.extend(b"\r\nget k5 k6 k7\r\nflush_all\r\nget k8\r\nverbosity 1\r\nquit\r\n");
+
+        let mut meta = LOGIN.to_vec();
+        for number in 0..10 {
+            meta.extend(format!("ms k{number} 2 q O{number}\r\n{number:02}\r\n").into_bytes());
+        }
+        meta.extend(b"mg k1 v O1 q\r\nmg nobody v q\r\nmg k2 v k q\r\nmg azI= v b k\r\nmn\r\n");
+        meta.extend(b"ms k1 1 Oabc k\r\nz\r\nmg k1 v s f O9\r\nmd k2 q\r\nmd k2 k O7\r\nme k3\r\n");
+        meta.extend(b"ma k4 q\r\nmg k5 v\r\nmn\r\n");
+
+        let frame = |opcode: u8, opaque: u8, extras: &[u8], key: &[u8], value: &[u8]| {
+            let body = (extras.len() + key.len() + value.len()) as u32;
+            let mut frame = vec![0x80, opcode, 0, key.len() as u8, extras.len() as u8, 0, 0, 0];
+            frame.extend(body.to_be_bytes());
+            frame.extend([0, 0, 0, opaque]);
+            frame.extend([0; 8]);
+            frame.extend([extras, key, value].concat());
+            frame
+        };
+        let mut binary = frame(0x21, 0, b"", b"PLAIN", b"\0someone\0correct-horse-battery");
+        for number in 0..10_u8 {
+            let key = [b'k', b'0' + number];
+            // SETQ, then GETKQ and GETQ of it and of nothing.
+            binary.extend(frame(0x11, number, &[0; 8], &key, &[number; 3]));
+            binary.extend(frame(0x0d, 100 + number, b"", &key, b""));
+            binary.extend(frame(0x09, 200 + number, b"", &[b'n', number], b""));
+        }
+        binary.extend(frame(0x0a, 77, b"", b"", b""));
+        binary.extend(frame(0x00, 78, b"", b"k3", b""));
+        binary.extend(frame(0x14, 79, b"", b"k3", b""));
+        binary.extend(frame(0x0c, 80, b"", b"k3", b""));
+        binary.extend(frame(0x07, 81, b"", b"", b""));
+        vec![text, meta, binary]
+    }
+
+    /// Three members: `a` is here, `b` and `c` are on other nodes.
+    fn routing() -> Routing {
+        let name = |name| MemberName::parse(name).expect("a good name");
+        let address: SocketAddr = "127.0.0.1:9".parse().expect("a literal");
+        let places =
+            [Place::Here { backend: 0 }, Place::There { address }, Place::There { address }];
+        let members = ["a", "b", "c"].into_iter().zip(places).map(|(text, place)| ViewMember {
+            name: name(text),
+            incarnation: Incarnation::new(1),
+            place,
+        });
+        let owners =
+            ["a", "b", "c"].map(|text| Member { name: name(text), weight: Weight::new(1) });
+        let table = Scheme::Maglev.place(&Members::new(owners).expect("good members"));
+        let identity = ViewIdentity {
+            cluster: ClusterId::new([1; 16]),
+            node: NodeName::parse("here").expect("a good name"),
+        };
+        let map = ClusterMap::new(Epoch::FIRST, table);
+        let key = SlotKey::new([7; 16]);
+        let view = ClusterView::new(identity, map, &key, members.collect(), &Networks::private());
+        Routing::new(Arc::new(view.expect("a good view")), 1)
+    }
+
+    fn key_at(routing: &Routing, owner: &str) -> String {
+        let mut keys = (0..).map(|number| format!("key{number}"));
+        let is_there = |key: &String| {
+            let key = Key::new(key.as_bytes()).expect("short");
+            let slot = routing.view().slot(CACHE, key.bytes());
+            routing.view().members()[routing.member_of(slot)].name.as_str() == owner
+        };
+        keys.find(is_there).expect("every member owns some")
     }
 }

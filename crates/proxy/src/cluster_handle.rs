@@ -1,0 +1,64 @@
+//! How the rest of the process tells a proxy about its cluster, and hears what it can reach.
+
+use std::io;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, OnceLock};
+
+use arc_swap::ArcSwapOption;
+use cluster::member::MemberName;
+
+use crate::link_usage::LinkUsage;
+use crate::view::ClusterView;
+
+/// The cluster as the loops of one proxy follow it. Without a view every item is in this process.
+/// Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct ClusterHandle(Arc<Inner>);
+
+#[derive(Debug, Default)]
+struct Inner {
+    view: ArcSwapOption<ClusterView>,
+    usage: Arc<LinkUsage>,
+    /// One for each loop; set when the proxy starts.
+    wakers: OnceLock<Vec<mio::Waker>>,
+}
+
+impl ClusterHandle {
+    /// Gives the proxy another view. Its loops take it up at once.
+    pub fn set_view(&self, view: ClusterView) {
+        self.0.view.store(Some(Arc::new(view)));
+        self.wake_all();
+    }
+
+    pub fn view(&self) -> Option<Arc<ClusterView>> {
+        self.0.view.load_full()
+    }
+
+    /// Whether every loop of the proxy has a connection to this member that was greeted and
+    /// answered. `false` before the proxy has started.
+    pub fn is_connected(&self, member: &MemberName) -> bool {
+        let connected = self.0.usage.member(member).loops_connected.load(Relaxed);
+        self.0.wakers.get().is_some_and(|wakers| wakers.len() <= connected)
+    }
+
+    /// What is counted about the links to each member.
+    pub fn usage(&self) -> &Arc<LinkUsage> {
+        &self.0.usage
+    }
+
+    pub(crate) fn set_wakers(&self, wakers: Vec<mio::Waker>) -> io::Result<()> {
+        self.0.wakers.set(wakers).map_err(|_| io::Error::other("the cluster has a proxy already"))
+    }
+
+    pub(crate) fn wake_all(&self) {
+        for waker in self.0.wakers.get().into_iter().flatten() {
+            // Unwoken, a loop sees what is new at its next sweep.
+            drop(waker.wake());
+        }
+    }
+
+    /// The newest view, without a lock.
+    pub(crate) fn load_view(&self) -> arc_swap::Guard<Option<Arc<ClusterView>>> {
+        self.0.view.load()
+    }
+}

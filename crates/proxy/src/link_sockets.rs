@@ -1,0 +1,242 @@
+//! The sockets under the links: connects them, reads them, writes them once per turn.
+//!
+//! Decides nothing. What to connect to, what to write and what a byte means is the business of
+//! [`Links`]; here is only what needs the kernel.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mio::event::Event;
+use mio::net::TcpStream;
+use mio::{Interest, Registry, Token};
+use slab::Slab;
+use socket2::SockRef;
+use tracing::{debug, warn};
+
+use crate::links::{LinkFault, LinkId, Links, Micros, Sink};
+use crate::transport::Transport;
+
+/// Bytes read from one link at once; replies of a good many requests.
+const READ_BYTES: usize = 256 * 1024;
+
+/// How long the kernel sends again to a machine that acknowledges nothing. Well beyond what a lost
+/// packet costs, and short enough that a machine that is gone is soon known to be.
+const USER_TIMEOUT: Duration = Duration::from_secs(5);
+
+pub(crate) struct LinkSockets {
+    sockets: Slab<LinkSocket>,
+    by_id: HashMap<LinkId, usize>,
+    scratch: Box<[u8]>,
+    /// The first token of these sockets.
+    tokens_from: usize,
+}
+
+struct LinkSocket {
+    id: LinkId,
+    transport: Transport,
+    is_connected: bool,
+    /// Half a frame.
+    input: Vec<u8>,
+}
+
+impl LinkSockets {
+    pub(crate) fn new(tokens_from: usize) -> Self {
+        LinkSockets {
+            sockets: Slab::new(),
+            by_id: HashMap::new(),
+            scratch: Box::default(),
+            tokens_from,
+        }
+    }
+
+    /// Something happened to the socket of this token.
+    pub(crate) fn ready(
+        &mut self,
+        token: Token,
+        event: &Event,
+        links: &mut Links,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        let key = token.0 - self.tokens_from;
+        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let id = socket.id;
+        let outcome = socket.progress(event, &mut self.scratch, links, now, sink);
+        if let Err(end) = outcome {
+            end.tell(links.member(id));
+            if matches!(end, End::Fault(_)) {
+                links.note_poisoned(id);
+            }
+            self.close(key);
+            links.lost(id, now, sink);
+        }
+    }
+
+    /// What is due at the end of a turn: closes, connects, writes.
+    pub(crate) fn work(
+        &mut self,
+        links: &mut Links,
+        registry: &Registry,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) {
+        while let Some(id) = links.next_gone() {
+            if let Some(&key) = self.by_id.get(&id) {
+                self.close(key);
+            }
+        }
+        while let Some((id, address)) = links.next_dial(now) {
+            if let Err(error) = self.dial(id, address, registry) {
+                End::Io(error).tell(links.member(id));
+                links.lost(id, now, sink);
+            }
+        }
+        while let Some(id) = links.next_dirty() {
+            let Some(&key) = self.by_id.get(&id) else { continue };
+            let socket = &mut self.sockets[key];
+            if !socket.is_connected {
+                continue;
+            }
+            if let Err(error) = socket.write(links, now, sink) {
+                End::Io(error).tell(links.member(id));
+                self.close(key);
+                links.lost(id, now, sink);
+            }
+        }
+    }
+
+    fn dial(&mut self, id: LinkId, address: SocketAddr, registry: &Registry) -> io::Result<()> {
+        if self.scratch.is_empty() {
+            self.scratch = vec![0; READ_BYTES].into();
+        }
+        let mut stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        SockRef::from(&stream).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let entry = self.sockets.vacant_entry();
+        let token = Token(self.tokens_from + entry.key());
+        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
+        self.by_id.insert(id, entry.key());
+        let transport = Transport::plain(stream);
+        entry.insert(LinkSocket { id, transport, is_connected: false, input: Vec::new() });
+        Ok(())
+    }
+
+    /// Closing the descriptor takes it out of epoll as well.
+    fn close(&mut self, key: usize) {
+        let socket = self.sockets.remove(key);
+        self.by_id.remove(&socket.id);
+    }
+}
+
+/// Why a link ended.
+enum End {
+    Io(io::Error),
+    Fault(LinkFault),
+}
+
+impl End {
+    fn tell(&self, member: Option<&cluster::member::MemberName>) {
+        let member = member.map(tracing::field::display);
+        match self {
+            // Backends go and come back; the metrics tell how often.
+            End::Io(error) => {
+                debug!(member, error = error as &dyn std::error::Error, "link lost");
+            }
+            End::Fault(fault) => {
+                warn!(member, error = fault as &dyn std::error::Error, "link closed");
+            }
+        }
+    }
+}
+
+impl LinkSocket {
+    fn progress(
+        &mut self,
+        event: &Event,
+        scratch: &mut [u8],
+        links: &mut Links,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) -> Result<(), End> {
+        if !self.is_connected {
+            if let Some(error) = self.transport.socket().take_error().map_err(End::Io)? {
+                return Err(End::Io(error));
+            }
+            if !event.is_writable() {
+                return Ok(());
+            }
+            self.is_connected = true;
+            links.connected(self.id);
+        }
+        if event.is_readable() || event.is_read_closed() || event.is_error() {
+            self.read(scratch, links, now, sink)?;
+        }
+        if event.is_writable() {
+            self.write(links, now, sink).map_err(End::Io)?;
+        }
+        Ok(())
+    }
+
+    fn read(
+        &mut self,
+        scratch: &mut [u8],
+        links: &mut Links,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) -> Result<(), End> {
+        loop {
+            let length = match self.transport.read(scratch) {
+                Ok(0) => return Err(End::Io(io::ErrorKind::UnexpectedEof.into())),
+                Ok(length) => length,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(End::Io(error)),
+            };
+            self.take(&scratch[..length], links, now, sink).map_err(End::Fault)?;
+            if length < scratch.len() && self.transport.short_read_means_empty() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Gives the links what came, after what was left of before.
+    fn take(
+        &mut self,
+        fresh: &[u8],
+        links: &mut Links,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) -> Result<(), LinkFault> {
+        if self.input.is_empty() {
+            let consumed = links.received(self.id, fresh, now, sink)?;
+            self.input.extend_from_slice(&fresh[consumed..]);
+        } else {
+            self.input.extend_from_slice(fresh);
+            let consumed = links.received(self.id, &self.input, now, sink)?;
+            if consumed == self.input.len() {
+                self.input = Vec::new();
+            } else {
+                self.input.drain(..consumed);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what there is, as far as the socket takes it.
+    fn write(&mut self, links: &mut Links, now: Micros, sink: &mut impl Sink) -> io::Result<()> {
+        loop {
+            let output = links.output(self.id);
+            if output.is_empty() {
+                return Ok(());
+            }
+            match self.transport.write(output) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => links.wrote(self.id, written, now, sink),
+                // The socket will say when it can take more.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+}

@@ -1,0 +1,284 @@
+//! Where each slot's owner is, as one proxy sees it.
+//!
+//! A view is made whole and swapped whole ([`crate::cluster_handle`]): every loop holds the one it read last
+//! and never sees half a change. It is a *hint*. The backend that is asked decides whether it owns
+//! the slot, so an old view costs a hop; and nobody derives another owner from what only this proxy
+//! sees, so a member that cannot be reached is an error for its slots and for no others.
+
+use std::net::{IpAddr, SocketAddr};
+
+use cluster::map::ClusterMap;
+use cluster::member::{Incarnation, MemberName};
+use cluster::slot::{Slot, SlotHasher, SlotKey};
+use tenancy::id::CacheId;
+use wire::control::name::{ClusterId, NodeName};
+
+/// One member of the cluster and the way to it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViewMember {
+    pub name: MemberName,
+    /// Drawn anew by each start of the member's process; a link checks it.
+    pub incarnation: Incarnation,
+    pub place: Place,
+}
+
+/// Where a member is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// A backend of this process, by its number.
+    Here { backend: usize },
+    /// Another node. Always a literal address: names can change their meaning.
+    There { address: SocketAddr },
+}
+
+/// Networks in which members may be. An address outside is refused and never connected to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Networks(Vec<Network>);
+
+/// Addresses that begin with the same bits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Network {
+    address: IpAddr,
+    prefix_bits: u8,
+}
+
+/// Who asks, and in which cluster.
+#[derive(Debug, Clone)]
+pub struct ViewIdentity {
+    pub cluster: ClusterId,
+    /// The node of this proxy.
+    pub node: NodeName,
+}
+
+/// The cluster's members and who owns what.
+#[derive(Debug, Clone)]
+pub struct ClusterView {
+    map: ClusterMap,
+    hasher: SlotHasher,
+    identity: ViewIdentity,
+    /// In the order of the table's names; then those that are only being prepared.
+    members: Vec<ViewMember>,
+}
+
+/// Why members cannot be a view.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ViewError {
+    #[error("the table names member {name}, whose address is not known")]
+    NoAddress { name: MemberName },
+    #[error("member {name} is said to be at {address}, outside the cluster's networks")]
+    OutsideNetworks { name: MemberName, address: SocketAddr },
+    #[error("member {name} is listed twice")]
+    Twice { name: MemberName },
+}
+
+impl ClusterView {
+    /// `members` are all that the proxy shall be connected to: those of the map, and those that a
+    /// coming map may name (in any order).
+    ///
+    /// # Errors
+    /// A member of the map has no address, or any has one outside `networks`.
+    pub fn new(
+        identity: ViewIdentity,
+        map: ClusterMap,
+        slot_key: &SlotKey,
+        members: Vec<ViewMember>,
+        networks: &Networks,
+    ) -> Result<Self, ViewError> {
+        for (index, member) in members.iter().enumerate() {
+            if let Place::There { address } = member.place
+                && !networks.contain(address.ip())
+            {
+                return Err(ViewError::OutsideNetworks { name: member.name.clone(), address });
+            }
+            if members[..index].iter().any(|other| other.name == member.name) {
+                return Err(ViewError::Twice { name: member.name.clone() });
+            }
+        }
+        let mut ordered: Vec<ViewMember> = Vec::with_capacity(members.len());
+        for name in map.table().names() {
+            let member = members.iter().find(|member| member.name == *name);
+            ordered.push(member.ok_or(ViewError::NoAddress { name: name.clone() })?.clone());
+        }
+        let is_new = |member: &ViewMember| !ordered.iter().any(|owner| owner.name == member.name);
+        let prepared: Vec<ViewMember> = members.iter().filter(|m| is_new(m)).cloned().collect();
+        ordered.extend(prepared);
+        Ok(ClusterView { map, hasher: SlotHasher::new(slot_key), identity, members: ordered })
+    }
+
+    pub(crate) fn identity(&self) -> &ViewIdentity {
+        &self.identity
+    }
+
+    /// Whether another finds the same slots for the same keys.
+    pub(crate) fn slot_fingerprint(&self) -> u64 {
+        self.hasher.fingerprint()
+    }
+
+    pub fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
+    /// Everyone the proxy shall be connected to.
+    pub fn members(&self) -> &[ViewMember] {
+        &self.members
+    }
+
+    /// The members that own slots, or may: those of the table.
+    pub(crate) fn owners(&self) -> &[ViewMember] {
+        &self.members[..self.map.table().names().len()]
+    }
+
+    #[inline]
+    pub(crate) fn slot(&self, cache: CacheId, key: &[u8]) -> Slot {
+        self.hasher.slot(cache, key)
+    }
+
+    /// The owner of a slot, by its place in [`Self::members`].
+    #[inline]
+    pub(crate) fn owner(&self, slot: Slot) -> usize {
+        self.map.table().owner(slot).index()
+    }
+}
+
+impl Networks {
+    pub fn new(networks: Vec<Network>) -> Self {
+        Networks(networks)
+    }
+
+    /// Private (RFC 1918, RFC 4193), link-local and loopback addresses.
+    pub fn private() -> Self {
+        let networks = [
+            "10.0.0.0/8",
+            "172.16.0.0/12",
+            "192.168.0.0/16",
+            "169.254.0.0/16",
+            "127.0.0.0/8",
+            "fc00::/7",
+            "fe80::/10",
+            "::1/128",
+        ];
+        Networks(networks.iter().filter_map(|text| Network::parse(text)).collect())
+    }
+
+    pub fn contain(&self, address: IpAddr) -> bool {
+        // An IPv4 address in IPv6's clothes is still that address.
+        let address = address.to_canonical();
+        self.0.iter().any(|network| network.contains(address))
+    }
+}
+
+impl Network {
+    /// Reads `10.0.0.0/8` or `fc00::/7`; a lone address is a network of one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = match text.split_once('/') {
+            Some((address, prefix)) => (address, Some(prefix)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().ok()?;
+        let bits = if address.is_ipv4() { 32 } else { 128 };
+        let prefix_bits = match prefix {
+            Some(prefix) => prefix.parse().ok().filter(|&prefix| prefix <= bits)?,
+            None => bits,
+        };
+        Some(Network { address, prefix_bits })
+    }
+
+    fn contains(&self, address: IpAddr) -> bool {
+        match (self.address, address) {
+            (IpAddr::V4(network), IpAddr::V4(address)) => {
+                let differing = u32::from(network) ^ u32::from(address);
+                u32::from(self.prefix_bits) <= differing.leading_zeros()
+            }
+            (IpAddr::V6(network), IpAddr::V6(address)) => {
+                let differing = u128::from(network) ^ u128::from(address);
+                u32::from(self.prefix_bits) <= differing.leading_zeros()
+            }
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use cluster::map::{ClusterMap, Epoch};
+    use cluster::member::{Incarnation, Member, MemberName, Members, Weight};
+    use cluster::scheme::Scheme;
+    use cluster::slot::{Slot, SlotKey};
+
+    use wire::control::name::{ClusterId, NodeName};
+
+    use super::{ClusterView, Network, Networks, Place, ViewError, ViewIdentity, ViewMember};
+
+    #[test]
+    fn a_network_holds_the_addresses_that_begin_like_it() {
+        for (network, address, inside) in [
+            ("10.0.0.0/8", "10.255.0.1", true),
+            ("10.0.0.0/8", "11.0.0.1", false),
+            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
+            ("172.16.0.0/12", "172.31.9.9", true),
+            ("172.16.0.0/12", "172.32.0.0", false),
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("0.0.0.0/0", "::1", false),
+            ("fc00::/7", "fd12::1", true),
+            ("fc00::/7", "fe80::1", false),
+            ("192.0.2.7", "192.0.2.7", true),
+            ("192.0.2.7", "192.0.2.6", false),
+        ] {
+            let networks = Networks::new(vec![Network::parse(network).expect(network)]);
+            let address = address.parse().expect(address);
+            assert_eq!(networks.contain(address), inside, "{address} in {network}");
+        }
+        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "host.example/8", "::/129", "10.0.0.0/x"] {
+            assert_eq!(Network::parse(wrong), None, "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_public_address_is_refused() {
+        let public = view(&[("a", Some(0)), ("b", None)], "203.0.113.5:7000", &["a", "b"]);
+        assert!(matches!(public, Err(ViewError::OutsideNetworks { .. })), "{public:?}");
+        assert!(view(&[("a", Some(0)), ("b", None)], "10.0.0.5:7000", &["a", "b"]).is_ok());
+    }
+
+    #[test]
+    fn every_owner_has_an_address_and_prepared_members_come_after() {
+        let missing = view(&[("a", Some(0))], "10.0.0.5:7000", &["a", "b"]);
+        assert!(matches!(missing, Err(ViewError::NoAddress { .. })), "{missing:?}");
+        let members = [("z", None), ("b", Some(1)), ("a", Some(0))];
+        let view = view(&members, "10.0.0.5:7000", &["a", "b"]).expect("all have addresses");
+        let names: Vec<_> = view.members().iter().map(|m| m.name.as_str()).collect();
+        assert_eq!(names, ["a", "b", "z"]);
+        assert_eq!(view.owners().len(), 2);
+        for slot in Slot::all() {
+            assert_eq!(view.members()[view.owner(slot)].name, *view.map().owner(slot));
+        }
+    }
+
+    fn view(
+        members: &[(&str, Option<usize>)],
+        elsewhere: &str,
+        owners: &[&str],
+    ) -> Result<ClusterView, ViewError> {
+        let address: SocketAddr = elsewhere.parse().expect("a literal");
+        let members = members.iter().map(|&(member, backend)| ViewMember {
+            name: name(member),
+            incarnation: Incarnation::new(1),
+            place: backend.map_or(Place::There { address }, |backend| Place::Here { backend }),
+        });
+        let owners = owners.iter().map(|o| Member { name: name(o), weight: Weight::new(1) });
+        let table = Scheme::Maglev.place(&Members::new(owners).expect("good members"));
+        let map = ClusterMap::new(Epoch::FIRST, table);
+        let key = SlotKey::new([7; 16]);
+        let identity = ViewIdentity {
+            cluster: ClusterId::new([1; 16]),
+            node: NodeName::parse("here").expect("a good name"),
+        };
+        ClusterView::new(identity, map, &key, members.collect(), &Networks::private())
+    }
+
+    fn name(text: &str) -> MemberName {
+        MemberName::parse(text).expect("a good name")
+    }
+}
