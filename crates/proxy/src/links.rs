@@ -32,6 +32,8 @@ mod fair;
 mod latency;
 mod peer;
 mod request;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
