@@ -18,6 +18,7 @@
 //!
 //! Requests that change a cache take an `Idempotency-Key` and `?wait=applied`: see [`write`].
 
+mod cluster;
 mod handlers;
 mod problem;
 mod request;
@@ -39,6 +40,7 @@ use tokio::task::spawn_blocking;
 use crate::applied::{Applied, AppliedHere};
 use crate::control::Control;
 use crate::error::ControlError;
+use crate::push::PushControl;
 use problem::Refusal;
 
 /// The largest request is a list of a few words; this leaves room for white space.
@@ -60,12 +62,14 @@ pub struct ApiSettings {
     pub servers: Vec<String>,
     /// Who knows how far the nodes have come.
     pub applied: Arc<dyn Applied>,
+    /// The nodes of this control plane; `None` where this process serves by itself.
+    pub push: Option<Arc<PushControl>>,
 }
 
 impl Default for ApiSettings {
     /// No proxies to tell of, and no node but this process.
     fn default() -> Self {
-        ApiSettings { servers: Vec::new(), applied: Arc::new(AppliedHere) }
+        ApiSettings { servers: Vec::new(), applied: Arc::new(AppliedHere), push: None }
     }
 }
 
@@ -94,6 +98,10 @@ pub(crate) fn router_with(
     let v1 = Router::new()
         .route("/v1/plans", get(handlers::plans))
         .route("/v1/clusters", get(handlers::list_clusters).post(handlers::create_cluster))
+        .route("/v1/cluster/status", get(cluster::status))
+        .route("/v1/cluster/snapshot", post(cluster::push_snapshot))
+        .route("/v1/nodes/token", post(cluster::make_token))
+        .route("/v1/nodes/{name}", delete(cluster::remove_node))
         .route("/v1/caches", get(handlers::list_caches).post(handlers::create_cache))
         .route("/v1/caches/{cache}", get(handlers::show_cache).delete(handlers::delete_cache))
         .route("/v1/caches/{cache}/plan", put(handlers::change_plan))

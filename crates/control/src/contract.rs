@@ -120,6 +120,73 @@ pub struct StatisticsView {
     pub statistics: BTreeMap<String, u64>,
 }
 
+/// How far each node of the cluster has come.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClusterStatusView {
+    /// The id that is in every node's identity.
+    pub cluster: String,
+    /// The newest there is.
+    pub revision: u64,
+    /// Of all records at that revision.
+    pub digest: String,
+    pub caches: usize,
+    pub credentials: usize,
+    /// Of the topology in force; 0 before the first.
+    pub epoch: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epoch_digest: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preparing_epoch: Option<u64>,
+    /// The newest epoch that every node routes by.
+    pub settled_epoch: u64,
+    pub nodes: Vec<NodeStatusView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeStatusView {
+    pub name: String,
+    pub connected: bool,
+    /// Which run of its process; absent before it has connected to this control plane.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incarnation: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clients_tls: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peers: Option<String>,
+    /// The newest that it has acknowledged.
+    pub revision: u64,
+    /// Of its own records, as it has summed them up within the last second.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Revisions that it lacks.
+    pub behind: u64,
+    /// That it routes by.
+    pub epoch: u64,
+    /// Members of that epoch that it has a link to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub heard_ms_ago: Option<u64>,
+    /// Everything that is wrong with it; empty when nothing is.
+    pub alarms: Vec<String>,
+}
+
+/// What a node joins with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TokenView {
+    pub token: String,
+    /// Unix time in seconds.
+    pub expires_at: u64,
+}
+
+/// How many nodes are given a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PushedView {
+    pub nodes: usize,
+}
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlanView {
     pub name: String,

@@ -54,6 +54,7 @@ pub struct Control {
     local: Option<Local>,
     environment: Environment,
     secret_key: SecretKey,
+    node_key: [u8; 32],
     sealer: Sealer,
     token: Secret,
     data_dir: DataDir,
@@ -114,6 +115,7 @@ impl Control {
             local,
             environment,
             secret_key: master_key.secret_key(),
+            node_key: master_key.node_key(),
             sealer: master_key.sealer(),
             token,
             data_dir,
@@ -151,6 +153,11 @@ impl Control {
     /// The key of the hashes in credentials' records: a node that checks passwords needs it.
     pub fn secret_key(&self) -> &SecretKey {
         &self.secret_key
+    }
+
+    /// The bytes of [`Control::secret_key`], which a node is given when it joins.
+    pub fn node_key(&self) -> [u8; 32] {
+        self.node_key
     }
 
     /// The newest revision of a cluster that this process knows of. Changes with every commit.

@@ -19,7 +19,12 @@ pub(crate) struct MasterKey(pub(crate) [u8; 32]);
 impl MasterKey {
     /// The key under which the data plane's password hashes are made.
     pub(crate) fn secret_key(&self) -> SecretKey {
-        SecretKey::new(self.derive(b"larder 1: password hashes"))
+        SecretKey::new(self.node_key())
+    }
+
+    /// The bytes of that key, on their way to a node that joins.
+    pub(crate) fn node_key(&self) -> [u8; 32] {
+        self.derive(b"larder 1: password hashes")
     }
 
     pub(crate) fn sealer(&self) -> Sealer {

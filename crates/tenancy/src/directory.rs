@@ -86,23 +86,12 @@ impl Directory {
     /// Makes a cache, or changes the limits and state of the one there is. A disabled cache refuses
     /// authentication, and the grants of its open connections are revoked until it is enabled.
     pub fn put_cache(&self, id: CacheId, limits: Limits, enabled: bool) {
-        let state = if enabled { SERVING } else { DISABLED };
-        let mut tables = self.write();
-        let cache = tables
-            .caches
-            .entry(id)
-            .or_insert_with(|| Cache { entry: Arc::new(CacheEntry::new(id)), grants: Vec::new() });
-        cache.entry.set(limits, state);
+        self.batch().put_cache(id, limits, enabled);
     }
 
     /// Forgets a cache and revokes all its credentials, for good.
     pub fn remove_cache(&self, id: CacheId) {
-        let mut tables = self.write();
-        let Some(cache) = tables.caches.remove(&id) else { return };
-        cache.entry.state.store(REMOVED, Relaxed);
-        for grant in &cache.grants {
-            tables.grants.remove(grant.username.as_bytes());
-        }
+        self.batch().remove_cache(id);
     }
 
     /// Makes a credential, or changes the one of this name.
@@ -116,33 +105,18 @@ impl Directory {
         hash: SecretHash,
         capabilities: Capabilities,
     ) -> Result<(), UnknownCache> {
-        let mut tables = self.write();
-        if let Some(ByUsername(grant)) = tables.grants.get(username.as_bytes())
-            && grant.cache.id == id
-            && grant.hash.matches(&hash)
-        {
-            grant.capabilities.store(capabilities.bits(), Relaxed);
-            return Ok(());
-        }
-        let entry = &tables.caches.get(&id).ok_or(UnknownCache(id))?.entry;
-        let grant = Arc::new(Grant {
-            username,
-            hash,
-            cache: Arc::clone(entry),
-            capabilities: AtomicU8::new(capabilities.bits()),
-            removed: AtomicBool::new(false),
-        });
-        tables.remove_grant(&username);
-        tables.grants.insert(ByUsername(Arc::clone(&grant)));
-        if let Some(cache) = tables.caches.get_mut(&id) {
-            cache.grants.push(grant);
-        }
-        Ok(())
+        self.batch().put_credential(id, username, hash, capabilities)
     }
 
     /// Deletes a credential and revokes it on open connections, for good.
     pub fn remove_credential(&self, username: &Username) {
-        self.write().remove_grant(username);
+        self.batch().remove_credential(username);
+    }
+
+    /// Several changes that clients see all at once: nobody authenticates while the batch lives, so
+    /// it shall be dropped soon.
+    pub fn batch(&self) -> Batch<'_> {
+        Batch { tables: self.write() }
     }
 
     // A panic while the lock was held would be a bug in the few lines above; refusing everyone from
@@ -153,6 +127,66 @@ impl Directory {
 
     fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Changes under way; see [`Directory::batch`]. Each method is that of the directory.
+#[derive(Debug)]
+pub struct Batch<'d> {
+    tables: RwLockWriteGuard<'d, Tables>,
+}
+
+impl Batch<'_> {
+    pub fn put_cache(&mut self, id: CacheId, limits: Limits, enabled: bool) {
+        let state = if enabled { SERVING } else { DISABLED };
+        let cache = self
+            .tables
+            .caches
+            .entry(id)
+            .or_insert_with(|| Cache { entry: Arc::new(CacheEntry::new(id)), grants: Vec::new() });
+        cache.entry.set(limits, state);
+    }
+
+    pub fn remove_cache(&mut self, id: CacheId) {
+        let Some(cache) = self.tables.caches.remove(&id) else { return };
+        cache.entry.state.store(REMOVED, Relaxed);
+        for grant in &cache.grants {
+            self.tables.grants.remove(grant.username.as_bytes());
+        }
+    }
+
+    pub fn put_credential(
+        &mut self,
+        id: CacheId,
+        username: Username,
+        hash: SecretHash,
+        capabilities: Capabilities,
+    ) -> Result<(), UnknownCache> {
+        if let Some(ByUsername(grant)) = self.tables.grants.get(username.as_bytes())
+            && grant.cache.id == id
+            && grant.hash.matches(&hash)
+        {
+            grant.capabilities.store(capabilities.bits(), Relaxed);
+            return Ok(());
+        }
+        let entry = &self.tables.caches.get(&id).ok_or(UnknownCache(id))?.entry;
+        let grant = Arc::new(Grant {
+            username,
+            hash,
+            cache: Arc::clone(entry),
+            capabilities: AtomicU8::new(capabilities.bits()),
+            removed: AtomicBool::new(false),
+        });
+        self.tables.remove_grant(&username);
+        self.tables.grants.insert(ByUsername(Arc::clone(&grant)));
+        if let Some(cache) = self.tables.caches.get_mut(&id) {
+            cache.grants.push(grant);
+        }
+        Ok(())
+    }
+
+    pub fn remove_credential(&mut self, username: &Username) {
+        self.tables.remove_grant(username);
     }
 }
 

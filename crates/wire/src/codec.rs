@@ -3,6 +3,11 @@
 //! Writing cannot fail and appends to a `Vec`; reading goes through a [`Reader`], which checks that
 //! the bytes are there before it looks at them.
 
+/// XXH3-64: finds what a disk or a crash has broken, not what somebody has changed on purpose.
+pub fn checksum(bytes: &[u8]) -> u64 {
+    twox_hash::XxHash3_64::oneshot(bytes)
+}
+
 /// Why bytes are not what they should be. Always the sender's fault; a retry gives the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {

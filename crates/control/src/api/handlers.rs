@@ -23,7 +23,7 @@ use crate::contract::{
 use crate::control::Control;
 use crate::model::{Actor, Cache, CacheName, CacheRef, CapabilityChange, ClusterId};
 
-type Answer<T> = Result<Json<T>, Refusal>;
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
 pub(super) async fn plans() -> Json<PlansView> {
     Json(PlansView { plans: PLANS.iter().map(PlanView::new).collect() })

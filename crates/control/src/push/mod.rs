@@ -15,6 +15,111 @@
 //! one [`history`]. So a slow node costs nothing, and one that falls out of the history gets a snapshot.
 
 pub mod authority;
+pub mod driver;
+mod feed;
+pub mod fleet;
 pub mod history;
+pub mod publisher;
+pub mod server;
 pub mod session;
 pub mod source;
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use wire::control::name::NodeName;
+
+use self::authority::{Authority, AuthorityError, TOKEN_LIFE};
+use self::driver::{Announced, Driver};
+use self::fleet::Fleet;
+use self::publisher::Publisher;
+use self::server::{Server, unix_now};
+use self::source::{ChangeSource, Registry, SourceError};
+
+/// The push of one control plane: its parts, and what the API asks of them.
+pub struct PushControl {
+    pub publisher: Arc<Publisher>,
+    pub fleet: Arc<Fleet>,
+    pub authority: Arc<Authority>,
+    pub announced: watch::Receiver<Announced>,
+    registry: Arc<dyn Registry>,
+    chance: Box<Chance>,
+}
+
+/// Draws random bytes that are fit for secrets.
+type Chance = dyn Fn(&mut [u8]) -> io::Result<()> + Send + Sync;
+
+/// What runs: hand it to a runtime.
+pub struct PushTasks {
+    publisher: Arc<Publisher>,
+    driver: Driver,
+    server: Arc<Server>,
+}
+
+impl PushControl {
+    /// Loads everything. Blocks.
+    ///
+    /// `secret_key` is the key under which the data plane's password hashes are made.
+    pub fn open(
+        source: Arc<dyn ChangeSource>,
+        registry: Arc<dyn Registry>,
+        authority: Authority,
+        secret_key: [u8; 32],
+        chance: impl Fn(&mut [u8]) -> io::Result<()> + Send + Sync + 'static,
+    ) -> Result<(Self, PushTasks), SourceError> {
+        let publisher = Arc::new(Publisher::open(source)?);
+        let fleet = Arc::<Fleet>::default();
+        let driver = Driver::open(Arc::clone(&registry), Arc::clone(&fleet))?;
+        let authority = Arc::new(authority);
+        let server = Arc::new(Server {
+            publisher: Arc::clone(&publisher),
+            fleet: Arc::clone(&fleet),
+            registry: Arc::clone(&registry),
+            authority: Arc::clone(&authority),
+            secret_key,
+            announced: driver.subscribe(),
+            started: Instant::now(),
+            numbers: AtomicU64::new(1),
+        });
+        let announced = driver.subscribe();
+        let tasks = PushTasks { publisher: Arc::clone(&publisher), driver, server };
+        let chance = Box::new(chance);
+        Ok((PushControl { publisher, fleet, authority, announced, registry, chance }, tasks))
+    }
+
+    /// A token for a node to join with, and when it ends (Unix seconds).
+    pub fn token(&self, node: Option<NodeName>, seconds: Option<u64>) -> io::Result<(String, u64)> {
+        let life = seconds.map_or(TOKEN_LIFE, Duration::from_secs);
+        let expires_at = unix_now().saturating_add(life.as_secs());
+        let mut nonce = [0; 8];
+        (self.chance)(&mut nonce)?;
+        Ok((self.authority.token(expires_at, node, nonce).to_text(), expires_at))
+    }
+
+    /// Forgets a node: its certificate is refused from now on, and the next epoch is without it.
+    /// Whoever asks for it must know that its process has ended.
+    pub async fn remove(&self, node: NodeName) -> Result<bool, SourceError> {
+        let registry = Arc::clone(&self.registry);
+        let name = node.clone();
+        let removed =
+            tokio::task::spawn_blocking(move || registry.remove_node(name.as_str())).await;
+        let removed = removed.map_err(|panicked| SourceError::Read(panicked.into()))??;
+        Ok(self.fleet.remove(&node) || removed)
+    }
+}
+
+impl PushTasks {
+    /// Serves nodes on this listener until the task is dropped.
+    pub async fn run(self, listener: TcpListener) -> Result<(), AuthorityError> {
+        let (publisher, driver) = (self.publisher.run(), self.driver.run());
+        tokio::select! {
+            served = self.server.serve(listener) => served,
+            () = publisher => Ok(()),
+            () = driver => Ok(()),
+        }
+    }
+}

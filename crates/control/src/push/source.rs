@@ -79,7 +79,11 @@ pub trait Registry: Send + Sync + 'static {
     /// Puts a prepared epoch in force.
     fn commit_epoch(&self, epoch: u64) -> Result<(), SourceError>;
 
-    fn abort_epoch(&self, epoch: u64) -> Result<(), SourceError>;
+    /// Gives a prepared epoch up.
+    fn abort_epoch(&self, epoch: u64, why: &str) -> Result<(), SourceError>;
+
+    /// Nobody serves by an epoch older than this one, which is in force.
+    fn settle_epoch(&self, epoch: u64) -> Result<(), SourceError>;
 }
 
 /// A node as it is remembered.

@@ -31,7 +31,7 @@ impl fmt::Display for ClusterId {
 pub const NODE_NAME_BYTES_MAX: usize = 40;
 
 /// What people call a node, and what its certificate says: 1 to [`NODE_NAME_BYTES_MAX`] lower-case
-/// letters, digits and hyphens, beginning and ending with a letter or digit, as a label in DNS.
+/// letters, digits and hyphens, beginning with a letter and ending without a hyphen, as a label in DNS.
 ///
 /// It names a *place* in the cluster: a machine that joins under a name takes over its slots.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -41,7 +41,7 @@ impl NodeName {
     pub fn parse(name: &str) -> Result<Self, InvalidNodeName> {
         let plain = |b: u8| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'-');
         let fits = !name.is_empty() && name.len() <= NODE_NAME_BYTES_MAX;
-        let framed = !name.starts_with('-') && !name.ends_with('-');
+        let framed = name.starts_with(|c: char| c.is_ascii_lowercase()) && !name.ends_with('-');
         if fits && framed && name.bytes().all(plain) {
             Ok(NodeName(name.into()))
         } else {
@@ -77,8 +77,9 @@ impl fmt::Debug for NodeName {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "a node's name is 1 to {NODE_NAME_BYTES_MAX} lower-case letters, digits and hyphens, with no \
-     hyphen at either end"
+    "a node's name is a lower-case letter and then up to {} letters, digits and hyphens, with no \
+     hyphen at its end",
+    NODE_NAME_BYTES_MAX - 1
 )]
 pub struct InvalidNodeName;
 
@@ -106,11 +107,11 @@ mod tests {
 
     #[test]
     fn a_nodes_name_can_stand_in_a_certificate() {
-        for good in ["a", "node-1", "7", &"x".repeat(NODE_NAME_BYTES_MAX)] {
+        for good in ["a", "node-1", "a7", &"x".repeat(NODE_NAME_BYTES_MAX)] {
             assert_eq!(NodeName::parse(good).expect("a good name").as_str(), good);
         }
         let long = "x".repeat(NODE_NAME_BYTES_MAX + 1);
-        for bad in ["", "-a", "a-", "A", "a.b", "a_b", "ü", "a b", &long] {
+        for bad in ["", "7", "-a", "a-", "A", "a.b", "a_b", "ü", "a b", &long] {
             assert_eq!(NodeName::parse(bad), Err(InvalidNodeName), "{bad:?}");
         }
     }

@@ -1,0 +1,373 @@
+//! Who this node is: its name, key and certificate, and whom it trusts. Got once, by joining.
+//!
+//! The private key is made here and never leaves. All of it stands in one file, readable by its owner
+//! only, and changed as a whole; the key of password hashes is in it, too.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use rcgen::KeyPair;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
+use rustls_pki_types::pem::PemObject;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use tenancy::secret::SecretKey;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use wire::control::message::{
+    Certificate, FromControl, FromNode, MESSAGE_BYTES_MAX, Refusal, VERSIONS,
+};
+use wire::control::name::{CONTROL_CERTIFICATE_NAME, ClusterId, InvalidNodeName, NodeName};
+use wire::control::token::{InvalidToken, JoinToken};
+use wire::frame::{self, Decoded};
+
+const IDENTITY_FILE: &str = "identity.json";
+
+/// To connect, to shake hands, and to hear the answer.
+pub const ANSWER_TIME_MAX: Duration = Duration::from_secs(5);
+
+/// Everything a node needs to be let in and to serve.
+#[derive(Debug)]
+pub struct Identity {
+    path: PathBuf,
+    pub cluster: ClusterId,
+    pub node: NodeName,
+    key: KeyPair,
+    certificate: Certificate,
+    authority: CertificateDer<'static>,
+    secret_key: [u8; 32],
+}
+
+/// The file as written.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IdentityFile {
+    cluster: String,
+    node: String,
+    /// PEM.
+    key: String,
+    certificate: String,
+    /// Unix time in seconds.
+    certificate_not_after: u64,
+    authority: String,
+    /// Under which password hashes are made.
+    secret_key: String,
+}
+
+/// Why a node has no identity.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    #[error("could not use {path}")]
+    File { path: PathBuf, source: io::Error },
+    #[error("{path} can be read by others; run: chmod 600 {path}")]
+    TooOpen { path: PathBuf },
+    #[error("{path} is not what a node wrote")]
+    NotOurs { path: PathBuf },
+    #[error(transparent)]
+    Token(#[from] InvalidToken),
+    #[error(transparent)]
+    Name(#[from] InvalidNodeName),
+    #[error("could not make a key")]
+    Key(#[from] rcgen::Error),
+    #[error("no control plane answered at {address}")]
+    Unreachable { address: String, source: io::Error },
+    #[error("the control plane at {address} refused")]
+    Refused { address: String, source: Refused },
+    #[error("what answers at {address} is no control plane of ours: {what}")]
+    Strange { address: String, what: &'static str },
+}
+
+/// A refusal as the cause of an error.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Refused(pub Refusal);
+
+impl Identity {
+    /// Reads the identity of the data directory; `None` when the node never joined.
+    pub fn read(directory: &Path) -> Result<Option<Self>, IdentityError> {
+        let path = directory.join(IDENTITY_FILE);
+        let file = |source| IdentityError::File { path: path.clone(), source };
+        match fs::metadata(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(file(error)),
+            Ok(metadata) if metadata.mode() & 0o077 != 0 => {
+                return Err(IdentityError::TooOpen { path });
+            }
+            Ok(_) => (),
+        }
+        let text = fs::read_to_string(&path).map_err(file)?;
+        let identity = Identity::from_json(&text, path.clone());
+        identity.map(Some).ok_or(IdentityError::NotOurs { path })
+    }
+
+    fn from_json(text: &str, path: PathBuf) -> Option<Self> {
+        let file: IdentityFile = serde_json::from_str(text).ok()?;
+        Some(Identity {
+            path,
+            cluster: ClusterId::new(from_hex(&file.cluster)?.try_into().ok()?),
+            node: NodeName::parse(&file.node).ok()?,
+            key: KeyPair::from_pem(&file.key).ok()?,
+            certificate: Certificate {
+                der: from_hex(&file.certificate)?,
+                not_after: file.certificate_not_after,
+            },
+            authority: CertificateDer::from(from_hex(&file.authority)?),
+            secret_key: from_hex(&file.secret_key)?.try_into().ok()?,
+        })
+    }
+
+    fn write(&self) -> io::Result<()> {
+        let file = IdentityFile {
+            cluster: to_hex(self.cluster.bytes()),
+            node: self.node.to_string(),
+            key: self.key.serialize_pem(),
+            certificate: to_hex(&self.certificate.der),
+            certificate_not_after: self.certificate.not_after,
+            authority: to_hex(&self.authority),
+            secret_key: to_hex(&self.secret_key),
+        };
+        let json = serde_json::to_string_pretty(&file).expect("texts and a number");
+        let draft = self.path.with_extension("new");
+        let mut options = OpenOptions::new();
+        let mut out = options.write(true).create(true).truncate(true).mode(0o600).open(&draft)?;
+        out.write_all(json.as_bytes())?;
+        out.sync_all()?;
+        fs::rename(&draft, &self.path)?;
+        let directory = self.path.parent().unwrap_or(Path::new("."));
+        File::open(directory)?.sync_all()
+    }
+
+    /// Joins the cluster of the token under this name, and writes down what it was given.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "a new message is no answer to JOIN either")]
+    pub async fn join(
+        directory: &Path,
+        token: &str,
+        address: &str,
+        node: NodeName,
+    ) -> Result<Self, IdentityError> {
+        let token = token.trim();
+        let parsed = JoinToken::parse(token)?;
+        let path = directory.join(IDENTITY_FILE);
+        let file = |source| IdentityError::File { path: path.clone(), source };
+        fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(file)?;
+        let key = KeyPair::generate()?;
+        let config = joining_config(parsed.authority);
+        let stream = connect(address, config).await;
+        let mut stream = stream
+            .map_err(|source| IdentityError::Unreachable { address: address.to_owned(), source })?;
+        let wish = FromNode::Join {
+            versions: VERSIONS,
+            token: token.to_owned(),
+            node: node.clone(),
+            public_key: key.public_key_raw().to_vec(),
+        };
+        let answer = timeout(ANSWER_TIME_MAX, ask(&mut stream, &wish)).await;
+        let answer = answer.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let answer = answer
+            .map_err(|source| IdentityError::Unreachable { address: address.to_owned(), source })?;
+        let strange = |what| IdentityError::Strange { address: address.to_owned(), what };
+        let (cluster, certificate, authority, secret_key) = match answer {
+            FromControl::Joined { cluster, certificate, authority, secret_key } => {
+                (cluster, certificate, authority, secret_key)
+            }
+            FromControl::Refused(refusal) => {
+                let source = Refused(refusal);
+                return Err(IdentityError::Refused { address: address.to_owned(), source });
+            }
+            _ => return Err(strange("it answers JOIN with something else")),
+        };
+        if Sha256::digest(&authority).as_slice() != parsed.authority {
+            return Err(strange("its authority is not the token's"));
+        }
+        let authority = CertificateDer::from(authority);
+        let identity =
+            Identity { path: path.clone(), cluster, node, key, certificate, authority, secret_key };
+        identity.write().map_err(file)?;
+        Ok(identity)
+    }
+
+    /// The key under which password hashes are made.
+    pub fn secret_key(&self) -> SecretKey {
+        SecretKey::new(self.secret_key)
+    }
+
+    /// Unix time in seconds at which the certificate ends.
+    pub fn not_after(&self) -> u64 {
+        self.certificate.not_after
+    }
+
+    pub(crate) fn public_key(&self) -> Vec<u8> {
+        self.key.public_key_raw().to_vec()
+    }
+
+    /// Takes a newer certificate into use and writes it down.
+    pub(crate) fn renew(&mut self, certificate: Certificate) -> io::Result<()> {
+        self.certificate = certificate;
+        self.write()
+    }
+
+    /// TLS towards others of the cluster: they must have a certificate of our authority.
+    pub fn client_config(&self) -> Result<ClientConfig, rustls::Error> {
+        ClientConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_root_certificates(self.roots()?)
+            .with_client_auth_cert(self.chain(), self.private_key()?)
+    }
+
+    /// TLS for others of the cluster that connect to this node: they must have a certificate of our
+    /// authority, whose name says which node they are.
+    pub fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
+        let roots = Arc::new(self.roots()?);
+        let verifier =
+            rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider())
+                .build()
+                .map_err(|error| rustls::Error::General(error.to_string()))?;
+        ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(self.chain(), self.private_key()?)
+    }
+
+    fn roots(&self) -> Result<RootCertStore, rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.authority.clone())?;
+        Ok(roots)
+    }
+
+    fn chain(&self) -> Vec<CertificateDer<'static>> {
+        vec![CertificateDer::from(self.certificate.der.clone())]
+    }
+
+    fn private_key(&self) -> Result<PrivateKeyDer<'static>, rustls::Error> {
+        PrivateKeyDer::from_pem_slice(self.key.serialize_pem().as_bytes())
+            .map_err(|error| rustls::Error::General(error.to_string()))
+    }
+}
+
+/// Connects and shakes hands.
+pub(crate) async fn connect(
+    address: &str,
+    config: ClientConfig,
+) -> io::Result<TlsStream<TcpStream>> {
+    let connect = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(CONTROL_CERTIFICATE_NAME).expect("a constant DNS name");
+        TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    };
+    timeout(ANSWER_TIME_MAX, connect)
+        .await
+        .unwrap_or_else(|_| Err(io::Error::new(io::ErrorKind::TimedOut, "no answer in time")))
+}
+
+async fn ask(stream: &mut TlsStream<TcpStream>, wish: &FromNode) -> io::Result<FromControl> {
+    let mut bytes = Vec::new();
+    wish.encode(VERSIONS.max, &mut bytes);
+    stream.write_all(&bytes).await?;
+    stream.flush().await?;
+    let mut inbox = Vec::new();
+    loop {
+        match frame::decode(&inbox, MESSAGE_BYTES_MAX).map_err(io::Error::other)? {
+            Decoded::Frame { frame, .. } => {
+                return FromControl::decode(&frame).map_err(io::Error::other);
+            }
+            Decoded::NeedMore { .. } => {
+                if stream.read_buf(&mut inbox).await? == 0 {
+                    return Err(io::ErrorKind::UnexpectedEof.into());
+                }
+            }
+        }
+    }
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+/// For the first connection, when only the fingerprint of the authority is known: from the token.
+fn joining_config(authority: [u8; 32]) -> ClientConfig {
+    let verifier = Arc::new(ByFingerprint { authority, provider: provider() });
+    ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("ring speaks TLS 1.3")
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth()
+}
+
+/// Trusts whom the authority with this fingerprint has certified, and nobody else. The server sends
+/// the authority's certificate along; everything else is checked as always.
+#[derive(Debug)]
+struct ByFingerprint {
+    authority: [u8; 32],
+    provider: Arc<CryptoProvider>,
+}
+
+impl ServerCertVerifier for ByFingerprint {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        server_name: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let is_it =
+            |one: &&CertificateDer<'_>| Sha256::digest(one.as_ref()).as_slice() == self.authority;
+        let authority = intermediates.iter().find(is_it);
+        let authority = authority
+            .ok_or(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))?;
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.clone().into_owned())?;
+        WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&self.provider))
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?
+            .verify_server_cert(end_entity, &[], server_name, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.provider.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+fn to_hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn from_hex(text: &str) -> Option<Vec<u8>> {
+    if !text.len().is_multiple_of(2) || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
