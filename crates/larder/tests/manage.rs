@@ -1,5 +1,6 @@
 //! `larder cache …` and `larder credential …` against a `larder up`, as an operator uses them.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::Path;
@@ -8,6 +9,8 @@ use std::sync::mpsc;
 use std::time::Duration;
 use std::{fs, thread};
 
+use rustix::process::{Pid, Signal, kill_process};
+use rustix::pty::{OpenptFlags, ioctl_tiocgptpeer, openpt, unlockpt};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -49,9 +52,7 @@ impl Up {
 
     /// As a service manager stops it.
     fn stop(mut self) {
-        let pid = self.child.id().to_string();
-        let killed = Command::new("kill").args(["-TERM", &pid]).status().expect("kill is there");
-        assert!(killed.success());
+        kill_process(Pid::from_child(&self.child), Signal::TERM).expect("it still runs");
         let ended = self.child.wait().expect("it is our child");
         assert!(ended.success(), "{ended}");
     }
@@ -76,6 +77,20 @@ fn larder(data: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
     unsettled(&mut command);
     command.args(arguments).arg("--data").arg(data).stdin(Stdio::null());
+    command.output().expect("the program starts")
+}
+
+/// Runs the command on a terminal of its own, where somebody has typed `answer`.
+fn larder_asks(data: &Path, arguments: &[&str], answer: &str) -> Output {
+    let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY;
+    let somebody = openpt(flags).expect("there are pseudo-terminals");
+    unlockpt(&somebody).expect("a new terminal can be unlocked");
+    let terminal = ioctl_tiocgptpeer(&somebody, flags).expect("a new terminal can be opened");
+    let mut somebody = File::from(somebody);
+    somebody.write_all(answer.as_bytes()).expect("a terminal holds a line");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_larder"));
+    unsettled(&mut command);
+    command.args(arguments).arg("--data").arg(data).stdin(terminal);
     command.output().expect("the program starts")
 }
 
@@ -181,6 +196,44 @@ fn what_the_command_line_changes_a_client_feels_at_once() {
     assert!(client.is_closed());
     let left = json(data, &["cache", "list"]);
     assert_eq!(left.as_array().map(Vec::len), Some(1), "{left}");
+}
+
+#[test]
+fn what_cannot_be_undone_is_asked_first() {
+    let dir = data_dir();
+    let data = dir.path();
+    let up = Up::start(data);
+    let cache = json(data, &["cache", "create", "shop"]);
+    let mut client = Client::new(&up, &cache["credentials"][0]);
+    assert_eq!(client.ask("set key 0 0 5\r\nvalue\r\n"), "STORED");
+    const END_OF_INPUT: &str = "\x04";
+    for no in ["\n", "n\n", "no\n", "yesterday\n", "Y es\n", END_OF_INPUT] {
+        for (command, question) in [
+            ("flush", "This will forget all items of cache shop. Go on? [y/N] "),
+            ("delete", "This will delete cache shop with its items and credentials. Go on? [y/N] "),
+        ] {
+            let output = larder_asks(data, &["cache", command, "shop"], no);
+            let error = String::from_utf8_lossy(&output.stderr);
+            assert_eq!(output.status.code(), Some(1), "{command} {no:?}: {error}");
+            assert!(error.starts_with(question), "{command} {no:?}: {error}");
+            assert!(error.contains("nothing was done"), "{command} {no:?}: {error}");
+            assert!(output.stdout.is_empty(), "{command} {no:?}");
+        }
+    }
+    assert_eq!(client.ask("get key\r\n"), "VALUE key 0 5");
+    assert_eq!((client.line(), client.line()), ("value".to_owned(), "END".to_owned()));
+
+    for yes in ["y\n", "Y\n", " yes \n"] {
+        assert_eq!(client.ask("set key 0 0 5\r\nvalue\r\n"), "STORED");
+        assert!(larder_asks(data, &["cache", "flush", "shop"], yes).status.success(), "{yes:?}");
+        assert_eq!(client.ask("get key\r\n"), "END", "{yes:?}");
+    }
+    assert!(larder_asks(data, &["cache", "delete", "shop"], "y\n").status.success());
+    assert!(client.is_closed());
+    // A name that is wrong is said before anybody is asked.
+    let output = larder_asks(data, &["cache", "delete", "shop"], "y\n");
+    assert!(!output.status.success());
+    assert!(!String::from_utf8_lossy(&output.stderr).contains("[y/N]"));
 }
 
 #[test]
