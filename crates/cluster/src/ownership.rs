@@ -28,13 +28,17 @@
 //! Carrying the items along adds states between *owned* and *moved* and before *owned* (copying,
 //! staged); the right to serve passes as it does here.
 //!
-//! The argument: `docs/decisions/0019-one-right-to-serve-a-slot.md`.
+//! The argument is in `docs/decisions/0019-one-right-to-serve-a-slot.md`; `ownership/model.rs` checks
+//! it in every interleaving of small clusters.
 
 use std::sync::Arc;
 
 use crate::map::{ClusterMap, Epoch};
 use crate::member::{Incarnation, MemberName};
 use crate::slot::Slot;
+
+#[cfg(test)]
+mod model;
 
 /// The proof that a slot was given up in favour of one run of one member.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
