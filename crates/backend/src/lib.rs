@@ -1,13 +1,27 @@
-//! Holds items for proxies: maps what clients ask for onto the store.
+//! Holds items for proxies: maps what clients ask for onto the store, for the slots it owns.
 //!
-//! Two things happen here and nowhere else: a client's idea of time becomes the store's
+//! ```text
+//!   a proxy of this process ── enter, check, get … ──┐
+//!                                                    ▼
+//!   a proxy of another ── frames ─▶ peer ─▶ Backend: is the slot ours? ([`slots`])
+//!                                              │ yes: execute             │ no: MOVED, NOT_YET, UNKNOWN
+//!                                              ▼                          ▼
+//!                                            store                     nothing happened
+//! ```
+//!
+//! Two more things happen here and nowhere else: a client's idea of time becomes the store's
 //! ([`expiry`]), and the protocol's operations become the store's. Both crates stay free of each
 //! other.
 
 mod expiry;
+pub mod peer;
+pub mod slots;
 mod statistics;
+mod sweep;
 
 use std::sync::Arc;
+
+use cluster::ownership::Run;
 
 use daemon::clock::Now;
 use protocol::operation as ask;
@@ -17,20 +31,30 @@ use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 
 use crate::expiry::{expiry, flush_moment, moment_after, seconds};
+use crate::slots::Slots;
 
 /// Steps of housekeeping between two looks at the sockets; well under a millisecond.
 const MAINTENANCE_STEPS: u32 = 64;
 
-/// The backend of one process: all its caches.
+/// One backend: its caches, and which slots of them it may serve.
+///
+/// A process may have several, each with memory and slots of its own.
 pub struct Backend {
     store: Store,
+    pub(crate) slots: Slots,
 }
 
 impl Backend {
-    /// A backend with this much memory for items and overhead, in bytes. The seed keys the hash of
-    /// keys, so it must not be guessable.
+    /// A backend that is alone, so that every slot is its own, with this much memory for items and
+    /// overhead, in bytes. The seed keys the hash of keys, so it must not be guessable.
     pub fn new(memory_bytes: u64, seed: u64) -> Self {
-        Backend { store: Store::new(Settings { memory_bytes, seed }) }
+        Backend { store: Store::new(Settings { memory_bytes, seed }), slots: Slots::alone() }
+    }
+
+    /// A member of a cluster, which serves nothing before it is told of a topology that names this
+    /// run of it. Memory and seed as in [`Backend::new`].
+    pub fn member(memory_bytes: u64, seed: u64, run: Run) -> Self {
+        Backend { store: Store::new(Settings { memory_bytes, seed }), slots: Slots::of(run) }
     }
 
     /// # Errors
@@ -56,7 +80,13 @@ impl Backend {
 
     /// Does a bounded piece of housekeeping. `true` when there is more.
     pub fn maintain(&self, now: Now) -> bool {
-        self.store.maintain(seconds(now), MAINTENANCE_STEPS)
+        let sweeping = self.slots.sweep(&self.store, seconds(now));
+        self.store.maintain(seconds(now), MAINTENANCE_STEPS) || sweeping
+    }
+
+    /// Which slots may be served; hold it for as long as requests on them are executed.
+    pub fn slots(&self) -> &Slots {
+        &self.slots
     }
 }
 

@@ -163,6 +163,8 @@ pub struct Ownership {
     /// Tokens of this epoch and before are void. Epoch 0 is before the first.
     settled: Epoch,
     cells: Box<[Cell]>,
+    /// Whether any cell may be dirty: so that asking costs nothing while none is.
+    some_dirty: bool,
     gifts: Vec<Gift>,
 }
 
@@ -178,6 +180,7 @@ impl Ownership {
             prepared: None,
             settled: BEFORE_ALL,
             cells: vec![Cell { state: State::None, dirty: false }; slots].into(),
+            some_dirty: false,
             gifts: Vec::new(),
         }
     }
@@ -279,6 +282,7 @@ impl Ownership {
     fn give(&mut self, at: usize, to: Run, epoch: Epoch) -> State {
         if matches!(self.cells[at].state, State::Owned | State::Frozen) {
             self.cells[at].dirty = true;
+            self.some_dirty = true;
         }
         let gift = Gift { to, epoch };
         // Slots are given in runs, mostly to few members.
@@ -369,7 +373,9 @@ impl Ownership {
             };
             let had_items = matches!(cell.state, State::Owned | State::Frozen);
             let keeps_them = matches!(state, State::Owned | State::Frozen);
-            self.cells[at] = Cell { state, dirty: cell.dirty || (had_items && !keeps_them) };
+            let dirty = cell.dirty || (had_items && !keeps_them);
+            self.cells[at] = Cell { state, dirty };
+            self.some_dirty |= dirty;
         }
         self.forget_gifts();
     }
@@ -406,8 +412,7 @@ impl Ownership {
     /// The slots of which items may be left that must not be seen any more; `None` when there are
     /// none. Whoever has removed them all says so with [`Ownership::swept`].
     pub fn to_sweep(&self) -> Option<Dirty> {
-        let dirty = Dirty(self.cells.iter().map(|cell| cell.dirty).collect());
-        dirty.0.contains(&true).then_some(dirty)
+        self.some_dirty.then(|| Dirty(self.cells.iter().map(|cell| cell.dirty).collect()))
     }
 
     /// Notes that no item of these slots is left. Nothing can have been stored in them since they
@@ -419,6 +424,7 @@ impl Ownership {
                 cell.state = State::Owned;
             }
         }
+        self.some_dirty = self.cells.iter().any(|cell| cell.dirty);
     }
 
     /// How many slots are served here.

@@ -137,6 +137,13 @@ impl Slice {
         }
     }
 
+    pub(crate) fn forget(&mut self, key: Key<'_>) {
+        if let Some(found) = self.find(key) {
+            self.remove(&found);
+            self.note(key.bytes);
+        }
+    }
+
     pub(crate) fn delete(&mut self, key: Key<'_>, args: DeleteArgs, now: Seconds) -> DeleteOutcome {
         let Some(found) = self.find_live(key, now) else {
             self.stats.delete_misses += 1;

@@ -204,6 +204,11 @@ impl Store {
         true
     }
 
+    /// Every cache there is now, in no order.
+    pub fn caches(&self) -> Vec<Arc<Cache>> {
+        self.read().values().cloned().collect()
+    }
+
     /// Does work that no request should wait for: frees what was flushed, deleted or has expired,
     /// brings shrunk caches down to their size, gathers what is sparse. Called from idle event
     /// loops; if several threads call, one works. `budget` bounds the work in steps of about two
@@ -398,6 +403,11 @@ impl Cache {
     pub fn store(&self, at: &Located<'_>, args: StoreArgs<'_>, now: Seconds) -> StoreOutcome {
         let item_bytes = at.key.len() + args.value.len();
         self.write(at, item_bytes, now, |slice| slice.store(at.parts(), args, now))
+    }
+
+    /// Removes an item that no client asked to be removed, and counts nothing.
+    pub fn forget(&self, at: &Located<'_>) {
+        self.read(at, |slice| slice.forget(at.parts()));
     }
 
     pub fn delete(&self, at: &Located<'_>, args: DeleteArgs, now: Seconds) -> DeleteOutcome {

@@ -303,7 +303,9 @@ impl Story {
     }
 
     fn begin(&self, world: &World, proxy: usize, nexts: &mut Vec<World>) {
-        if proxy == WRITER && world.written == self.writes || proxy == READER && world.read == self.reads {
+        if proxy == WRITER && world.written == self.writes
+            || proxy == READER && world.read == self.reads
+        {
             return;
         }
         for &to in self.members(world.proxies[proxy].heard) {
@@ -323,8 +325,7 @@ impl Story {
     /// A request reaches its backend, or finds it dead.
     fn arrive(&self, world: &World, proxy: usize, request: &Request, nexts: &mut Vec<World>) {
         let mut next = world.clone();
-        let Some(backend) =
-            next.backends.iter_mut().find(|backend| backend.member == request.to)
+        let Some(backend) = next.backends.iter_mut().find(|backend| backend.member == request.to)
         else {
             next.proxies[proxy].request = None;
             nexts.push(next);
@@ -429,8 +430,7 @@ const B2: Member = (1, 2);
 const A2: Member = (0, 2);
 
 /// The slot goes to another and comes back.
-const THERE_AND_BACK: &[(&[Member], Member)] =
-    &[(&[A, B], A), (&[A, B], B), (&[A, B], A)];
+const THERE_AND_BACK: &[(&[Member], Member)] = &[(&[A, B], A), (&[A, B], B), (&[A, B], A)];
 /// The owner dies and another run takes its name; then the slot moves.
 const RESTART: &[(&[Member], Member)] = &[(&[A, B], A), (&[A2, B], A2), (&[A2, B], B)];
 /// The owner is given up on: gone from the map.
@@ -451,7 +451,6 @@ impl Story {
     #[track_caller]
     fn holds(&self) {
         let found = self.check();
-        eprintln!("{} states", found.states);
         assert_eq!(found.stale, None);
         assert!(found.served > 0, "no end was reached, so little was seen");
         assert!(found.values_read && found.values_read_after_move, "nothing was read");
@@ -461,7 +460,6 @@ impl Story {
     fn finds(mut self, mistake: Mistake) {
         self.mistake = mistake;
         let found = self.check();
-        eprintln!("{} states", found.states);
         assert!(found.stale.is_some(), "{mistake:?} was not found in {} states", found.states);
     }
 }
@@ -509,6 +507,7 @@ fn a_backend_that_serves_what_its_map_says_is_found() {
 }
 
 #[test]
+#[ignore = "takes minutes: cargo test -p cluster --release --lib ownership -- --ignored"]
 fn a_token_of_a_former_life_is_found() {
     Story { one_at_a_time: false, ..Story::short(TARGET_PASSES_ON, true) }
         .finds(Mistake::TokenForAnyRun);
@@ -518,15 +517,13 @@ fn a_token_of_a_former_life_is_found() {
 #[test]
 #[ignore = "takes minutes: cargo test -p cluster --release --lib ownership -- --ignored"]
 fn longer_stories_are_never_stale() {
-    for (epochs, crashes) in
-        [
-            (THERE_AND_BACK, false),
-            (RESTART, true),
-            (GIVEN_UP, false),
-            (TARGET_DIES, true),
-            (TARGET_PASSES_ON, true),
-        ]
-    {
+    for (epochs, crashes) in [
+        (THERE_AND_BACK, false),
+        (RESTART, true),
+        (GIVEN_UP, false),
+        (TARGET_DIES, true),
+        (TARGET_PASSES_ON, true),
+    ] {
         Story { one_at_a_time: false, ..Story::short(epochs, crashes) }.holds();
         Story { reads: 2, ..Story::short(epochs, crashes) }.holds();
     }

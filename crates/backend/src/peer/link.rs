@@ -1,0 +1,192 @@
+//! One link from a proxy's event loop to a member of this node: its bytes, and whose they are.
+
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use mio::net::TcpStream;
+use tracing::warn;
+use wire::control::name::ClusterId;
+use wire::data::frame::Seal;
+use wire::data::handshake::{Greeting, Hello, Refused, VERSION_MAX, VERSION_MIN, Welcome};
+
+use crate::Backend;
+
+/// Time for a caller to say who it is.
+const HANDSHAKE_MS: u64 = 5_000;
+/// Silence after which a link is given up: a proxy pings every fifteen seconds.
+const SILENCE_MS: u64 = 60_000;
+/// How long replies may wait for a proxy that takes none.
+const STALL_MS: u64 = 10_000;
+/// Replies that may wait for a proxy to take them; beyond, its requests are refused as busy, which
+/// costs a few bytes each, and nothing more is read from it.
+pub(super) const OUTPUT_BYTES_MAX: usize = 16 << 20;
+/// Memory for replies that a link keeps at rest.
+const OUTPUT_BYTES_KEPT: usize = 64 * 1024;
+
+pub(super) struct Link {
+    pub(super) socket: TcpStream,
+    /// Whom the proxy wanted; `None` until the handshake is done.
+    pub(super) member: Option<Arc<Backend>>,
+    pub(super) seal: Seal,
+    /// Half a frame. Empty at rest.
+    pub(super) input: Vec<u8>,
+    /// Length that `input` must have before there is more to decode.
+    pub(super) wanted: usize,
+    /// Replies; the first `written` bytes the proxy has.
+    pub(super) output: Vec<u8>,
+    written: usize,
+    /// Whether the socket may hold bytes that were not read; epoll says so only once.
+    pub(super) readable: bool,
+    /// Stands in the loop's list of links that may have something to write.
+    pub(super) touched: bool,
+    /// Says the last words, then closes.
+    pub(super) closing: bool,
+    /// The process stood still for so long, and what comes may have waited as long in the socket.
+    pub(super) stood_still_ms: u64,
+    heard_ms: u64,
+    stalled_ms: Option<u64>,
+    /// Tells this link from another one that had its place in the table before.
+    pub(super) number: u64,
+}
+
+impl Link {
+    pub(super) fn new(socket: TcpStream, number: u64, now_ms: u64) -> Self {
+        Link {
+            socket,
+            member: None,
+            seal: Seal::Checksum,
+            input: Vec::new(),
+            wanted: 0,
+            output: Vec::new(),
+            written: 0,
+            readable: true,
+            touched: false,
+            closing: false,
+            stood_still_ms: 0,
+            heard_ms: now_ms,
+            stalled_ms: None,
+            number,
+        }
+    }
+
+    /// Reads once into `scratch`, behind what is left of before. `Ok(None)`: nothing there now.
+    pub(super) fn read(&mut self, scratch: &mut [u8], now_ms: u64) -> io::Result<Option<usize>> {
+        loop {
+            match self.socket.read(scratch) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(read) => {
+                    self.heard_ms = now_ms;
+                    // A short read means that the socket is empty; the kernel tells when it is not.
+                    self.readable = read == scratch.len();
+                    return Ok(Some(read));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.readable = false;
+                    return Ok(None);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Writes what there is, in one call when the proxy takes it.
+    pub(super) fn write(&mut self, now_ms: u64) -> io::Result<()> {
+        while self.written < self.output.len() {
+            match self.socket.write(&self.output[self.written..]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    self.written += written;
+                    self.stalled_ms = None;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.stalled_ms.get_or_insert(now_ms);
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        self.stalled_ms = None;
+        self.written = 0;
+        self.output.clear();
+        self.output.shrink_to(OUTPUT_BYTES_KEPT);
+        Ok(())
+    }
+
+    pub(super) fn has_output(&self) -> bool {
+        !self.output.is_empty()
+    }
+
+    /// Whether the proxy is so far behind that nothing more is read from it.
+    pub(super) fn is_full(&self) -> bool {
+        OUTPUT_BYTES_MAX < self.output.len() - self.written
+    }
+
+    pub(super) fn is_overdue(&self, now_ms: u64) -> bool {
+        let patience = if self.member.is_some() { SILENCE_MS } else { HANDSHAKE_MS };
+        self.heard_ms + patience < now_ms
+            || self.stalled_ms.is_some_and(|since| since + STALL_MS < now_ms)
+    }
+
+    /// Whether nothing was heard for a while, so that a stopping server may close it.
+    pub(super) fn is_quiet(&self, now_ms: u64, for_ms: u64) -> bool {
+        !self.has_output() && self.heard_ms + for_ms <= now_ms
+    }
+
+    /// Answers a caller. It is let in, or told why not.
+    pub(super) fn greet(&mut self, hello: &Hello, cluster: ClusterId, members: &[Arc<Backend>]) {
+        let greeting = match admit(hello, cluster, members) {
+            Ok((member, welcome)) => {
+                self.member = Some(member);
+                Greeting::Welcome(welcome)
+            }
+            Err(refused) => {
+                warn!(
+                    node.name = %hello.from,
+                    member.name = %hello.to,
+                    error = &refused as &dyn std::error::Error,
+                    "link refused"
+                );
+                self.closing = true;
+                Greeting::Refused(refused)
+            }
+        };
+        greeting.encode(&mut self.output);
+    }
+
+    pub(super) fn refuse(&mut self, refused: Refused) {
+        Greeting::Refused(refused).encode(&mut self.output);
+        self.closing = true;
+    }
+}
+
+/// Whether a caller is right here, and with whom.
+fn admit(
+    hello: &Hello,
+    cluster: ClusterId,
+    members: &[Arc<Backend>],
+) -> Result<(Arc<Backend>, Welcome), Refused> {
+    let Some(version) = hello.version() else {
+        return Err(Refused::Version { min: VERSION_MIN, max: VERSION_MAX });
+    };
+    if hello.cluster != cluster {
+        return Err(Refused::Cluster);
+    }
+    let standings =
+        || members.iter().filter_map(|member| Some((member, member.slots().standing()?)));
+    let Some((member, standing)) = standings().find(|(_, found)| found.run.name == hello.to) else {
+        // A node without members does not listen.
+        let here = standings().next().map_or_else(|| hello.to.clone(), |(_, found)| found.run.name);
+        return Err(Refused::Member { here });
+    };
+    if standing.run.incarnation != hello.to_incarnation {
+        return Err(Refused::Incarnation { here: standing.run.incarnation });
+    }
+    // A member that was told of no topology yet cannot say; it refuses all requests anyway.
+    if standing.slot_fingerprint.is_some_and(|fingerprint| fingerprint != hello.slot_fingerprint) {
+        return Err(Refused::SlotKey);
+    }
+    let welcome = Welcome { version, epoch: standing.epoch, digest: standing.digest };
+    Ok((Arc::clone(member), welcome))
+}

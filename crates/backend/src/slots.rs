@@ -1,0 +1,199 @@
+//! Which slots a backend may serve, shared by all threads that serve them.
+//!
+//! A thread [enters](Slots::enter) before it executes a batch of requests and leaves after it. Maps
+//! are taken over between batches, never during one: so when a slot has been given away, no
+//! operation on it is still under way, and none that was checked before is executed after.
+
+use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
+
+use cluster::digest::Digest;
+use cluster::map::Epoch;
+use cluster::member::Incarnation;
+use cluster::ownership::{Elsewhere, Ownership, Run, Token, View};
+use cluster::slot::{SLOTS, Slot, SlotHasher};
+use store::operation::Seconds;
+use store::store::Store;
+use wire::control::topology::Topology;
+
+use crate::sweep::Sweep;
+
+pub struct Slots {
+    /// `None` where there is no cluster: every slot is ours.
+    placed: RwLock<Option<Placed>>,
+    sweep: Mutex<Option<Sweep>>,
+}
+
+struct Placed {
+    ownership: Ownership,
+    /// What came with the newest topology that this backend was told of, prepared or committed.
+    hasher: Option<SlotHasher>,
+    /// Of the newest committed topology.
+    digest: Digest,
+}
+
+/// No topology has this digest: it is no SHA-256 of anything known.
+const NO_DIGEST: Digest = Digest::new([0; 32]);
+
+impl Slots {
+    pub(crate) fn alone() -> Self {
+        Slots { placed: RwLock::new(None), sweep: Mutex::default() }
+    }
+
+    pub(crate) fn of(run: Run) -> Self {
+        let ownership = Ownership::new(run, SLOTS as usize);
+        let placed = Placed { ownership, hasher: None, digest: NO_DIGEST };
+        Slots { placed: RwLock::new(Some(placed)), sweep: Mutex::default() }
+    }
+
+    /// Begins a batch. The guard keeps maps from being taken over, so hold it for no longer than a
+    /// batch takes; and a thread that holds one must not enter again.
+    #[inline]
+    pub fn enter(&self) -> Entered<'_> {
+        Entered(self.placed.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Takes the right that a request brought along, if it is one; [`Entered::check`] says
+    /// afterwards what became of it. Not while the thread is inside.
+    pub fn accept(&self, slot: Slot, token: Token) {
+        if let Some(placed) = &mut *self.write() {
+            placed.ownership.accept(slot, token);
+        }
+    }
+
+    /// Notes a topology that may be committed any moment. `settled` is what control had settled when
+    /// it made it.
+    pub fn prepare(&self, topology: &Topology, settled: Epoch) {
+        if let Some(placed) = &mut *self.write() {
+            placed.ownership.prepare(view(topology), settled);
+            placed.hasher = Some(SlotHasher::new(&topology.slot_key()));
+        }
+    }
+
+    /// Takes over a committed topology: gives away what it takes, waits for what it gives. Takes a
+    /// few milliseconds, for which requests wait. An old one changes nothing.
+    pub fn commit(&self, topology: &Topology, settled: Epoch) {
+        let view = view(topology);
+        let hasher = SlotHasher::new(&topology.slot_key());
+        if let Some(placed) = &mut *self.write()
+            && placed.ownership.epoch() <= view.epoch()
+        {
+            placed.ownership.commit(view, settled);
+            placed.hasher = Some(hasher);
+            placed.digest = topology.digest();
+        }
+    }
+
+    /// Notes that control has settled an epoch.
+    pub fn settle(&self, epoch: Epoch) {
+        let is_news = self.read_with(|placed| placed.ownership.settled() < epoch);
+        if is_news == Some(true)
+            && let Some(placed) = &mut *self.write()
+        {
+            placed.ownership.settle(epoch);
+        }
+    }
+
+    /// Stops executing on these slots, until [`Slots::thaw`] or until they are given away.
+    pub fn freeze(&self, slots: impl IntoIterator<Item = Slot>) {
+        if let Some(placed) = &mut *self.write() {
+            placed.ownership.freeze(slots);
+        }
+    }
+
+    /// Goes on as if there had been no [`Slots::freeze`].
+    pub fn thaw(&self, slots: impl IntoIterator<Item = Slot>) {
+        if let Some(placed) = &mut *self.write() {
+            placed.ownership.thaw(slots);
+        }
+    }
+
+    /// How things stand; `None` where there is no cluster.
+    pub fn standing(&self) -> Option<Standing> {
+        self.read_with(|placed| Standing {
+            run: placed.ownership.me().clone(),
+            epoch: placed.ownership.epoch(),
+            settled: placed.ownership.settled(),
+            digest: placed.digest,
+            slot_fingerprint: placed.hasher.as_ref().map(SlotHasher::fingerprint),
+            owned: placed.ownership.owned(),
+            waiting: placed.ownership.waiting(),
+        })
+    }
+
+    /// Removes some of what is left of slots that were given away. `true` when there is more.
+    pub(crate) fn sweep(&self, store: &Store, now: Seconds) -> bool {
+        let mut sweep = match self.sweep.try_lock() {
+            Ok(sweep) => sweep,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            // Another thread is at it.
+            Err(TryLockError::WouldBlock) => return false,
+        };
+        if sweep.is_none() {
+            *sweep = self
+                .read_with(|placed| {
+                    let dirty = placed.ownership.to_sweep()?;
+                    Some(Sweep::new(store, placed.hasher.clone()?, dirty))
+                })
+                .flatten();
+        }
+        let Some(under_way) = &mut *sweep else { return false };
+        if under_way.step(now) {
+            return true;
+        }
+        if let Some(placed) = &mut *self.write() {
+            placed.ownership.swept(under_way.dirty());
+        }
+        *sweep = None;
+        // What was given away meanwhile is seen with the next call.
+        true
+    }
+
+    fn read_with<R>(&self, look: impl FnOnce(&Placed) -> R) -> Option<R> {
+        let placed = self.placed.read().unwrap_or_else(PoisonError::into_inner);
+        placed.as_ref().map(look)
+    }
+
+    /// Nothing that is changed under this lock can panic half-way and be used after: a view of
+    /// another size is refused before anything is touched.
+    fn write(&self) -> RwLockWriteGuard<'_, Option<Placed>> {
+        self.placed.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A thread that executes requests. While it lives, slots stay whose they are.
+pub struct Entered<'a>(RwLockReadGuard<'a, Option<Placed>>);
+
+impl Entered<'_> {
+    /// Whether a request on this slot may be executed now.
+    #[inline]
+    pub fn check(&self, slot: Slot) -> Result<(), Elsewhere<'_>> {
+        match &*self.0 {
+            None => Ok(()),
+            Some(placed) => placed.ownership.check(slot),
+        }
+    }
+}
+
+/// How a member of a cluster stands, for its heartbeat and for those who call.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    pub run: Run,
+    /// Of the newest committed topology; 0 before the first.
+    pub epoch: Epoch,
+    pub settled: Epoch,
+    /// Of the same topology.
+    pub digest: Digest,
+    /// `None` before the first topology.
+    pub slot_fingerprint: Option<u64>,
+    /// Slots served here.
+    pub owned: usize,
+    /// Slots that are ours by the map and not served yet.
+    pub waiting: usize,
+}
+
+fn view(topology: &Topology) -> View {
+    let incarnations: Vec<Incarnation> =
+        topology.members().iter().map(|member| member.incarnation).collect();
+    View::new(topology.map(), &incarnations)
+        .expect("a topology lists its members in the order of its table")
+}
