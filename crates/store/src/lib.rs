@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   store.rs    Store, Cache, locks ───────────────┐ the doors
+//!   turn.rs     one thread's batch of requests     │
 //!   serve.rs    what clients may ask of a slice    │
 //!   slice.rs    quota, eviction (S3-FIFO), expiry  │ one shard of one cache; knows no lock
 //!     ├ index.rs  hash → place                     │
@@ -41,6 +42,7 @@ pub mod stats;
 pub mod store;
 pub mod stream;
 mod sync;
+pub mod turn;
 #[cfg(test)]
 mod twin;
 pub mod watch;

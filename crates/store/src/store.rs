@@ -3,7 +3,8 @@
 //! ```text
 //!   Store ── create_cache, cache(id), resize_cache, remove_cache, maintain, stats
 //!     └── Arc<Cache> ── locate(key) ─▶ Located ─▶ get, store, delete, arithmetic, touch, peek
-//!            │       └─ warm(batch), flush, stats, reset_stats
+//!            │       ├─ turn() ─▶ Turn, the same for a batch (turn.rs)
+//!            │       └─ flush, stats, reset_stats, histograms, top_keys, working_set, scan, stream
 //!            └── shards, each a slice behind its own lock
 //! ```
 //!
@@ -33,6 +34,7 @@ use crate::stream::{Event, Followed, Stream};
 use crate::sync::{
     AtomicU32, AtomicU64, Mutex, MutexGuard, Relaxed, RwLock, RwLockReadGuard, RwLockWriteGuard,
 };
+use crate::turn::Turn;
 use crate::watch::{self, Top, Watch};
 use crate::working_set::Curve;
 
@@ -294,17 +296,12 @@ fn bytes_of(blocks: u32) -> u64 {
     u64::from(blocks) * BLOCK_BYTES as u64
 }
 
-/// Key and value bytes of a slice below which warming is not worth its instructions: such a slice
-/// stays in a core's own caches. Measured: at 64 gets in flight, warming 1 MiB of items cost 15 % of
-/// the time, and warming 10 million items saved a fifth.
-const WARM_BYTES_MIN: u64 = 4 << 20;
-
 /// A key whose place is known, so that it is hashed once per request.
 #[derive(Debug, Clone, Copy)]
 pub struct Located<'k> {
     key: &'k [u8],
     /// Keyed, so that a stranger cannot choose keys that collide.
-    hash: u64,
+    pub(crate) hash: u64,
 }
 
 impl<'k> Located<'k> {
@@ -314,7 +311,7 @@ impl<'k> Located<'k> {
     }
 
     #[inline]
-    fn parts(&self) -> Key<'k> {
+    pub(crate) fn parts(&self) -> Key<'k> {
         Key { bytes: self.key, hash: self.hash }
     }
 }
@@ -323,7 +320,7 @@ impl<'k> Located<'k> {
 pub struct Cache {
     id: CacheId,
     hasher: FixedState,
-    arbiter: Arc<Arbiter>,
+    pub(crate) arbiter: Arc<Arbiter>,
     /// INVARIANT: their number is a power of two.
     shards: Box<[Shard]>,
 }
@@ -354,27 +351,18 @@ impl Cache {
         Located { key, hash: self.hasher.hash_one(key) }
     }
 
-    /// Begins to fetch the items of a batch from memory, if they are not likely to be near already.
-    /// The fetches overlap, so what would be two waits for each item is two for the batch: worth it
-    /// from four keys on.
-    pub fn warm(&self, batch: &[Located<'_>]) {
-        for (number, shard) in self.shards.iter().enumerate() {
-            let mine = || batch.iter().filter(|at| self.shard_number(at.hash) == number);
-            if mine().next().is_some() {
-                let slice = shard.lock();
-                if slice.stats.bytes < WARM_BYTES_MIN {
-                    continue;
-                }
-                mine().for_each(|at| slice.contents.index.prefetch(at.hash));
-                for place in mine().filter_map(|at| slice.contents.index.guess(at.hash)) {
-                    slice.contents.logs.prefetch(place);
-                }
-            }
-        }
+    /// Operations of one thread that follow one another at once, with as few locks as may be.
+    #[inline]
+    pub fn turn(&self) -> Turn<'_> {
+        Turn::new(self)
     }
 
-    /// Reads an item. `visit` sees it under a lock of the cache, so it should copy and return, and
-    /// must not come back to the same cache.
+    /// See [`Turn::warm`].
+    pub fn warm(&self, batch: &[Located<'_>]) {
+        self.turn().warm(batch);
+    }
+
+    /// See [`Turn::get`].
     #[inline]
     pub fn get<R>(
         &self,
@@ -383,26 +371,21 @@ impl Cache {
         now: Seconds,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
-        if args.vivify.is_some() {
-            return self
-                .write(at, at.key.len(), now, |slice| slice.get(at.parts(), args, now, visit));
-        }
-        self.read(at, |slice| slice.get(at.parts(), args, now, visit))
+        self.turn().get(at, args, now, visit)
     }
 
-    /// Looks at an item without leaving a trace (meta `me`): neither counted nor marked as read.
+    /// See [`Turn::peek`].
     pub fn peek<R>(
         &self,
         at: &Located<'_>,
         now: Seconds,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
-        self.read(at, |slice| slice.peek(at.parts(), now, visit))
+        self.turn().peek(at, now, visit)
     }
 
     pub fn store(&self, at: &Located<'_>, args: StoreArgs<'_>, now: Seconds) -> StoreOutcome {
-        let item_bytes = at.key.len() + args.value.len();
-        self.write(at, item_bytes, now, |slice| slice.store(at.parts(), args, now))
+        self.turn().store(at, args, now)
     }
 
     /// Removes an item that no client asked to be removed, and counts nothing.
@@ -411,7 +394,7 @@ impl Cache {
     }
 
     pub fn delete(&self, at: &Located<'_>, args: DeleteArgs, now: Seconds) -> DeleteOutcome {
-        self.write(at, 0, now, |slice| slice.delete(at.parts(), args, now))
+        self.turn().delete(at, args, now)
     }
 
     pub fn arithmetic(
@@ -420,11 +403,11 @@ impl Cache {
         args: ArithmeticArgs,
         now: Seconds,
     ) -> ArithmeticOutcome {
-        self.write(at, at.key.len(), now, |slice| slice.arithmetic(at.parts(), args, now))
+        self.turn().arithmetic(at, args, now)
     }
 
     pub fn touch(&self, at: &Located<'_>, expiry: Expiry, now: Seconds) -> TouchOutcome {
-        self.read(at, |slice| slice.touch(at.parts(), expiry, now))
+        self.turn().touch(at, expiry, now)
     }
 
     /// Shows living items from oldest to newest, about `items` of them, without a trace; the cursor
@@ -612,57 +595,9 @@ impl Cache {
     }
 
     #[inline]
-    fn shard_number(&self, hash: u64) -> usize {
+    pub(crate) fn shard_number(&self, hash: u64) -> usize {
         // Bits that neither choose the range of the index much nor belong to its tag.
         (hash >> 36) as usize & (self.shards.len() - 1)
-    }
-
-    #[inline]
-    fn shard(&self, at: &Located<'_>) -> &Shard {
-        &self.shards[self.shard_number(at.hash)]
-    }
-
-    /// Runs an operation that takes no memory, though it may drop an item that has expired.
-    #[inline]
-    fn read<R>(&self, at: &Located<'_>, operation: impl FnOnce(&mut Slice) -> R) -> R {
-        let shard = self.shard(at);
-        let mut slice = shard.lock();
-        let result = operation(&mut slice);
-        if slice.has_spares() {
-            slice.return_spares();
-            shard.publish(&slice);
-        }
-        result
-    }
-
-    /// Runs an operation that may take memory. If the shard is below its guarantee and memory is
-    /// scarce, it has what it may need before it begins; others give what is not free, while no lock
-    /// of a shard is held.
-    #[inline]
-    fn write<R>(
-        &self,
-        at: &Located<'_>,
-        item_bytes: usize,
-        now: Seconds,
-        operation: impl FnOnce(&mut Slice) -> R,
-    ) -> R {
-        let shard = self.shard(at);
-        let mut slice = shard.lock();
-        let claim = slice.claims(item_bytes);
-        if claim > 0 {
-            let mut blocks = self.arbiter.memory.take_many(claim);
-            let missing = claim - blocks.len() as u32;
-            if missing > 0 {
-                drop(slice);
-                blocks.extend(self.arbiter.reclaim(missing, now));
-                slice = shard.lock();
-            }
-            slice.receive(blocks);
-        }
-        let result = operation(&mut slice);
-        slice.return_spares();
-        shard.publish(&slice);
-        result
     }
 }
 
@@ -688,7 +623,7 @@ impl Shard {
     /// A panic of a visitor leaves the items whole, because visits come last, so the lock may be
     /// taken again.
     #[inline]
-    fn lock(&self) -> MutexGuard<'_, Slice> {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, Slice> {
         self.slice.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -698,7 +633,7 @@ impl Shard {
     }
 
     #[inline]
-    fn publish(&self, slice: &Slice) {
+    pub(crate) fn publish(&self, slice: &Slice) {
         self.held.store(slice.contents.blocks(), Relaxed);
         self.missed.store(slice.missed_lately(), Relaxed);
     }

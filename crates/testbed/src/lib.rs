@@ -10,6 +10,7 @@
 //! * [`oracle`]: a well-behaved client beside a test that misbehaves.
 //! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
 //! * [`eventually`]: waits for a condition instead of for time.
+//! * [`workload`]: requests of many tenants, drawn from a seed, to replay on a cache.
 //! * [`differential`]: the same random commands to both servers, and the same answers wanted.
 
 pub mod connection;
@@ -19,3 +20,4 @@ pub mod larder;
 pub mod memcached;
 pub mod oracle;
 pub mod process;
+pub mod workload;

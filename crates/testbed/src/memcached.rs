@@ -38,6 +38,13 @@ impl Memcached {
         Self::start_in(new_dir(), |command| command.args(["-o", WITHOUT_HOUSEKEEPING]))
     }
 
+    /// A memcached with so much memory for items, which it evicts when that is full.
+    #[track_caller]
+    pub fn start_with_memory(megabytes: u64) -> Memcached {
+        // The last of two counts.
+        Self::start_in(new_dir(), |command| command.args(["-m", &megabytes.to_string()]))
+    }
+
     /// A memcached whose text connections must log in.
     #[track_caller]
     pub fn start_with_password(login: &Login) -> Memcached {

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use rustix::time::{ClockId, clock_gettime};
+
 /// All figures of a run.
 #[derive(Default)]
 pub(crate) struct Report {
@@ -32,9 +34,8 @@ impl Report {
 
 /// CPU time this thread has used so far.
 pub(crate) fn cpu_time() -> Duration {
-    let text = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanoseconds = text.split(' ').next().and_then(|first| first.parse().ok());
-    Duration::from_nanos(nanoseconds.expect("Linux tells a thread's CPU time"))
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
 /// Memory of this process that is in RAM, in bytes.

@@ -7,9 +7,10 @@ use store::operation::{Expiry, Seconds, StoreArgs};
 use store::scan::Cursor;
 use store::store::{Cache, CacheLimits, Settings, Store};
 use tenancy::id::CacheId;
+use testbed::workload::chance::Random;
 
+use crate::keys::key;
 use crate::report::{Report, cpu_time, resident_bytes};
-use crate::workload::{Random, key};
 
 const MIB: u64 = 1 << 20;
 const NOW: Seconds = Seconds(1);

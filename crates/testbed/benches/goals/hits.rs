@@ -9,9 +9,10 @@ use store::operation::{Expiry, GetArgs, Seconds, StoreArgs};
 use store::scan::Cursor;
 use store::store::{Cache, CacheLimits, Settings, Store};
 use tenancy::id::CacheId;
+use testbed::workload::chance::{Random, Zipf};
 
+use crate::keys::key;
 use crate::report::Report;
-use crate::workload::{Random, Zipf, key};
 
 const MIB: u64 = 1 << 20;
 
@@ -53,7 +54,7 @@ pub(crate) fn traces(report: &mut Report) {
         // The size belongs to the key, whenever it is written.
         let size = |id: u32| {
             let mut random = Random(u64::from(id) * 2 + 1);
-            random.next();
+            random.word();
             random.log_normal(300.0, 1.2).clamp(1.0, 100_000.0) as usize
         };
         let misses = replay(trace, bytes, size);

@@ -1,8 +1,9 @@
 //! Measures the store against its goals, each with the bar it is held to and its target.
 //!
-//! `cargo bench -p store -- [goal …]` runs all goals or the named ones: `cpu`, `memory`, `density`,
-//! `flush`, `shift`, `traces`, `guarantee`, `expiry`, `sharing`, `threads`, `churn`. `traces` replays the request traces
-//! found in the folder that `TRACES` names. Results stand in `docs/benchmarks-store.md`.
+//! `cargo bench -p testbed -- [goal …]` runs all goals or the named ones: see [`GOALS`]. `traces`
+//! replays the request traces found in the folder that `TRACES` names; `field` starts the memcached
+//! that `LARDER_MEMCACHED` names, or the distribution's. Results stand in
+//! `docs/benchmarks-store.md`.
 //!
 //! Time is CPU time of the measuring thread, so that other work on the machine disturbs less, and
 //! the median of several runs.
@@ -11,12 +12,15 @@
 
 mod churn;
 mod cpu;
+mod field;
 mod hits;
+mod keys;
 mod memory;
+mod mixes;
 mod report;
-mod sharing;
+mod shares;
+mod sketches;
 mod threads;
-mod workload;
 
 use report::Report;
 
@@ -27,13 +31,16 @@ const GOALS: &[(&str, Goal)] = &[
     // First, because it tells its memory from the process's, which grows only once.
     ("density", memory::density),
     ("memory", memory::run),
+    ("field", field::run),
     ("cpu", cpu::run),
     ("flush", memory::flush),
     ("shift", hits::shift),
     ("traces", hits::traces),
     ("guarantee", hits::guarantee),
     ("expiry", hits::expiry),
-    ("sharing", sharing::run),
+    ("shares", shares::run),
+    ("mixes", mixes::run),
+    ("sketches", sketches::run),
     ("threads", threads::run),
     ("churn", churn::run),
 ];

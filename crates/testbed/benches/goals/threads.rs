@@ -6,9 +6,10 @@ use std::time::Duration;
 use store::operation::{Expiry, GetArgs, Seconds, StoreArgs};
 use store::store::{Cache, CacheLimits, Settings, Store};
 use tenancy::id::CacheId;
+use testbed::workload::chance::Random;
 
+use crate::keys::key;
 use crate::report::{Report, cpu_time, median};
-use crate::workload::{Random, key};
 
 const OPERATIONS: u64 = 2_000_000;
 const KEYS: u64 = 200_000;
