@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tenancy::capability::Capabilities;
 use tenancy::directory::Directory;
@@ -21,8 +22,8 @@ use wire::control::record::{Key, Revision};
 use crate::data_dir::{Announcement, DataDir, DataDirError};
 use crate::data_plane::{DataPlane, DataPlaneError};
 use crate::database::{
-    CACHES_MAX, Change, Database, Done, Effect, Kind, NewCredential, Retention, StoredCredential,
-    cache_record, credential_record,
+    CACHES_MAX, Change, Database, Done, Effect, Kind, Lease, NewCredential, Retention,
+    StoredCredential, cache_record, credential_record,
 };
 use crate::environment::Environment;
 use crate::error::{ControlError, OpenError};
@@ -30,7 +31,7 @@ use crate::model::{
     Actor, By, Cache, CacheName, CacheRef, CapabilityChange, Cluster, ClusterId, ClusterName,
     Committed, Credential, Issued, UnixSeconds,
 };
-use crate::seal::{MasterKey, Sealer};
+use crate::seal::Sealer;
 
 /// The cache that `larder up` makes for whoever tries it.
 pub const DEVELOPMENT_CACHE: &str = "development";
@@ -66,6 +67,15 @@ struct Local {
     data_plane: Arc<dyn DataPlane>,
 }
 
+/// Where the rows are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// In the data directory.
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres { url: String },
+}
+
 impl Control {
     /// Opens the data directory, making it at the first start, and has the data plane serve every
     /// cache in it.
@@ -74,52 +84,65 @@ impl Control {
         environment: Environment,
         data_plane: Arc<dyn DataPlane>,
     ) -> Result<Self, OpenError> {
-        let data_dir = DataDir::open(path)?;
-        let master_key = data_dir.master_key(&environment)?;
-        let file = data_dir.database_file()?;
-        let database = Database::open_sqlite(&file)?;
-        let reader = Database::open_sqlite_reader(&file)?;
-        let directory = Arc::new(Directory::new(master_key.secret_key()));
-        let local = Some(Local { directory, data_plane });
-        let control =
-            Control::assemble(data_dir, &master_key, environment, database, reader, local)?;
-        control.load()?;
-        Ok(control)
+        Control::open_on(&Backing::Sqlite, path, environment, Some(data_plane))
     }
 
     /// Opens the data directory, making it at the first start, for nodes that are other processes.
     pub fn open_for_nodes(path: &Path, environment: Environment) -> Result<Self, OpenError> {
-        let data_dir = DataDir::open(path)?;
-        let master_key = data_dir.master_key(&environment)?;
-        let file = data_dir.database_file()?;
-        let database = Database::open_sqlite(&file)?;
-        let reader = Database::open_sqlite_reader(&file)?;
-        Control::assemble(data_dir, &master_key, environment, database, reader, None)
+        Control::open_on(&Backing::Sqlite, path, environment, None)
     }
 
-    fn assemble(
-        data_dir: DataDir,
-        master_key: &MasterKey,
+    /// Opens a database on a PostgreSQL server, which other control processes may use as well: each
+    /// follows until it leads ([`crate::campaign`]). All of them need the same key file in their data
+    /// directories. `url` is as libpq takes it; the connection is not encrypted.
+    #[cfg(feature = "postgres")]
+    pub fn open_postgres(
+        path: &Path,
+        url: &str,
         environment: Environment,
-        database: Database,
-        mut reader: Database,
-        local: Option<Local>,
     ) -> Result<Self, OpenError> {
-        let token = data_dir.token(&environment)?;
+        Control::open_on(&Backing::Postgres { url: url.to_owned() }, path, environment, None)
+    }
+
+    pub(crate) fn open_on(
+        backing: &Backing,
+        path: &Path,
+        environment: Environment,
+        data_plane: Option<Arc<dyn DataPlane>>,
+    ) -> Result<Self, OpenError> {
+        let data_dir = DataDir::open(path)?;
+        let master_key = data_dir.master_key(&environment)?;
+        let (mut database, mut reader) = match backing {
+            Backing::Sqlite => {
+                let file = data_dir.database_file()?;
+                (Database::open_sqlite(&file)?, Database::open_sqlite_reader(&file)?)
+            }
+            #[cfg(feature = "postgres")]
+            Backing::Postgres { url } => {
+                (Database::open_postgres(url)?, Database::open_postgres(url)?)
+            }
+        };
+        database.check_key(&master_key.check())?;
         let newest = |cluster: Cluster| (cluster.id, watch::Sender::new(cluster.revision));
         let newest = reader.clusters()?.into_iter().map(newest).collect();
-        Ok(Control {
+        let local = data_plane.map(|data_plane| {
+            let directory = Arc::new(Directory::new(master_key.secret_key()));
+            Local { directory, data_plane }
+        });
+        let control = Control {
             database: Mutex::new(database),
             reader: Mutex::new(reader),
             newest: Mutex::new(newest),
             local,
-            environment,
             secret_key: master_key.secret_key(),
             node_key: master_key.node_key(),
             sealer: master_key.sealer(),
-            token,
+            token: data_dir.token(&environment)?,
+            environment,
             data_dir,
-        })
+        };
+        control.load()?;
+        Ok(control)
     }
 
     fn load(&self) -> Result<(), OpenError> {
@@ -202,6 +225,58 @@ impl Control {
     pub fn create_cluster(&self, actor: Actor, name: ClusterName) -> Result<Cluster, ControlError> {
         let slot_key = self.environment.random()?;
         self.change(actor, |change| change.insert_cluster(name, slot_key))
+    }
+
+    /// Whether this process may change anything at the moment, as far as it knows.
+    pub fn leads(&self) -> bool {
+        self.lock().leads()
+    }
+
+    /// Prolongs our lease or tries to take it. What comes of it is logged when it is any news.
+    pub(crate) fn lead(&self, holder: &str, lease: Duration) {
+        let mut database = self.lock();
+        let led = database.leads();
+        let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
+        match database.lead(holder, lease_ms) {
+            Ok(Lease::Ours(fence)) if !led => {
+                tracing::info!(fence = fence.0, "this process leads now");
+            }
+            Ok(Lease::Theirs { holder }) if led => {
+                tracing::warn!(leader = holder, "another process has taken the lead");
+            }
+            Ok(_) => (),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the lease could not be looked at");
+            }
+        }
+    }
+
+    pub(crate) fn resign(&self) {
+        if let Err(error) = self.lock().resign() {
+            let error = &error as &dyn std::error::Error;
+            tracing::warn!(error, "leadership not given up; it ends with the lease");
+        }
+    }
+
+    /// Looks which revisions others have written, and wakes those who follow.
+    pub(crate) fn refresh(&self) {
+        let clusters = self.lock_reader().clusters();
+        match clusters {
+            Ok(clusters) => clusters.iter().for_each(|cluster| {
+                self.newest(cluster.id, |newest| {
+                    newest.send_if_modified(|known| {
+                        let newer = *known < cluster.revision;
+                        *known = cluster.revision.max(*known);
+                        newer
+                    })
+                });
+            }),
+            Err(error) => {
+                let error = &error as &dyn std::error::Error;
+                tracing::warn!(error, "the revisions could not be looked at");
+            }
+        }
     }
 
     /// Whether the database can be asked.
@@ -603,7 +678,9 @@ impl Control {
         revision: Revision,
     ) -> Result<(), ControlError> {
         change.commit()?;
-        self.newest(cache.cluster, |newest| newest.send_replace(revision));
+        self.newest(cache.cluster, |newest| {
+            newest.send_modify(|known| *known = revision.max(*known))
+        });
         Ok(())
     }
 
@@ -639,8 +716,8 @@ impl Control {
 
     /// For tests: changes rows behind our back.
     #[cfg(test)]
-    pub(crate) fn run_sql(&self, sql: &str) -> rusqlite::Result<()> {
-        self.lock().sqlite().execute_batch(sql)
+    pub(crate) fn run_sql(&self, sql: &str) -> Result<(), crate::error::DatabaseError> {
+        self.lock().run_batch(sql)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, Database> {

@@ -7,7 +7,8 @@
 //!  rows        from columns to checked values
 //!     │
 //!  Sql         statements, rows, transactions
-//!   └──▶ Sqlite      compiled in; one process, one file
+//!   ├──▶ Sqlite      compiled in; one process, one file
+//!   └──▶ Postgres    several processes, one of which leads              (feature "postgres")
 //! ```
 //!
 //! A [`Change`] is the only way to write. It ends in exactly one of two ways: [`Change::commit`],
@@ -16,9 +17,13 @@
 
 mod change;
 mod delta;
+#[cfg(test)]
+pub(crate) mod faulty;
 mod leadership;
 mod log;
 mod outbox;
+#[cfg(feature = "postgres")]
+mod postgres;
 mod retention;
 mod rows;
 mod schema;
@@ -36,7 +41,7 @@ use crate::model::{Actor, By, Cache, CacheRef, Cluster, ClusterId, UnixSeconds};
 
 pub(crate) use change::{Change, Done, Kind, NewCredential};
 pub(crate) use delta::{Effect, cache_record, credential_record};
-pub(crate) use leadership::Fence;
+pub(crate) use leadership::{Fence, Lease};
 pub use log::Changes;
 pub use retention::Retention;
 pub(crate) use rows::StoredCredential;
@@ -71,6 +76,22 @@ impl Database {
     /// A further connection to a file that is open already. It can only read.
     pub(crate) fn open_sqlite_reader(path: &Path) -> Result<Self, OpenError> {
         Ok(Database { sql: Box::new(Sqlite::open_reader(path)?), fence: None })
+    }
+
+    /// The database on a PostgreSQL server, as a follower: see [`Database::lead`].
+    #[cfg(feature = "postgres")]
+    pub(crate) fn open_postgres(url: &str) -> Result<Self, OpenError> {
+        Ok(Database { sql: Box::new(postgres::Postgres::open(url)?), fence: None })
+    }
+
+    /// Refuses a master key that is not the one of the first start.
+    pub(crate) fn check_key(&mut self, key_check: &[u8; 32]) -> Result<(), OpenError> {
+        let insert = "INSERT INTO installation (id, key_check) VALUES (1, $1)
+            ON CONFLICT (id) DO NOTHING";
+        self.sql.execute(insert, &[key_check.as_slice().into()])?;
+        let row = self.sql.row("SELECT key_check FROM installation WHERE id = 1", &[])?;
+        let same = row.is_some_and(|row| row.bytes(0).is_ok_and(|found| found == key_check));
+        if same { Ok(()) } else { Err(OpenError::WrongKey) }
     }
 
     /// Whether the database answers at all.
@@ -206,5 +227,24 @@ impl Database {
     #[cfg(test)]
     pub(crate) fn sqlite(&self) -> &rusqlite::Connection {
         self.sql.sqlite().expect("this test is about SQLite")
+    }
+
+    #[cfg(test)]
+    pub(crate) fn run_batch(&mut self, sql: &str) -> Result<(), crate::error::DatabaseError> {
+        self.sql.run_batch(sql)
+    }
+
+    /// For tests: every row as one line of text.
+    #[cfg(test)]
+    pub(crate) fn lines(&mut self, select: &str) -> Vec<String> {
+        let rows = self.sql.rows(select, &[]).expect("a good query");
+        rows.iter().map(|row| format!("{row:?}")).collect()
+    }
+
+    /// For tests: makes statements fail as `faults` says.
+    #[cfg(test)]
+    pub(crate) fn make_faulty(&mut self, faults: &std::sync::Arc<faulty::Faults>) {
+        let sql = std::mem::replace(&mut self.sql, Box::new(faulty::Nothing));
+        self.sql = Box::new(faulty::Faulty::new(sql, std::sync::Arc::clone(faults)));
     }
 }

@@ -154,6 +154,11 @@ pub enum OpenError {
     Schema(#[from] SchemaError),
     #[error("could not open the database")]
     Database(#[from] DatabaseError),
+    #[error(
+        "the database's passwords are sealed under another key than this data directory's; use the \
+         key file that they were made with"
+    )]
+    WrongKey,
     #[error("could not load the caches")]
     Load(#[from] ControlError),
     #[error("cache {cache} could not be served again")]

@@ -22,6 +22,7 @@
 
 pub mod api;
 pub mod applied;
+pub mod campaign;
 pub mod contract;
 pub mod control;
 pub mod data_dir;

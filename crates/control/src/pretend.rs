@@ -5,14 +5,16 @@ use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
 
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 
-use crate::control::Control;
+use crate::control::{Backing, Control};
 use crate::data_plane::{DataPlane, DataPlaneError};
+use crate::database::Database;
 use crate::environment::Environment;
-use crate::error::OpenError;
+use crate::error::{DatabaseError, OpenError};
 use crate::model::UnixSeconds;
 
 /// Remembers what it was told, and refuses when told to.
@@ -118,36 +120,132 @@ pub(crate) fn environment() -> Environment {
 pub(crate) struct Installation {
     pub(crate) control: Arc<Control>,
     pub(crate) data_plane: Arc<PretendDataPlane>,
+    pub(crate) backing: Backing,
     /// Removed when the installation is dropped, unless a test takes it over to start again.
     pub(crate) dir: tempfile::TempDir,
 }
 
 impl Installation {
     pub(crate) fn new() -> Self {
+        Installation::on(&Engine::Sqlite)
+    }
+
+    /// A new one, on a database of its own.
+    pub(crate) fn on(engine: &Engine) -> Self {
         let dir = tempfile::tempdir().expect("a temporary directory");
-        Installation::start(dir).expect("a new directory opens")
+        Installation::start(engine.backing(), dir).expect("a new directory opens")
     }
 
-    fn start(dir: tempfile::TempDir) -> Result<Self, OpenError> {
+    fn start(backing: Backing, dir: tempfile::TempDir) -> Result<Self, OpenError> {
         let data_plane = Arc::new(PretendDataPlane::default());
-        let control = open(dir.path(), &data_plane)?;
-        Ok(Installation { control: Arc::new(control), data_plane, dir })
+        let control = open_on(&backing, dir.path(), &data_plane)?;
+        if backing != Backing::Sqlite {
+            control.lead("a test", Duration::from_secs(600));
+        }
+        Ok(Installation { control: Arc::new(control), data_plane, backing, dir })
     }
 
-    pub(crate) fn run_sql(&self, sql: &str) -> rusqlite::Result<()> {
+    pub(crate) fn run_sql(&self, sql: &str) -> Result<(), DatabaseError> {
         self.control.run_sql(sql)
     }
 
     /// Ends this process's hold of the directory and begins anew, with an empty data plane.
     pub(crate) fn restart(self) -> Self {
-        let Installation { control, dir, .. } = self;
+        let Installation { control, dir, backing, .. } = self;
         assert_eq!(Arc::strong_count(&control), 1, "someone still uses the old one");
+        control.resign();
         drop(control);
-        Installation::start(dir).expect("it opened before")
+        Installation::start(backing, dir).expect("it opened before")
     }
 }
 
 pub(crate) fn open(dir: &Path, data_plane: &Arc<PretendDataPlane>) -> Result<Control, OpenError> {
+    open_on(&Backing::Sqlite, dir, data_plane)
+}
+
+fn open_on(
+    backing: &Backing,
+    dir: &Path,
+    data_plane: &Arc<PretendDataPlane>,
+) -> Result<Control, OpenError> {
     let data_plane = Arc::clone(data_plane) as Arc<dyn DataPlane>;
-    Control::open(dir, environment(), data_plane)
+    Control::open_on(backing, dir, environment(), Some(data_plane))
+}
+
+/// The databases that every test of the conformance suite runs on.
+pub(crate) enum Engine {
+    Sqlite,
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresServer),
+}
+
+impl Engine {
+    /// A place for a new database.
+    pub(crate) fn backing(&self) -> Backing {
+        match self {
+            Engine::Sqlite => Backing::Sqlite,
+            #[cfg(feature = "postgres")]
+            Engine::Postgres(server) => Backing::Postgres { url: server.new_database() },
+        }
+    }
+
+    /// Two connections to one new database, the first of which leads where there is no choice.
+    pub(crate) fn two_databases(&self) -> (Database, Database, Option<tempfile::TempDir>) {
+        match self {
+            Engine::Sqlite => {
+                let dir = tempfile::tempdir().expect("a temporary directory");
+                let open = || Database::open_sqlite(&dir.path().join("shared")).expect("it opens");
+                (open(), open(), Some(dir))
+            }
+            #[cfg(feature = "postgres")]
+            Engine::Postgres(server) => {
+                let url = server.new_database();
+                let open = || Database::open_postgres(&url).expect("it opens");
+                (open(), open(), None)
+            }
+        }
+    }
+}
+
+/// A PostgreSQL server that a test has for itself; stops when this is dropped.
+#[cfg(feature = "postgres")]
+pub(crate) struct PostgresServer {
+    url: String,
+    made: AtomicU64,
+    process: std::process::Child,
+}
+
+#[cfg(feature = "postgres")]
+impl PostgresServer {
+    pub(crate) fn start() -> Self {
+        use std::io::BufRead as _;
+        use std::process::{Command, Stdio};
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients/postgres.sh");
+        let process =
+            Command::new("sh").arg(script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
+        let mut process = process.expect("a shell is there");
+        let mut url = String::new();
+        let output = process.stdout.take().expect("it is piped");
+        io::BufReader::new(output).read_line(&mut url).expect("text");
+        assert!(url.starts_with("postgresql:"), "no PostgreSQL: see clients/install.sh");
+        PostgresServer { url: url.trim().to_owned(), made: AtomicU64::new(0), process }
+    }
+
+    /// The URL of a new, empty database: a schema of its own, which is made sooner.
+    pub(crate) fn new_database(&self) -> String {
+        let schema = format!("test_{}", self.made.fetch_add(1, Ordering::Relaxed));
+        let mut client =
+            postgres::Client::connect(&self.url, postgres::NoTls).expect("the server is there");
+        client.batch_execute(&format!("CREATE SCHEMA {schema}")).expect("a new name");
+        format!("{}&options=-c%20search_path%3D{schema}", self.url)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Drop for PostgresServer {
+    fn drop(&mut self) {
+        // The script ends, and stops the server, when its input ends.
+        drop(self.process.stdin.take());
+        drop(self.process.wait());
+    }
 }

@@ -127,6 +127,13 @@ CREATE TABLE idempotency_keys (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_by_time ON idempotency_keys (at);
 
+-- Which master key the passwords are sealed under: a start with another one is refused.
+CREATE TABLE installation (
+    id        INTEGER PRIMARY KEY CHECK (id = 1),
+    -- HMAC-SHA-256 of a fixed text under a key derived from it.
+    key_check BLOB NOT NULL CHECK (length(key_check) = 32)
+) STRICT;
+
 -- Which control process may write. SQLite has one; its fence grows with every start.
 CREATE TABLE leadership (
     id            INTEGER PRIMARY KEY CHECK (id = 1),

@@ -32,11 +32,18 @@ pub(super) trait Sql: Send {
         each: &mut EachRow<'_>,
     ) -> Result<(), ControlError>;
 
+    /// The database's own clock in milliseconds since 1970: what several control processes agree on.
+    fn now_ms(&mut self) -> Result<i64, ControlError>;
+
     /// For tests that look behind.
     #[cfg(test)]
     fn sqlite(&self) -> Option<&rusqlite::Connection> {
         None
     }
+
+    /// For tests: several statements at once, in the database's own words.
+    #[cfg(test)]
+    fn run_batch(&mut self, sql: &str) -> Result<(), DatabaseError>;
 }
 
 pub(super) type EachRow<'a> = dyn FnMut(Row) -> Result<(), ControlError> + 'a;

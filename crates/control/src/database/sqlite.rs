@@ -1,7 +1,7 @@
 //! SQLite, compiled in: the database of an installation with one control process.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::types::{ToSqlOutput, ValueRef};
 use rusqlite::{Connection, ErrorCode, ToSql, params_from_iter};
@@ -108,9 +108,20 @@ impl Sql for Sqlite {
         Ok(())
     }
 
+    fn now_ms(&mut self) -> Result<i64, ControlError> {
+        // SQLite has no clock of its own, and only one process writes.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Ok(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+    }
+
     #[cfg(test)]
     fn sqlite(&self) -> Option<&Connection> {
         Some(&self.connection)
+    }
+
+    #[cfg(test)]
+    fn run_batch(&mut self, sql: &str) -> Result<(), DatabaseError> {
+        Ok(self.connection.execute_batch(sql)?)
     }
 }
 
