@@ -390,7 +390,7 @@ impl Cache {
 
     /// Removes an item that no client asked to be removed, and counts nothing.
     pub fn forget(&self, at: &Located<'_>) {
-        self.read(at, |slice| slice.forget(at.parts()));
+        self.turn().forget(at);
     }
 
     pub fn delete(&self, at: &Located<'_>, args: DeleteArgs, now: Seconds) -> DeleteOutcome {

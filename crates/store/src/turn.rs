@@ -91,6 +91,11 @@ impl<'c> Turn<'c> {
         self.write(at, item_bytes, now, |slice| slice.store(at.parts(), args, now))
     }
 
+    /// Removes an item that no client asked to be removed, and counts nothing.
+    pub fn forget(&mut self, at: &Located<'_>) {
+        self.read(at, |slice| slice.forget(at.parts()));
+    }
+
     pub fn delete(&mut self, at: &Located<'_>, args: DeleteArgs, now: Seconds) -> DeleteOutcome {
         self.write(at, 0, now, |slice| slice.delete(at.parts(), args, now))
     }
