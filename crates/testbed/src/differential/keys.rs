@@ -57,7 +57,7 @@ pub fn value(random: &mut Random) -> Vec<u8> {
 
 fn long_value_bytes(random: &mut Random) -> usize {
     if random.sizes == Sizes::Small {
-        return 200 + random.below(200);
+        return VALUE_BYTES_SMALL / 2 + random.below(VALUE_BYTES_SMALL / 2);
     }
     match random.below(60) {
         0 => ITEM_BYTES_MAX + 1 + random.below(60_000),
@@ -66,6 +66,9 @@ fn long_value_bytes(random: &mut Random) -> usize {
         _ => 15_000 + random.below(15_000),
     }
 }
+
+/// Above all of [`Sizes::Small`].
+pub const VALUE_BYTES_SMALL: usize = 400;
 
 /// Largest item of both servers.
 const ITEM_BYTES_MAX: usize = 1 << 20;
