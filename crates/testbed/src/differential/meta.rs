@@ -85,7 +85,7 @@ fn flags(random: &mut Random, command: &mut Command, among: &[&str], at: KeyId, 
         }
         let twice = chosen.iter().any(|before| before[..1] == flag[..1]);
         let unknown = !random.newest() && UNKNOWN_TO_OLDER.contains(&flag);
-        if !unknown && !(twice && once) {
+        if !(unknown || twice && once) {
             chosen.push(flag);
         }
     }
