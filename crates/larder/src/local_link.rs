@@ -1,9 +1,11 @@
-//! The link between a proxy and a backend in the same process: a direct call.
+//! The link between a proxy and the backends in the same process: a direct call.
 
 use std::sync::Arc;
 
+use arrayvec::ArrayVec;
 use backend::Backend;
-use cluster::ownership::Token;
+use backend::slots::Entered;
+use cluster::ownership::{Elsewhere, Token};
 use cluster::slot::Slot;
 use daemon::clock::Now;
 use protocol::operation::{
@@ -13,117 +15,163 @@ use protocol::operation::{
 use proxy::link::{BackendLink, NotHere};
 use store::store::{Cache, Located};
 use tenancy::id::CacheId;
+use wire::control::message::NODE_BACKENDS_MAX;
 
-pub(crate) struct LocalLink(pub(crate) Arc<Backend>);
+/// The backends of this process, by number.
+pub(crate) struct LocalLink(pub(crate) Vec<Arc<Backend>>);
+
+/// A key's place in one of them.
+#[derive(Clone, Copy)]
+pub(crate) struct Place<'k> {
+    backend: usize,
+    at: Located<'k>,
+}
+
+/// Keys that are warmed in one backend at once; the batches of a session are no larger.
+const WARM_KEYS_MAX: usize = 32;
 
 impl BackendLink for LocalLink {
-    type Cache = Arc<Cache>;
-    type Located<'k> = Located<'k>;
-    type Guard<'g> = ();
+    /// The cache's part in each backend.
+    type Cache = Box<[Arc<Cache>]>;
+    type Located<'k> = Place<'k>;
+    type Guard<'g> = ArrayVec<Entered<'g>, NODE_BACKENDS_MAX>;
 
-    fn enter(&self) {}
+    /// Always in the same order, so that two threads and two maps on their way cannot wait for one
+    /// another in a ring.
+    #[inline]
+    fn enter(&self) -> Self::Guard<'_> {
+        self.0.iter().map(|backend| backend.slots().enter()).collect()
+    }
 
-    /// The one backend there is owns every slot.
-    fn check(
-        &self,
-        (): &(),
-        _backend: usize,
-        _slot: Slot,
-        _token: Option<&Token>,
-    ) -> Result<(), NotHere> {
-        Ok(())
+    #[inline]
+    fn check(&self, guard: &Self::Guard<'_>, backend: usize, slot: Slot) -> Result<(), NotHere> {
+        guard[backend].check(slot).map_err(not_here)
+    }
+
+    fn accept(&self, backend: usize, slot: Slot, token: Token) {
+        self.0[backend].slots().accept(slot, token);
     }
 
     fn open(&self, cache: CacheId) -> Option<Self::Cache> {
-        self.0.cache(cache)
+        self.0.iter().map(|backend| backend.cache(cache)).collect()
     }
 
     #[inline]
-    fn locate<'k>(&self, cache: &Self::Cache, _backend: usize, key: Key<'k>) -> Located<'k> {
-        cache.locate(key.bytes())
+    fn locate<'k>(&self, cache: &Self::Cache, backend: usize, key: Key<'k>) -> Place<'k> {
+        Place { backend, at: cache[backend].locate(key.bytes()) }
     }
 
     #[inline]
-    fn warm(&self, cache: &Self::Cache, batch: &[Located<'_>]) {
-        cache.warm(batch);
+    fn warm(&self, cache: &Self::Cache, batch: &[Place<'_>]) {
+        for (backend, part) in cache.iter().enumerate() {
+            for some in batch.chunks(WARM_KEYS_MAX) {
+                let mine: ArrayVec<Located<'_>, WARM_KEYS_MAX> = some
+                    .iter()
+                    .filter(|place| place.backend == backend)
+                    .map(|place| place.at)
+                    .collect();
+                part.warm(&mine);
+            }
+        }
     }
 
     #[inline]
     fn get<R>(
         &self,
         cache: &Self::Cache,
-        at: Located<'_>,
+        place: Place<'_>,
         get: &Get<'_>,
         now: Now,
         visit: impl FnOnce(GetOutcome<'_>) -> R,
     ) -> R {
-        backend::get(cache, &at, get, now, visit)
+        backend::get(&cache[place.backend], &place.at, get, now, visit)
     }
 
     fn peek<R>(
         &self,
         cache: &Self::Cache,
-        at: Located<'_>,
+        place: Place<'_>,
         now: Now,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
-        backend::peek(cache, &at, now, visit)
+        backend::peek(&cache[place.backend], &place.at, now, visit)
     }
 
     #[inline]
     fn store(
         &self,
         cache: &Self::Cache,
-        at: Located<'_>,
+        place: Place<'_>,
         store: &Store<'_>,
         now: Now,
     ) -> StoreOutcome {
-        backend::store(cache, &at, store, now)
+        backend::store(&cache[place.backend], &place.at, store, now)
     }
 
     fn delete(
         &self,
         cache: &Self::Cache,
-        at: Located<'_>,
+        place: Place<'_>,
         delete: &Delete<'_>,
         now: Now,
     ) -> DeleteOutcome {
-        backend::delete(cache, &at, delete, now)
+        backend::delete(&cache[place.backend], &place.at, delete, now)
     }
 
     fn arithmetic(
         &self,
         cache: &Self::Cache,
-        at: Located<'_>,
+        place: Place<'_>,
         arithmetic: &Arithmetic<'_>,
         now: Now,
     ) -> ArithmeticOutcome {
-        backend::arithmetic(cache, &at, arithmetic, now)
+        backend::arithmetic(&cache[place.backend], &place.at, arithmetic, now)
     }
 
     fn touch(
         &self,
         cache: &Self::Cache,
-        at: Located<'_>,
+        place: Place<'_>,
         touch: &Touch<'_>,
         now: Now,
     ) -> TouchOutcome {
-        backend::touch(cache, &at, touch, now)
+        backend::touch(&cache[place.backend], &place.at, touch, now)
     }
 
     fn flush(&self, cache: &Self::Cache, delay: Exptime, now: Now) {
-        backend::flush(cache, delay, now);
+        for part in cache {
+            backend::flush(part, delay, now);
+        }
     }
 
+    /// Summed over the backends, which all tell the same names in the same order.
     fn figures(&self, cache: &Self::Cache) -> Vec<(&'static str, u64)> {
-        backend::figures(cache)
+        let mut parts = cache.iter().map(|part| backend::figures(part));
+        let mut sum = parts.next().unwrap_or_default();
+        for part in parts {
+            for ((name, total), (other, figure)) in sum.iter_mut().zip(part) {
+                debug_assert_eq!(*name, other);
+                *total += figure;
+            }
+        }
+        sum
     }
 
     fn reset_stats(&self, cache: &Self::Cache) {
-        cache.reset_stats();
+        cache.iter().for_each(|part| part.reset_stats());
     }
 
     fn maintain(&self, now: Now) -> bool {
-        self.0.maintain(now)
+        // All of them, whatever the first one says.
+        self.0.iter().map(|backend| backend.maintain(now)).fold(false, |more, one| more | one)
+    }
+}
+
+fn not_here(elsewhere: Elsewhere<'_>) -> NotHere {
+    match elsewhere {
+        Elsewhere::Moved { to, token } => NotHere::Moved { to: to.clone(), token },
+        Elsewhere::NotYet { ask } => NotHere::NotYet { ask: ask.cloned() },
+        Elsewhere::Frozen => NotHere::Frozen,
+        Elsewhere::Unknown { epoch } => NotHere::Unknown { epoch },
     }
 }

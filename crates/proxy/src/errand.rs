@@ -21,9 +21,12 @@ pub(crate) fn run<L: BackendLink>(
     sink: &mut impl Sink,
 ) {
     let Some(errand) = links.errand(id) else { return };
+    if let (Some(slot), Some(token)) = (errand.slot, errand.token) {
+        link.accept(errand.backend, slot, token);
+    }
     let guard = link.enter();
     let checked = match errand.slot {
-        Some(slot) => link.check(&guard, errand.backend, slot, errand.token.as_ref()),
+        Some(slot) => link.check(&guard, errand.backend, slot),
         None => Ok(()),
     };
     if let Err(not_here) = checked {

@@ -64,13 +64,11 @@ pub trait BackendLink: Send + Sync + 'static {
     ///
     /// # Errors
     /// It may not; the error says who may.
-    fn check(
-        &self,
-        guard: &Self::Guard<'_>,
-        backend: usize,
-        slot: Slot,
-        token: Option<&Token>,
-    ) -> Result<(), NotHere>;
+    fn check(&self, guard: &Self::Guard<'_>, backend: usize, slot: Slot) -> Result<(), NotHere>;
+
+    /// Gives a backend the token that came with a request, before the request is checked. Not while
+    /// the thread has entered.
+    fn accept(&self, backend: usize, slot: Slot, token: Token);
 
     /// `None` when no backend knows the cache (it was deleted, or is not here yet).
     fn open(&self, cache: CacheId) -> Option<Self::Cache>;

@@ -805,7 +805,7 @@ impl<'a, L: BackendLink> Turn<'a, L> {
         match (owner, guard) {
             (Owner::There(far), _) => Err((far, None)),
             (Owner::Here { backend, slot: Some(slot) }, Some(guard)) => {
-                self.link.check(guard, backend, slot, None).map_err(|not_here| {
+                self.link.check(guard, backend, slot).map_err(|not_here| {
                     let member = self.routing.map_or(0, |routing| routing.member_of(slot));
                     (Far { member, slot: Some(slot) }, Some(not_here))
                 })

@@ -166,7 +166,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
         proxy_settings(&settings, access, connections_max as usize),
         tls.as_ref().map(|tls| tls.tls.clone()),
         Arc::clone(control.directory()),
-        Arc::new(LocalLink(backend)),
+        Arc::new(LocalLink(vec![backend])),
         usage,
         clock,
         ClusterHandle::default(),
