@@ -36,6 +36,10 @@ use crate::slots::Slots;
 /// Steps of housekeeping between two looks at the sockets; well under a millisecond.
 const MAINTENANCE_STEPS: u32 = 64;
 
+/// Most a cache may hold while memory is idle, in percent of what is guaranteed. More would help
+/// few, and whoever lives on four times what is paid for has a long way back when the owners come.
+const LENDING_PERCENT: u64 = 400;
+
 /// One backend: its caches, and which slots of them it may serve.
 ///
 /// A process may have several, each with memory and slots of its own.
@@ -48,13 +52,13 @@ impl Backend {
     /// A backend that is alone, so that every slot is its own, with this much memory for items and
     /// overhead, in bytes. The seed keys the hash of keys, so it must not be guessable.
     pub fn new(memory_bytes: u64, seed: u64) -> Self {
-        Backend { store: Store::new(Settings { memory_bytes, seed }), slots: Slots::alone() }
+        Backend { store: lending_store(memory_bytes, seed), slots: Slots::alone() }
     }
 
     /// A member of a cluster, which serves nothing before it is told of a topology that names this
     /// run of it. Memory and seed as in [`Backend::new`].
     pub fn member(memory_bytes: u64, seed: u64, run: Run) -> Self {
-        Backend { store: Store::new(Settings { memory_bytes, seed }), slots: Slots::of(run) }
+        Backend { store: lending_store(memory_bytes, seed), slots: Slots::of(run) }
     }
 
     /// # Errors
@@ -223,6 +227,10 @@ pub fn flush(cache: &Cache, delay: ask::Exptime, now: Now) {
 /// The cache's figures under memcached's names.
 pub fn figures(cache: &Cache) -> Vec<(&'static str, u64)> {
     statistics::figures(&cache.stats())
+}
+
+fn lending_store(memory_bytes: u64, seed: u64) -> Store {
+    Store::new(Settings { memory_bytes, seed }).lending(LENDING_PERCENT)
 }
 
 fn cache_limits(limits: Limits) -> CacheLimits {
