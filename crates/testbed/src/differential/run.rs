@@ -124,7 +124,9 @@ impl Shared<'_> {
     fn has_turn(&self, dialect: Dialect, number: u64) -> bool {
         const LOGINS_EVERY: u64 = 8;
         let alone = self.run.dialects.iter().all(|dialect| dialect.door() != Door::Open);
-        alone || dialect.door() == Door::Open || number / self.run.workers % LOGINS_EVERY == 0
+        alone
+            || dialect.door() == Door::Open
+            || (number / self.run.workers).is_multiple_of(LOGINS_EVERY)
     }
 
     fn seeds(&self) -> u64 {
