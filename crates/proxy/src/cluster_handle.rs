@@ -5,10 +5,11 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
-use cluster::member::MemberName;
+use cluster::member::{Incarnation, MemberName};
+use wire::control::topology::{MemberSet, Topology};
 
 use crate::link_usage::LinkUsage;
-use crate::view::ClusterView;
+use crate::view::{ClusterView, Place, ViewIdentity};
 
 /// The cluster as the loops of one proxy follow it. Without a view every item is in this process.
 /// Cheap to clone.
@@ -34,11 +35,29 @@ impl ClusterHandle {
         self.0.view.load_full()
     }
 
-    /// Whether every loop of the proxy has a connection to this member that was greeted and
-    /// answered. `false` before the proxy has started.
-    pub fn is_connected(&self, member: &MemberName) -> bool {
-        let connected = self.0.usage.member(member).loops_connected.load(Relaxed);
+    /// Whether every loop of the proxy has a connection to this run of the member that was greeted
+    /// and answered. `false` before the proxy has started.
+    pub fn is_connected(&self, member: &MemberName, incarnation: Incarnation) -> bool {
+        let links = self.0.usage.member(member, incarnation);
+        let connected = links.loops_connected.load(Relaxed);
         self.0.wakers.get().is_some_and(|wakers| wakers.len() <= connected)
+    }
+
+    /// The members of a topology that this proxy reaches: those of its own process, and those that
+    /// it [is connected to](Self::is_connected). A node acknowledges PREPARE with it.
+    pub fn reached(&self, topology: &Topology, identity: &ViewIdentity) -> MemberSet {
+        let mut reached = MemberSet::NONE;
+        for (index, member) in topology.members().iter().enumerate() {
+            let is_reached = match identity.view_member(member).place {
+                Place::Here { .. } => true,
+                Place::There { .. } => self.is_connected(&member.name, member.incarnation),
+                Place::Refused { .. } => false,
+            };
+            if is_reached {
+                reached.insert(index);
+            }
+        }
+        reached
     }
 
     /// What is counted about the links to each member.

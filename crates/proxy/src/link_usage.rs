@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
-use cluster::member::MemberName;
+use cluster::member::{Incarnation, MemberName};
 
 /// Times of replies are counted by their power of two in microseconds; the last class is everything
 /// from about eight seconds.
@@ -16,7 +16,7 @@ pub const LATENCY_CLASSES: usize = 24;
 /// The links of one proxy process.
 #[derive(Debug, Default)]
 pub struct LinkUsage {
-    members: RwLock<BTreeMap<MemberName, Arc<MemberLinks>>>,
+    members: RwLock<BTreeMap<(MemberName, Incarnation), Arc<MemberLinks>>>,
 }
 
 /// The links to one member, of all event loops together.
@@ -48,16 +48,19 @@ pub struct MemberLinks {
 }
 
 impl LinkUsage {
-    /// The counts of a member, made on first use.
-    pub fn member(&self, name: &MemberName) -> Arc<MemberLinks> {
+    /// The counts of one run of a member, made on first use.
+    pub fn member(&self, name: &MemberName, incarnation: Incarnation) -> Arc<MemberLinks> {
         let mut members = self.members.write().unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(members.entry(name.clone()).or_default())
+        // Runs that no loop has links to any more are history.
+        members.retain(|_, links| 1 < Arc::strong_count(links));
+        Arc::clone(members.entry((name.clone(), incarnation)).or_default())
     }
 
-    /// All members that there ever were, by name.
-    pub fn members(&self) -> Vec<(MemberName, Arc<MemberLinks>)> {
+    /// All members that there are links to, by name.
+    pub fn members(&self) -> Vec<(MemberName, Incarnation, Arc<MemberLinks>)> {
         let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
-        members.iter().map(|(name, links)| (name.clone(), Arc::clone(links))).collect()
+        let entries = members.iter();
+        entries.map(|((name, run), links)| (name.clone(), *run, Arc::clone(links))).collect()
     }
 }
 
@@ -108,19 +111,23 @@ impl MemberLinks {
 #[cfg(test)]
 mod tests {
     use super::LinkUsage;
-    use cluster::member::MemberName;
+    use cluster::member::{Incarnation, MemberName};
 
     #[test]
     fn a_member_has_one_set_of_counts_and_its_quantiles() {
         let usage = LinkUsage::default();
         let name = MemberName::parse("a").expect("a good name");
-        assert_eq!(usage.member(&name).latency_quantile_micros(0.5), None);
+        let links = usage.member(&name, Incarnation::new(1));
+        assert_eq!(links.latency_quantile_micros(0.5), None);
         for micros in [0, 3, 3, 100, u64::MAX] {
-            usage.member(&name).note_latency(micros);
+            usage.member(&name, Incarnation::new(1)).note_latency(micros);
         }
-        let links = usage.member(&name);
         assert_eq!(links.latency_quantile_micros(0.5), Some(4));
         assert_eq!(links.latency_quantile_micros(0.8), Some(128));
-        assert_eq!(usage.members().len(), 1);
+        let other = usage.member(&name, Incarnation::new(2));
+        assert_eq!(usage.members().len(), 2);
+        drop((links, other));
+        drop(usage.member(&name, Incarnation::new(3)));
+        assert_eq!(usage.members().len(), 1, "runs that are gone are forgotten");
     }
 }

@@ -208,6 +208,7 @@ pub(crate) struct Links {
 enum Target {
     Here { backend: usize },
     There { peer: usize },
+    Nowhere,
 }
 
 impl Links {
@@ -255,6 +256,7 @@ impl Links {
                     kept[peer] = true;
                     Target::There { peer }
                 }
+                Place::Refused { .. } => Target::Nowhere,
             });
         }
         self.targets = targets;
@@ -281,7 +283,7 @@ impl Links {
         if let Some((peer, _)) = known {
             return peer;
         }
-        let usage = self.usage.member(&member.name);
+        let usage = self.usage.member(&member.name, member.incarnation);
         let serial = self.next_serial + 1;
         self.next_serial += LINKS_PER_PEER as u32;
         let name = member.name.clone();
@@ -370,6 +372,7 @@ impl Links {
                     self.here.push_back(id);
                 }
             }
+            Some(Target::Nowhere) => self.finish(id, &Err(Failure::Unreachable), sink),
             None => self.finish(id, &Err(Failure::NoOwner), sink),
         }
     }

@@ -63,7 +63,9 @@ impl Routing {
         let member = self.member_of(slot);
         match self.view.members()[member].place {
             Place::Here { backend } => Owner::Here { backend, slot: Some(slot) },
-            Place::There { .. } => Owner::There(Far { member, slot: Some(slot) }),
+            Place::There { .. } | Place::Refused { .. } => {
+                Owner::There(Far { member, slot: Some(slot) })
+            }
         }
     }
 
@@ -95,7 +97,7 @@ impl Routing {
     /// The owners on other nodes, each meant as a whole.
     pub(crate) fn owners_elsewhere(&self) -> impl Iterator<Item = Far> {
         self.view.owners().iter().enumerate().filter_map(|(member, owner)| match owner.place {
-            Place::There { .. } => Some(Far { member, slot: None }),
+            Place::There { .. } | Place::Refused { .. } => Some(Far { member, slot: None }),
             Place::Here { .. } => None,
         })
     }

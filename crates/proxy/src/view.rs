@@ -11,7 +11,9 @@ use cluster::map::ClusterMap;
 use cluster::member::{Incarnation, MemberName};
 use cluster::slot::{Slot, SlotHasher, SlotKey};
 use tenancy::id::CacheId;
+use tracing::warn;
 use wire::control::name::{ClusterId, NodeName};
+use wire::control::topology::{Topology, TopologyMember};
 
 /// One member of the cluster and the way to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +31,9 @@ pub enum Place {
     Here { backend: usize },
     /// Another node. Always a literal address: names can change their meaning.
     There { address: SocketAddr },
+    /// At an address that is none of the cluster's. It is never connected to; its slots fail until
+    /// a view says otherwise.
+    Refused { address: SocketAddr },
 }
 
 /// Networks in which members may be. An address outside is refused and never connected to.
@@ -46,8 +51,31 @@ pub struct Network {
 #[derive(Debug, Clone)]
 pub struct ViewIdentity {
     pub cluster: ClusterId,
-    /// The node of this proxy.
+    /// The node of this proxy, and the run of it that this is.
     pub node: NodeName,
+    pub incarnation: Incarnation,
+}
+
+impl ViewIdentity {
+    /// How this proxy finds a member. A member of an earlier run of this node is not here: what it
+    /// held is gone.
+    pub(crate) fn view_member(&self, member: &TopologyMember) -> ViewMember {
+        let is_own = member.node == self.node && member.incarnation == self.incarnation;
+        let backend = if is_own { self.backend_number(&member.name) } else { None };
+        ViewMember {
+            name: member.name.clone(),
+            incarnation: member.incarnation,
+            place: match backend {
+                Some(backend) => Place::Here { backend },
+                None => Place::There { address: member.address },
+            },
+        }
+    }
+
+    /// The backends of a node are named `<node>.b<number>`.
+    fn backend_number(&self, name: &MemberName) -> Option<usize> {
+        name.as_str().strip_prefix(self.node.as_str())?.strip_prefix(".b")?.parse().ok()
+    }
 }
 
 /// The cluster's members and who owns what.
@@ -65,44 +93,60 @@ pub struct ClusterView {
 pub enum ViewError {
     #[error("the table names member {name}, whose address is not known")]
     NoAddress { name: MemberName },
-    #[error("member {name} is said to be at {address}, outside the cluster's networks")]
-    OutsideNetworks { name: MemberName, address: SocketAddr },
-    #[error("member {name} is listed twice")]
-    Twice { name: MemberName },
 }
 
 impl ClusterView {
-    /// `members` are all that the proxy shall be connected to: those of the map, and those that a
-    /// coming map may name (in any order).
+    /// The first of `members` that has the name of an owner in the map is that owner; the others
+    /// are connected to as well, because a coming map may name them.
     ///
     /// # Errors
-    /// A member of the map has no address, or any has one outside `networks`.
+    /// A member of the map is not among `members`.
     pub fn new(
         identity: ViewIdentity,
         map: ClusterMap,
         slot_key: &SlotKey,
-        members: Vec<ViewMember>,
+        mut members: Vec<ViewMember>,
         networks: &Networks,
     ) -> Result<Self, ViewError> {
-        for (index, member) in members.iter().enumerate() {
+        let mut ordered = Vec::with_capacity(members.len());
+        for name in map.table().names() {
+            let found = members.iter().position(|member| member.name == *name);
+            let found = found.ok_or_else(|| ViewError::NoAddress { name: name.clone() })?;
+            ordered.push(members.remove(found));
+        }
+        for member in members {
+            if !ordered.contains(&member) {
+                ordered.push(member);
+            }
+        }
+        for member in &mut ordered {
             if let Place::There { address } = member.place
                 && !networks.contain(address.ip())
             {
-                return Err(ViewError::OutsideNetworks { name: member.name.clone(), address });
-            }
-            if members[..index].iter().any(|other| other.name == member.name) {
-                return Err(ViewError::Twice { name: member.name.clone() });
+                warn!(member.name = %member.name, %address, "address is none of the cluster's");
+                member.place = Place::Refused { address };
             }
         }
-        let mut ordered: Vec<ViewMember> = Vec::with_capacity(members.len());
-        for name in map.table().names() {
-            let member = members.iter().find(|member| member.name == *name);
-            ordered.push(member.ok_or(ViewError::NoAddress { name: name.clone() })?.clone());
-        }
-        let is_new = |member: &ViewMember| !ordered.iter().any(|owner| owner.name == member.name);
-        let prepared: Vec<ViewMember> = members.iter().filter(|m| is_new(m)).cloned().collect();
-        ordered.extend(prepared);
         Ok(ClusterView { map, hasher: SlotHasher::new(slot_key), identity, members: ordered })
+    }
+
+    /// The view that follows from what control has said: requests are routed by the committed
+    /// topology, and the members of the prepared one are connected to. Before the first is
+    /// committed, requests go by the prepared one, whose backends know that they own nothing yet.
+    /// `None` before there is either.
+    pub fn of_topologies(
+        identity: &ViewIdentity,
+        committed: Option<&Topology>,
+        prepared: Option<&Topology>,
+        networks: &Networks,
+    ) -> Option<Self> {
+        let current = committed.or(prepared)?;
+        let members = [committed, prepared].into_iter().flatten();
+        let members = members.flat_map(|topology| topology.members());
+        let members = members.map(|member| identity.view_member(member)).collect();
+        let (map, key) = (current.map().clone(), current.slot_key());
+        let view = ClusterView::new(identity.clone(), map, &key, members, networks);
+        Some(view.expect("a topology has a member for each name of its map"))
     }
 
     pub(crate) fn identity(&self) -> &ViewIdentity {
@@ -208,6 +252,7 @@ mod tests {
     use cluster::slot::{Slot, SlotKey};
 
     use wire::control::name::{ClusterId, NodeName};
+    use wire::control::topology::{Placement, Topology, TopologyMember};
 
     use super::{ClusterView, Network, Networks, Place, ViewError, ViewIdentity, ViewMember};
 
@@ -236,10 +281,52 @@ mod tests {
     }
 
     #[test]
-    fn a_public_address_is_refused() {
-        let public = view(&[("a", Some(0)), ("b", None)], "203.0.113.5:7000", &["a", "b"]);
-        assert!(matches!(public, Err(ViewError::OutsideNetworks { .. })), "{public:?}");
-        assert!(view(&[("a", Some(0)), ("b", None)], "10.0.0.5:7000", &["a", "b"]).is_ok());
+    fn a_member_at_a_public_address_is_never_connected_to() {
+        let members = [("a", Some(0)), ("b", None)];
+        let place = |address: &str| {
+            let view = view(&members, address, &["a", "b"]).expect("all have addresses");
+            view.members()[1].place
+        };
+        let literal = |text: &str| text.parse().expect("a literal");
+        let public = literal("203.0.113.5:7000");
+        assert_eq!(place("203.0.113.5:7000"), Place::Refused { address: public });
+        let private = literal("10.0.0.5:7000");
+        assert_eq!(place("10.0.0.5:7000"), Place::There { address: private });
+    }
+
+    #[test]
+    fn a_view_routes_by_the_committed_topology_and_connects_to_the_prepared_one() {
+        let identity = identity();
+        let networks = Networks::private();
+        let of = |committed: Option<&Topology>, prepared: Option<&Topology>| {
+            ClusterView::of_topologies(&identity, committed, prepared, &networks)
+        };
+        assert!(of(None, None).is_none());
+        let first = topology(1, &[("here.b0", 1, 1), ("here.b1", 1, 1), ("other.b0", 5, 9)]);
+        // The other node was started again, and a third one comes.
+        let second = topology(2, &[("here.b0", 1, 1), ("other.b0", 6, 9), ("third.b0", 7, 8)]);
+        let view = of(Some(&first), Some(&second)).expect("there is one");
+        assert_eq!(view.map().epoch(), Epoch::new(1));
+        let places: Vec<_> = view
+            .members()
+            .iter()
+            .map(|m| (m.name.as_str(), m.incarnation.get(), m.place))
+            .collect();
+        let at = |port| Place::There { address: address(port) };
+        let expected = [
+            ("here.b0", 1, Place::Here { backend: 0 }),
+            ("here.b1", 1, Place::Here { backend: 1 }),
+            ("other.b0", 5, at(9)),
+            ("other.b0", 6, at(9)),
+            ("third.b0", 7, at(8)),
+        ];
+        assert_eq!(places, expected);
+        assert_eq!(view.owners().len(), 3);
+        let prepared = of(None, Some(&second)).expect("there is one");
+        assert_eq!(prepared.map().epoch(), Epoch::new(2));
+        // An earlier run of this node is not this one.
+        let stale = topology(1, &[("here.b0", 99, 1)]);
+        assert_eq!(of(Some(&stale), None).expect("there is one").members()[0].place, at(1));
     }
 
     #[test]
@@ -271,11 +358,32 @@ mod tests {
         let table = Scheme::Maglev.place(&Members::new(owners).expect("good members"));
         let map = ClusterMap::new(Epoch::FIRST, table);
         let key = SlotKey::new([7; 16]);
-        let identity = ViewIdentity {
+        ClusterView::new(identity(), map, &key, members.collect(), &Networks::private())
+    }
+
+    fn topology(epoch: u64, members: &[(&str, u64, u16)]) -> Topology {
+        let members = members.iter().map(|&(text, incarnation, port)| TopologyMember {
+            name: name(text),
+            node: NodeName::parse(text.split('.').next().expect("a node")).expect("a good name"),
+            incarnation: Incarnation::new(incarnation),
+            address: address(port),
+            weight: Weight::new(1),
+        });
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let topology = Topology::new(Epoch::new(epoch), [7; 16], members.collect(), placement);
+        topology.expect("good members")
+    }
+
+    fn address(port: u16) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], port))
+    }
+
+    fn identity() -> ViewIdentity {
+        ViewIdentity {
             cluster: ClusterId::new([1; 16]),
             node: NodeName::parse("here").expect("a good name"),
-        };
-        ClusterView::new(identity, map, &key, members.collect(), &Networks::private())
+            incarnation: Incarnation::new(1),
+        }
     }
 
     fn name(text: &str) -> MemberName {

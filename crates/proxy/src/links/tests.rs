@@ -168,7 +168,8 @@ fn members_that_leave_take_their_connections_along() {
     // A member that comes back as another run has nothing of the old one.
     world.links.follow(view(3, &["a", "b", "c"], 2), world.now, &mut world.clients);
     world.pipes.clear();
-    world.run_until(|world| world.usage("b").loops_connected.load(Relaxed) == 1);
+    let again = world.usage.member(&name("b"), Incarnation::new(2));
+    world.run_until(|_| again.loops_connected.load(Relaxed) == 1);
     world.ask_directly(0, 1);
     world.run_until(|world| world.clients.answered == 2);
     assert_eq!(world.clients.failed, 1);
@@ -307,14 +308,14 @@ impl World {
     }
 
     fn usage(&self, member: &str) -> Arc<crate::link_usage::MemberLinks> {
-        self.usage.member(&name(member))
+        self.usage.member(&name(member), Incarnation::new(1))
     }
 
     fn total(
         &self,
         count: impl Fn(&crate::link_usage::MemberLinks) -> &std::sync::atomic::AtomicU64,
     ) -> u64 {
-        self.usage.members().iter().map(|(_, usage)| count(usage).load(Relaxed)).sum()
+        self.usage.members().iter().map(|(.., usage)| count(usage).load(Relaxed)).sum()
     }
 
     fn connect_all(&mut self) {
@@ -353,7 +354,7 @@ impl World {
                 && world.clients.talks.iter().all(|talk| talk.asked.is_empty())
         });
         assert!(self.links.searching.is_empty());
-        for (member, usage) in self.usage.members() {
+        for (member, _, usage) in self.usage.members() {
             assert_eq!(usage.in_flight.load(Relaxed), 0, "{member}");
             assert_eq!(usage.queued.load(Relaxed), 0, "{member}");
         }
@@ -845,6 +846,7 @@ fn view(epoch: u64, members: &[&str], incarnation: u64) -> Arc<ClusterView> {
     let identity = ViewIdentity {
         cluster: ClusterId::new([1; 16]),
         node: NodeName::parse("here").expect("a good name"),
+        incarnation: Incarnation::new(1),
     };
     let map = ClusterMap::new(Epoch::new(epoch), table);
     let key = SlotKey::new([7; 16]);
