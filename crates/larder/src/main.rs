@@ -1,6 +1,8 @@
 //! The `larder` binary: puts the roles together, and the command line.
 
 mod client;
+#[cfg(test)]
+mod cluster_tests;
 mod commands;
 mod development_tls;
 mod local_data_plane;

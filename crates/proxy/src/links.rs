@@ -84,6 +84,10 @@ const TICK: Micros = 1_000;
 /// pauses a slot for 50 ms at most.
 const PARK: Micros = 2_000;
 
+/// Slots whose owner is asked for at one time. A proxy that missed a change of everything must not
+/// ask everyone for everything at once.
+const WHO_AT_ONCE_MAX: usize = 64;
+
 /// A get is asked again at the earliest after this time.
 const HEDGE_MIN: Micros = 2_000;
 
@@ -97,6 +101,9 @@ const DEAD: Micros = 5_000_000;
 
 /// What a frame says where it is about no slot.
 const NO_SLOT: Slot = Slot::new(0).expect("there is a first slot");
+
+/// What a frame says where it is about no cache.
+const NO_CACHE: CacheId = CacheId::new(0);
 
 /// What a frame says where there is no map yet.
 const NO_MAP: Epoch = Epoch::new(0);
@@ -191,6 +198,8 @@ pub(crate) struct Links {
     /// Requests that look for their owner, by client and slot; the first is on its way, the others
     /// wait behind it.
     searching: HashMap<(u64, Slot), VecDeque<u64>>,
+    /// Slots whose owner is asked for, and how many answers are still to come.
+    asking_who: HashMap<Slot, usize>,
     /// Requests to be executed in this process.
     here: VecDeque<u64>,
     /// Links that have something to write that the shell was not told of.
@@ -228,6 +237,7 @@ impl Links {
             peers: Slab::new(),
             requests: Requests::default(),
             searching: HashMap::new(),
+            asking_who: HashMap::new(),
             here: VecDeque::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
@@ -260,6 +270,7 @@ impl Links {
             });
         }
         self.targets = targets;
+        self.asking_who.clear();
         self.routing = Some(Routing::new(view, self.routing_version));
         let leaving: Vec<usize> =
             self.peers.iter().map(|(peer, _)| peer).filter(|&peer| !kept[peer]).collect();
@@ -305,6 +316,7 @@ impl Links {
         let id = self.requests.insert(Request {
             id: 0,
             asker: Some(asker),
+            who: None,
             cache: outgoing.cache,
             slot: outgoing.far.slot,
             is_read: outgoing.is_read,
@@ -597,7 +609,14 @@ impl Links {
                 let ask = ask.and_then(|name| self.member_named(name));
                 self.seek(id, ask, now, sink);
             }
-            Refusal::Unknown { .. } => self.seek(id, None, now, sink),
+            Refusal::Unknown { .. } => {
+                let request = self.requests.get(id);
+                let slot = request.filter(|request| request.asker.is_some());
+                if let Some(slot) = slot.and_then(|request| request.slot) {
+                    self.ask_who(slot, now, sink);
+                }
+                self.seek(id, None, now, sink);
+            }
             Refusal::Busy(Busy::Parked | Busy::Draining) => self.seek(id, None, now, sink),
             Refusal::Busy(Busy::Cache | Busy::Link) => {
                 self.finish(id, &Err(Failure::Busy), sink);
@@ -651,8 +670,12 @@ impl Links {
         }
         request.stage = Stage::Over;
         let (asker, slot, was_held_to) = (request.asker, request.slot, request.is_held_to);
+        let who = request.who;
         if request.copies() == 0 {
             self.requests.remove(id);
+        }
+        if let (Some(slot), Some(member)) = (slot, who) {
+            self.heard_who(slot, member, result.is_ok());
         }
         let Some(asker) = asker else { return };
         let key = Operation::decode(&operation).ok().and_then(|operation| operation.key());
@@ -738,7 +761,7 @@ impl Links {
             to: peer.name.clone(),
             to_incarnation: peer.incarnation,
             epoch: view.map().epoch(),
-            digest: view.map().digest(),
+            digest: view.digest(),
         };
         let link = &mut peer.links[id.link];
         hello.encode(&mut link.out);
@@ -959,23 +982,60 @@ impl Links {
     }
 
     fn ping(&mut self, peer: usize, link: usize, now: Micros) {
-        let mut operation = Vec::new();
-        Operation::Ping.encode(&mut operation);
-        let id = self.requests.insert(Request {
+        let id = self.insert_own(&Operation::Ping, None, None, now);
+        self.write(id, peer, link, now);
+    }
+
+    /// A request of the links themselves.
+    fn insert_own(
+        &mut self,
+        operation: &Operation<'_>,
+        slot: Option<Slot>,
+        who: Option<usize>,
+        now: Micros,
+    ) -> u64 {
+        let mut encoded = Vec::new();
+        operation.encode(&mut encoded);
+        self.requests.insert(Request {
             id: 0,
             asker: None,
-            cache: CacheId::new(0),
-            slot: None,
+            who,
+            cache: NO_CACHE,
+            slot,
             is_read: true,
-            operation,
+            operation: encoded,
             deadline: now + self.settings.request_timeout.as_micros() as Micros,
             hops_left: 0,
             token: None,
             is_held_to: false,
             stage: Stage::Behind,
             copies: [None; 2],
-        });
-        self.write(id, peer, link, now);
+        })
+    }
+
+    /// Nobody is known who has the slot: asks every member, unless that is being done. Whoever has
+    /// it is remembered as if the one before had said so.
+    fn ask_who(&mut self, slot: Slot, now: Micros, sink: &mut impl Sink) {
+        if self.asking_who.contains_key(&slot) || WHO_AT_ONCE_MAX <= self.asking_who.len() {
+            return;
+        }
+        self.asking_who.insert(slot, self.targets.len());
+        for member in 0..self.targets.len() {
+            let id = self.insert_own(&Operation::Who, Some(slot), Some(member), now);
+            self.dispatch(id, member, now, sink);
+        }
+    }
+
+    fn heard_who(&mut self, slot: Slot, member: usize, has_it: bool) {
+        // Of an earlier view, whose members are not those of this one.
+        let Some(left) = self.asking_who.get_mut(&slot) else { return };
+        *left -= 1;
+        if *left == 0 {
+            self.asking_who.remove(&slot);
+        }
+        if let (true, Some(routing)) = (has_it, &mut self.routing) {
+            routing.note_moved(slot, member);
+        }
     }
 
     /// Whom the shell shall connect to now; it then says [`Links::connected`] or [`Links::lost`].

@@ -7,6 +7,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use cluster::digest::Digest;
 use cluster::map::ClusterMap;
 use cluster::member::{Incarnation, MemberName};
 use cluster::slot::{Slot, SlotHasher, SlotKey};
@@ -54,6 +55,8 @@ pub struct ViewIdentity {
     /// The node of this proxy, and the run of it that this is.
     pub node: NodeName,
     pub incarnation: Incarnation,
+    /// How many backends this process has.
+    pub backends: usize,
 }
 
 impl ViewIdentity {
@@ -74,7 +77,8 @@ impl ViewIdentity {
 
     /// The backends of a node are named `<node>.b<number>`.
     fn backend_number(&self, name: &MemberName) -> Option<usize> {
-        name.as_str().strip_prefix(self.node.as_str())?.strip_prefix(".b")?.parse().ok()
+        let number = name.as_str().strip_prefix(self.node.as_str())?.strip_prefix(".b")?;
+        number.parse().ok().filter(|&number| number < self.backends)
     }
 }
 
@@ -84,6 +88,8 @@ pub struct ClusterView {
     map: ClusterMap,
     hasher: SlotHasher,
     identity: ViewIdentity,
+    /// Of the topology that the map is of; of the map alone where there is none.
+    digest: Digest,
     /// In the order of the table's names; then those that are only being prepared.
     members: Vec<ViewMember>,
 }
@@ -127,7 +133,8 @@ impl ClusterView {
                 member.place = Place::Refused { address };
             }
         }
-        Ok(ClusterView { map, hasher: SlotHasher::new(slot_key), identity, members: ordered })
+        let (hasher, digest) = (SlotHasher::new(slot_key), map.digest());
+        Ok(ClusterView { map, hasher, identity, digest, members: ordered })
     }
 
     /// The view that follows from what control has said: requests are routed by the committed
@@ -146,11 +153,16 @@ impl ClusterView {
         let members = members.map(|member| identity.view_member(member)).collect();
         let (map, key) = (current.map().clone(), current.slot_key());
         let view = ClusterView::new(identity.clone(), map, &key, members, networks);
-        Some(view.expect("a topology has a member for each name of its map"))
+        let view = view.expect("a topology has a member for each name of its map");
+        Some(ClusterView { digest: current.digest(), ..view })
     }
 
     pub(crate) fn identity(&self) -> &ViewIdentity {
         &self.identity
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        self.digest
     }
 
     /// Whether another finds the same slots for the same keys.
@@ -383,6 +395,7 @@ mod tests {
             cluster: ClusterId::new([1; 16]),
             node: NodeName::parse("here").expect("a good name"),
             incarnation: Incarnation::new(1),
+            backends: 2,
         }
     }
 

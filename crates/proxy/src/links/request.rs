@@ -23,6 +23,8 @@ pub(super) struct Request {
     pub(super) id: u64,
     /// `None` for what the links ask for themselves.
     pub(super) asker: Option<Asker>,
+    /// Of a question who has a slot: which member of the view is asked.
+    pub(super) who: Option<usize>,
     pub(super) cache: CacheId,
     pub(super) slot: Option<Slot>,
     pub(super) is_read: bool,

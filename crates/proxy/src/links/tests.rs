@@ -354,6 +354,7 @@ impl World {
                 && world.clients.talks.iter().all(|talk| talk.asked.is_empty())
         });
         assert!(self.links.searching.is_empty());
+        assert!(self.links.asking_who.is_empty());
         for (member, _, usage) in self.usage.members() {
             assert_eq!(usage.in_flight.load(Relaxed), 0, "{member}");
             assert_eq!(usage.queued.load(Relaxed), 0, "{member}");
@@ -665,6 +666,13 @@ impl World {
         if let Some(key) = request.operation.key() {
             assert_eq!(self.slot(header.cache, key.bytes()), header.slot);
             if owner != me {
+                if self.backends[owner].activated.contains(&header.slot)
+                    && self.random.below(2) == 0
+                {
+                    // It has forgotten to whom it gave the slot.
+                    let epoch = Epoch::new(2);
+                    return say(Answer::Refused(Refusal::Unknown { epoch }));
+                }
                 let to = MEMBERS[owner];
                 return say(Answer::Refused(Refusal::Moved { to, token }));
             }
@@ -692,14 +700,17 @@ impl World {
                 say(Answer::Done(Outcome::Store(StoreOutcome::Stored { cas: 1, value_bytes })));
             }
             Operation::Ping => say(Answer::Done(Outcome::Done)),
+            Operation::Who if owner == me => say(Answer::Done(Outcome::Done)),
+            Operation::Who => {
+                say(Answer::Refused(Refusal::Unknown { epoch: Epoch::new(2) }));
+            }
             Operation::Peek(_)
             | Operation::Delete(_)
             | Operation::Arithmetic(_)
             | Operation::Touch(_)
             | Operation::Flush { .. }
             | Operation::Figures
-            | Operation::ResetFigures
-            | Operation::Who => panic!("nobody asks {:?}", request.operation),
+            | Operation::ResetFigures => panic!("nobody asks {:?}", request.operation),
         }
     }
 
@@ -847,6 +858,7 @@ fn view(epoch: u64, members: &[&str], incarnation: u64) -> Arc<ClusterView> {
         cluster: ClusterId::new([1; 16]),
         node: NodeName::parse("here").expect("a good name"),
         incarnation: Incarnation::new(1),
+        backends: 1,
     };
     let map = ClusterMap::new(Epoch::new(epoch), table);
     let key = SlotKey::new([7; 16]);

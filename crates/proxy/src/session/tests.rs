@@ -757,6 +757,7 @@ mod far {
             cluster: ClusterId::new([1; 16]),
             node: NodeName::parse("here").expect("a good name"),
             incarnation: Incarnation::new(1),
+            backends: 1,
         };
         let map = ClusterMap::new(Epoch::FIRST, table);
         let key = SlotKey::new([7; 16]);
