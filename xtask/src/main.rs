@@ -20,6 +20,7 @@ Usage: cargo xtask <task>
   bench-peers [--quick]  measure Larder beside memcached; --help tells more
   miri                   run the store's tests of memory under Miri; needs nightly with miri
   sanitize               run the store's tests under the address sanitizer
+  kill-control […]       SIGKILL the control plane under load; --help tells more
   fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
 ";
 
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         ["bench-peers", rest @ ..] => {
             return bench_peers::run(rest.iter().map(|&word| word.to_owned()));
         }
+        ["kill-control", rest @ ..] => vec![kill_control(rest)],
         ["fuzz", rest @ ..] => match fuzz::minutes(rest) {
             Ok(minutes) => fuzz::steps(minutes),
             Err(problem) => {
@@ -49,6 +51,17 @@ fn main() -> ExitCode {
         }
     };
     step::run(steps)
+}
+
+/// Builds `larder` first, so that not an old one is killed.
+fn kill_control(arguments: &[&str]) -> step::Step {
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    step::Step::new("kill-control", move || {
+        let run = ["run", "--quiet", "--package", "testbed", "--bin", "kill-control", "--"];
+        let arguments = arguments.iter().map(String::as_str);
+        let words: Vec<&str> = run.into_iter().chain(arguments).collect();
+        step::carry_out(step::command("cargo", &words))
+    })
 }
 
 /// The folder of the workspace.

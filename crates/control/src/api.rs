@@ -15,6 +15,10 @@
 //! | `DELETE /v1/caches/{cache}/credentials/{username}` | remove |
 //! | `PATCH /v1/caches/{cache}/credentials/{username}` | give and take capabilities |
 //! | `GET`, `POST /v1/clusters` | list, create |
+//! | `GET /v1/audit?after=&limit=` | who did what, oldest first |
+//! | `GET`, `POST /v1/webhooks`, `DELETE /v1/webhooks/{id}` | who hears of changes |
+//! | `GET /v1/outbox?state=&limit=` | calls to webhooks: `waiting`, `sent`, `dead` (when not said) |
+//! | `POST /v1/outbox/{id}/retry` | give a dead call all its attempts again |
 //!
 //! Requests that change a cache take an `Idempotency-Key` and `?wait=applied`: see [`write`].
 
@@ -52,6 +56,12 @@ pub(crate) const REQUESTS_MAX: usize = 64;
 pub(crate) const REQUEST_TIME_MAX: Duration = Duration::from_secs(10);
 /// Caches on one page: some 500 KB of JSON.
 const PAGE_CACHES_MAX: usize = 1_000;
+/// Lines of the audit log on one page.
+const PAGE_AUDIT_MAX: usize = 1_000;
+/// Calls that are listed at most, and when the client does not say how many.
+const CALLS_MAX: usize = 1_000;
+/// Longest URL of a webhook in bytes.
+const URL_BYTES_MAX: usize = 2_048;
 /// Caches on a page when the client does not say.
 const PAGE_CACHES: usize = 100;
 
@@ -97,6 +107,11 @@ pub(crate) fn router_with(
     let api = Api { control, settings: Arc::new(settings), requests, request_time_max };
     let v1 = Router::new()
         .route("/v1/plans", get(handlers::plans))
+        .route("/v1/audit", get(handlers::list_audit))
+        .route("/v1/webhooks", get(handlers::list_webhooks).post(handlers::put_webhook))
+        .route("/v1/webhooks/{id}", delete(handlers::delete_webhook))
+        .route("/v1/outbox", get(handlers::list_calls))
+        .route("/v1/outbox/{id}/retry", post(handlers::revive_call))
         .route("/v1/clusters", get(handlers::list_clusters).post(handlers::create_cluster))
         .route("/v1/cluster/status", get(cluster::status))
         .route("/v1/cluster/snapshot", post(cluster::push_snapshot))

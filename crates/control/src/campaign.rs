@@ -4,10 +4,11 @@
 //! them), and now and then for the lease. A process that cannot ask stops leading in its own eyes only
 //! when the database refuses it; until then the fence keeps its changes from doing harm.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use crate::bell::{Bell, Heard};
 use crate::control::Control;
 
 /// How often is asked for what.
@@ -37,25 +38,19 @@ impl Default for Pace {
 /// A thread that asks, until this is dropped; then leadership is given up.
 #[must_use]
 pub struct Campaign {
-    stop: Arc<Stop>,
+    bell: Arc<Bell>,
     thread: Option<JoinHandle<()>>,
 }
 
-#[derive(Default)]
-struct Stop {
-    stopped: Mutex<bool>,
-    changed: Condvar,
-}
-
 impl Campaign {
-    /// Starts to ask. `holder` says where this process is to be found; whoever asks it to change
-    /// something while another one leads is told that one's.
+    /// Starts to ask. `holder` says where this process is to be found; whoever looks for the leader is
+    /// told it.
     pub fn start(control: &Arc<Control>, holder: String, pace: Pace) -> std::io::Result<Self> {
-        let stop = Arc::new(Stop::default());
-        let (control, stopped) = (Arc::clone(control), Arc::clone(&stop));
+        let bell = Arc::new(Bell::default());
+        let (control, until) = (Arc::clone(control), Arc::clone(&bell));
         let run = move || {
-            let mut renewed: Option<Instant> = None;
-            while !stopped.wait(pace.tick) {
+            let (mut renewed, mut heard) = (None::<Instant>, Heard::default());
+            while until.wait(&mut heard, pace.tick) {
                 if renewed.is_none_or(|at| at.elapsed() >= pace.renewal) {
                     control.lead(&holder, pace.lease);
                     renewed = Some(Instant::now());
@@ -65,27 +60,17 @@ impl Campaign {
             control.resign();
         };
         let thread = thread::Builder::new().name("campaign".to_owned()).spawn(run)?;
-        Ok(Campaign { stop, thread: Some(thread) })
+        Ok(Campaign { bell, thread: Some(thread) })
     }
 }
 
 impl Drop for Campaign {
     fn drop(&mut self) {
-        *self.stop.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
-        self.stop.changed.notify_all();
+        self.bell.stop();
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
         {
             tracing::error!("the campaign for leadership panicked");
         }
-    }
-}
-
-impl Stop {
-    /// Returns whether it is time to stop, after `at_most`.
-    fn wait(&self, at_most: Duration) -> bool {
-        let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
-        let waited = self.changed.wait_timeout_while(stopped, at_most, |stopped| !*stopped);
-        *waited.unwrap_or_else(PoisonError::into_inner).0
     }
 }

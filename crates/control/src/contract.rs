@@ -9,9 +9,11 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tenancy::capability::Capability;
 use tenancy::plan::Plan;
+use tenancy::secret::Secret;
 use wire::control::record::Revision;
 
 use crate::applied::Progress;
+use crate::database::{AuditEntry, OutboxEntry, Webhook};
 use crate::model::{Cache, Cluster, Credential, Issued};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -255,6 +257,110 @@ pub struct ClustersView {
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
     pub name: String,
+}
+
+/// Who did what. Fields that do not apply are null.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditView {
+    pub id: u64,
+    /// Unix time in seconds.
+    pub at: u64,
+    pub actor: String,
+    pub action: String,
+    pub cluster: Option<u64>,
+    pub cache: Option<u64>,
+    /// As it was then.
+    pub cache_name: Option<String>,
+    pub username: Option<String>,
+    pub detail: String,
+    /// Of the change that it made for the cluster's nodes.
+    pub revision: Option<u64>,
+}
+
+impl AuditView {
+    pub(crate) fn new(entry: AuditEntry) -> Self {
+        let AuditEntry { id, at, actor, action, cluster, cache, .. } = entry;
+        let AuditEntry { cache_name, username, detail, revision, .. } = entry;
+        let at = at.0;
+        AuditView { id, at, actor, action, cluster, cache, cache_name, username, detail, revision }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AuditsView {
+    pub audit: Vec<AuditView>,
+}
+
+/// Someone who hears of every change of a cache.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhookView {
+    pub id: u64,
+    pub url: String,
+    /// What its calls are signed with; shown only when it is made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// Unix time in seconds.
+    pub created_at: u64,
+}
+
+impl WebhookView {
+    pub(crate) fn new(webhook: &Webhook, secret: Option<&Secret>) -> Self {
+        WebhookView {
+            id: webhook.id,
+            url: webhook.url.clone(),
+            secret: secret.map(|secret| secret.reveal().to_owned()),
+            created_at: webhook.created_at.0,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WebhooksView {
+    pub webhooks: Vec<WebhookView>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutWebhook {
+    pub url: String,
+}
+
+/// A call to a webhook.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallView {
+    pub id: u64,
+    pub url: String,
+    /// The receiver tells repetitions by it.
+    pub idempotency_key: String,
+    /// `waiting`, `sent` or `dead`.
+    pub state: String,
+    pub attempts: u32,
+    /// Unix time in seconds.
+    pub created_at: u64,
+    /// Why the last attempt failed.
+    pub problem: Option<String>,
+    /// As it is sent.
+    pub body: String,
+}
+
+impl CallView {
+    pub(crate) fn new(entry: OutboxEntry) -> Self {
+        CallView {
+            id: entry.id,
+            url: entry.url,
+            idempotency_key: entry.idempotency_key,
+            state: entry.state.name().to_owned(),
+            attempts: entry.attempts,
+            created_at: entry.created_at.0,
+            problem: entry.problem,
+            body: entry.body,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CallsView {
+    pub calls: Vec<CallView>,
 }
 
 /// How far the nodes have come with a change: what `?wait=applied` adds to its answer, as `applied`.

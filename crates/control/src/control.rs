@@ -11,6 +11,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use tenancy::capability::Capabilities;
 use tenancy::directory::Directory;
 use tenancy::id::{CacheId, Username};
@@ -19,11 +21,14 @@ use tenancy::secret::{Secret, SecretKey};
 use tokio::sync::watch;
 use wire::control::record::{Key, Revision};
 
+use crate::bell::Bell;
+use crate::couriers::{COURIERS, SECRET_PREFIX};
 use crate::data_dir::{Announcement, DataDir, DataDirError};
 use crate::data_plane::{DataPlane, DataPlaneError};
 use crate::database::{
-    CACHES_MAX, Change, Database, Done, Effect, Kind, Lease, NewCredential, Retention,
-    StoredCredential, cache_record, credential_record,
+    AuditEntry, CACHES_MAX, Call, CallState, Change, Claimed, Database, Done, Effect, Kind, Lease,
+    NewCredential, OutboxEntry, Outcome, Retention, StoredCredential, Webhook, cache_record,
+    credential_record,
 };
 use crate::environment::Environment;
 use crate::error::{ControlError, OpenError};
@@ -38,6 +43,8 @@ pub const DEVELOPMENT_CACHE: &str = "development";
 
 /// Caches of the development plan are disabled when nobody has used them for this long: 30 days.
 pub const UNUSED_SECONDS_MAX: u64 = 30 * 24 * 60 * 60;
+/// Random bytes in a webhook's secret: as many as the hash that is made with it can use.
+const WEBHOOK_SECRET_BYTES: usize = 32;
 /// Caches that are disabled for that at one time; the rest waits for the next look.
 const UNUSED_CACHES_AT_ONCE: usize = 100;
 
@@ -53,6 +60,8 @@ pub struct Control {
     newest: Mutex<HashMap<ClusterId, watch::Sender<Revision>>>,
     /// The data plane of this process, if it has one.
     local: Option<Local>,
+    /// Rung when there may be calls to carry.
+    outbox_bell: Arc<Bell>,
     environment: Environment,
     secret_key: SecretKey,
     node_key: [u8; 32],
@@ -134,6 +143,7 @@ impl Control {
             reader: Mutex::new(reader),
             newest: Mutex::new(newest),
             local,
+            outbox_bell: Arc::default(),
             secret_key: master_key.secret_key(),
             node_key: master_key.node_key(),
             sealer: master_key.sealer(),
@@ -508,6 +518,110 @@ impl Control {
         Ok(disabled)
     }
 
+    /// Notes which development caches of this process have carried out commands since the last look;
+    /// `commands` remembers how many they had.
+    pub(crate) fn note_activity(
+        &self,
+        commands: &mut HashMap<CacheId, u64>,
+    ) -> Result<(), ControlError> {
+        let Some(local) = &self.local else { return Ok(()) };
+        let caches = self.caches(CacheId::new(0), CACHES_MAX)?;
+        let mut now = HashMap::new();
+        let watched = caches.iter().filter(|cache| {
+            cache.cluster == ClusterId::DEFAULT && cache.plan == Plan::DEVELOPMENT && cache.enabled
+        });
+        for cache in watched {
+            let Ok(statistics) = local.data_plane.statistics(cache.id) else { continue };
+            let of_commands = statistics.iter().filter(|(name, _)| name.starts_with("cmd_"));
+            now.insert(cache.id, of_commands.map(|(_, count)| count).sum::<u64>());
+        }
+        let before = |id: &CacheId| commands.get(id).copied().unwrap_or(0);
+        let used: Vec<CacheId> =
+            now.iter().filter(|(id, count)| **count != before(id)).map(|(id, _)| *id).collect();
+        if !used.is_empty() {
+            self.note_used(&used)?;
+        }
+        *commands = now;
+        Ok(())
+    }
+
+    /// Who did what: lines of the audit log after this one, in the order in which they were written.
+    pub(crate) fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, ControlError> {
+        self.lock_reader().audit(after, limit)
+    }
+
+    /// Everyone who hears of every change of a cache.
+    pub(crate) fn webhooks(&self) -> Result<Vec<Webhook>, ControlError> {
+        self.lock().webhooks()
+    }
+
+    /// Adds a webhook, or gives the one with this URL a new secret. Returns it with the secret that
+    /// its calls are signed with from now on, which is not shown again.
+    pub(crate) fn put_webhook(
+        &self,
+        actor: Actor,
+        url: &str,
+    ) -> Result<(Webhook, Secret), ControlError> {
+        let random: [u8; WEBHOOK_SECRET_BYTES] = self.environment.random()?;
+        let text = format!("{SECRET_PREFIX}{}", BASE64.encode(random));
+        let secret = Secret::parse(&text).expect("between 16 and 128 printable characters");
+        let nonce = self.environment.random()?;
+        let sealed = self.sealer.seal_for(&webhook_context(url), &secret, nonce);
+        let webhook = self.lock().put_webhook(actor, self.environment.now(), url, &sealed)?;
+        Ok((webhook, secret))
+    }
+
+    pub(crate) fn webhook_secret(&self, webhook: &Webhook) -> Result<Secret, ControlError> {
+        self.sealer
+            .open_for(&webhook_context(&webhook.url), &webhook.sealed_secret)
+            .map_err(|source| ControlError::SealedWebhook { webhook: webhook.id, source })
+    }
+
+    pub(crate) fn delete_webhook(&self, actor: Actor, webhook: u64) -> Result<(), ControlError> {
+        self.lock().delete_webhook(actor, self.environment.now(), webhook)
+    }
+
+    /// Calls to webhooks, the newest first.
+    pub(crate) fn calls(
+        &self,
+        state: CallState,
+        limit: usize,
+    ) -> Result<Vec<OutboxEntry>, ControlError> {
+        self.lock().calls(state, limit)
+    }
+
+    pub(crate) fn revive_call(&self, actor: Actor, call: u64) -> Result<(), ControlError> {
+        self.lock().revive_call(actor, self.environment.now(), call)?;
+        self.outbox_bell.ring();
+        Ok(())
+    }
+
+    pub(crate) fn claim_call(
+        &self,
+        claim: Duration,
+        busy: &[u64; COURIERS],
+    ) -> Result<Claimed, ControlError> {
+        let claim_ms = i64::try_from(claim.as_millis()).unwrap_or(i64::MAX);
+        self.lock().claim_call(self.environment.now(), claim_ms, busy)
+    }
+
+    pub(crate) fn settle_call(&self, call: &Call, outcome: &Outcome) -> Result<(), ControlError> {
+        self.lock().settle_call(self.environment.now(), call, outcome)
+    }
+
+    pub(crate) fn outbox_bell(&self) -> &Arc<Bell> {
+        &self.outbox_bell
+    }
+
+    pub(crate) fn now(&self) -> UnixSeconds {
+        self.environment.now()
+    }
+
+    /// A number that nobody could have foretold.
+    pub(crate) fn chance(&self) -> Result<u64, ControlError> {
+        Ok(u64::from_le_bytes(self.environment.random()?))
+    }
+
     /// Forgets what is older than it need be, a bounded number of rows at a time. Returns whether
     /// there may be more to forget.
     pub fn trim(&self, retention: &Retention) -> Result<bool, ControlError> {
@@ -678,6 +792,7 @@ impl Control {
         revision: Revision,
     ) -> Result<(), ControlError> {
         change.commit()?;
+        self.outbox_bell.ring();
         self.newest(cache.cluster, |newest| {
             newest.send_modify(|known| *known = revision.max(*known))
         });
@@ -811,6 +926,11 @@ impl Control {
             .map_err(|source| ControlError::Sealed { username, source })?;
         Ok(Issued { credential, secret })
     }
+}
+
+/// What a webhook's secret is sealed for. No username has a colon in it.
+fn webhook_context(url: &str) -> Vec<u8> {
+    format!("webhook:{url}").into_bytes()
 }
 
 impl Done {

@@ -70,6 +70,8 @@ pub enum ControlError {
     Corrupt { what: &'static str },
     #[error("the password of {username} could not be read")]
     Sealed { username: Username, source: BrokenSeal },
+    #[error("the secret of webhook {webhook} could not be read")]
+    SealedWebhook { webhook: u64, source: BrokenSeal },
     #[error("no random bytes could be had")]
     Random(#[from] io::Error),
 }
@@ -121,6 +123,7 @@ impl ControlError {
             ControlError::Database(_)
             | ControlError::Corrupt { .. }
             | ControlError::Sealed { .. }
+            | ControlError::SealedWebhook { .. }
             | ControlError::Random(_) => Fault::Ours,
         }
     }

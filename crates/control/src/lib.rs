@@ -25,16 +25,19 @@ pub mod applied;
 pub mod campaign;
 pub mod contract;
 pub mod control;
+pub mod couriers;
 pub mod data_dir;
 pub mod data_plane;
 pub mod database;
 pub mod environment;
 pub mod error;
 pub mod feed;
+pub mod housekeeping;
 pub mod model;
 pub mod push;
 pub mod server;
 
+mod bell;
 #[cfg(test)]
 mod pretend;
 mod seal;

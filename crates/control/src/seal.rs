@@ -56,7 +56,17 @@ impl Sealer {
         secret: &Secret,
         nonce: [u8; NONCE_BYTES],
     ) -> Vec<u8> {
-        let payload = Payload { msg: secret.reveal().as_bytes(), aad: username.as_bytes() };
+        self.seal_for(username.as_bytes(), secret, nonce)
+    }
+
+    /// Like [`Sealer::seal`], for what has no username: only the same `context` opens it.
+    pub(crate) fn seal_for(
+        &self,
+        context: &[u8],
+        secret: &Secret,
+        nonce: [u8; NONCE_BYTES],
+    ) -> Vec<u8> {
+        let payload = Payload { msg: secret.reveal().as_bytes(), aad: context };
         let ciphertext = self
             .0
             .encrypt(Nonce::from_slice(&nonce), payload)
@@ -65,8 +75,12 @@ impl Sealer {
     }
 
     pub(crate) fn open(&self, username: &Username, sealed: &[u8]) -> Result<Secret, BrokenSeal> {
+        self.open_for(username.as_bytes(), sealed)
+    }
+
+    pub(crate) fn open_for(&self, context: &[u8], sealed: &[u8]) -> Result<Secret, BrokenSeal> {
         let (nonce, ciphertext) = sealed.split_first_chunk::<NONCE_BYTES>().ok_or(BrokenSeal)?;
-        let payload = Payload { msg: ciphertext, aad: username.as_bytes() };
+        let payload = Payload { msg: ciphertext, aad: context };
         let opened = self.0.decrypt(Nonce::from_slice(nonce), payload).map_err(|_| BrokenSeal)?;
         let text = str::from_utf8(&opened).map_err(|_| BrokenSeal)?;
         Secret::parse(text).map_err(|_| BrokenSeal)

@@ -11,11 +11,13 @@
 //! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
 //! * [`eventually`]: waits for a condition instead of for time.
 //! * [`workload`]: requests of many tenants, drawn from a seed, to replay on a cache.
+//! * [`kill_control`]: kills the control plane under load, and looks whether what it said was so.
 //! * [`differential`]: the same random commands to both servers, and the same answers wanted.
 
 pub mod connection;
 pub mod differential;
 pub mod eventually;
+pub mod kill_control;
 pub mod larder;
 pub mod memcached;
 pub mod oracle;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, Uri};
 use axum::response::Response;
 use serde::Deserialize;
 use tenancy::capability::{Capabilities, Capability};
@@ -12,15 +12,17 @@ use tenancy::id::CacheId;
 use tenancy::plan::{PLANS, Plan};
 
 use super::problem::Refusal;
-use super::request::{Asked, Body, OfCache, OfUser, parse_username};
+use super::request::{Asked, Body, OfCache, OfId, OfUser, parse_username};
 use super::write::{Told, Write};
-use super::{Api, PAGE_CACHES, PAGE_CACHES_MAX};
+use super::{Api, CALLS_MAX, PAGE_AUDIT_MAX, PAGE_CACHES, PAGE_CACHES_MAX, URL_BYTES_MAX};
 use crate::contract::{
-    AddCredential, CacheView, CachesView, ChangeCapabilities, ChangePlan, ClusterView,
-    ClustersView, CreateCache, CreateCluster, CredentialView, CredentialsView, OwnerView, PlanView,
-    PlansView, SetEnabled, SetPrimary, StatisticsView,
+    AddCredential, AuditView, AuditsView, CacheView, CachesView, CallView, CallsView,
+    ChangeCapabilities, ChangePlan, ClusterView, ClustersView, CreateCache, CreateCluster,
+    CredentialView, CredentialsView, OwnerView, PlanView, PlansView, PutWebhook, SetEnabled,
+    SetPrimary, StatisticsView, WebhookView, WebhooksView,
 };
 use crate::control::Control;
+use crate::database::CallState;
 use crate::model::{Actor, Cache, CacheName, CacheRef, CapabilityChange, ClusterId};
 
 pub(super) type Answer<T> = Result<Json<T>, Refusal>;
@@ -222,6 +224,73 @@ pub(super) async fn create_cluster(
     let name = parse_name(&wish.name)?;
     let cluster = api.call(move |control| control.create_cluster(Actor::Operator, name)).await?;
     Ok((StatusCode::CREATED, Json(ClusterView::new(&cluster))))
+}
+
+pub(super) async fn list_audit(
+    State(api): State<Api>,
+    Asked(page): Asked<Page>,
+) -> Answer<AuditsView> {
+    let (after, limit) = (page.after.unwrap_or(0), page.limit.unwrap_or(PAGE_AUDIT_MAX));
+    let limit = limit.min(PAGE_AUDIT_MAX);
+    let audit = api.call(move |control| control.audit(after, limit)).await?;
+    Ok(Json(AuditsView { audit: audit.into_iter().map(AuditView::new).collect() }))
+}
+
+pub(super) async fn list_webhooks(State(api): State<Api>) -> Answer<WebhooksView> {
+    let webhooks = api.call(|control| control.webhooks()).await?;
+    let webhooks = webhooks.iter().map(|webhook| WebhookView::new(webhook, None)).collect();
+    Ok(Json(WebhooksView { webhooks }))
+}
+
+pub(super) async fn put_webhook(
+    State(api): State<Api>,
+    Body(PutWebhook { url }): Body<PutWebhook>,
+) -> Result<(StatusCode, Json<WebhookView>), Refusal> {
+    let is_good = url.parse().is_ok_and(|uri: Uri| {
+        matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
+    });
+    if !is_good || URL_BYTES_MAX < url.len() {
+        let problem = format!("url must be http or https and at most {URL_BYTES_MAX} bytes");
+        return Err(Refusal::BadRequest(problem));
+    }
+    let (webhook, secret) =
+        api.call(move |control| control.put_webhook(Actor::Operator, &url)).await?;
+    Ok((StatusCode::CREATED, Json(WebhookView::new(&webhook, Some(&secret)))))
+}
+
+pub(super) async fn delete_webhook(
+    State(api): State<Api>,
+    OfId(webhook): OfId,
+) -> Result<StatusCode, Refusal> {
+    api.call(move |control| control.delete_webhook(Actor::Operator, webhook)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichCalls {
+    state: Option<String>,
+    limit: Option<usize>,
+}
+
+pub(super) async fn list_calls(
+    State(api): State<Api>,
+    Asked(which): Asked<WhichCalls>,
+) -> Answer<CallsView> {
+    let state = which.state.as_deref().unwrap_or(CallState::Dead.name());
+    let state = CallState::named(state)
+        .ok_or_else(|| Refusal::BadRequest("state must be waiting, sent or dead".to_owned()))?;
+    let limit = which.limit.unwrap_or(CALLS_MAX).min(CALLS_MAX);
+    let calls = api.call(move |control| control.calls(state, limit)).await?;
+    Ok(Json(CallsView { calls: calls.into_iter().map(CallView::new).collect() }))
+}
+
+pub(super) async fn revive_call(
+    State(api): State<Api>,
+    OfId(call): OfId,
+) -> Result<StatusCode, Refusal> {
+    api.call(move |control| control.revive_call(Actor::Operator, call)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 fn parse_name(name: &str) -> Result<CacheName, Refusal> {

@@ -115,6 +115,7 @@ fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str
         ControlError::Database(_)
         | ControlError::Corrupt { .. }
         | ControlError::Sealed { .. }
+        | ControlError::SealedWebhook { .. }
         | ControlError::Random(_) => ("internal", "A fault of ours"),
     };
     (status, kind, title)

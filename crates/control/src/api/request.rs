@@ -63,6 +63,19 @@ pub(super) fn parse_username(text: &str) -> Result<Username, Refusal> {
     Username::parse(text).map_err(|error| Refusal::BadRequest(error.to_string()))
 }
 
+/// The number that the path names something by.
+pub(super) struct OfId(pub(super) u64);
+
+impl<S: Send + Sync> FromRequestParts<S> for OfId {
+    type Rejection = Refusal;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Refusal> {
+        let text = path_parameter(parts, state, "id").await?;
+        let wrong = |_| Refusal::BadRequest(format!("{text:?} is not a number"));
+        text.parse().map(OfId).map_err(wrong)
+    }
+}
+
 async fn path_parameter<S: Send + Sync>(
     parts: &mut Parts,
     state: &S,

@@ -909,6 +909,32 @@ fn clusters_have_logs_of_their_own(engine: &Engine) {
     assert!(matches!(unknown, Err(ControlError::UnknownCluster(_))), "{unknown:?}");
 }
 
+fn a_claimed_call_is_nobody_elses_until_the_claim_runs_out(engine: &Engine) {
+    let installation = Installation::on(engine);
+    let count = |state| installation.control.calls(state, 9).expect("readable").len();
+    let long = Duration::from_secs(600);
+    let control = &installation.control;
+    control.put_webhook(OPERATOR, "http://127.0.0.1:9/").expect("there is room");
+    installation.create("one");
+    let claim = |claim: Duration| control.claim_call(claim, &[0; COURIERS]).expect("it leads");
+    let Claimed::Call(first) = claim(Duration::ZERO) else { panic!("one is waiting") };
+    // As after a death in the middle of the call: the claim has run out.
+    let Claimed::Call(second) = claim(long) else { panic!("the claim has run out") };
+    assert_eq!((first.attempts, second.attempts), (1, 2));
+    assert_eq!(first.idempotency_key, second.idempotency_key);
+    assert!(matches!(claim(long), Claimed::Later { .. }), "it is under way");
+    // The first one's late word does not count any more; the second one's does.
+    let problem = "too late".to_owned();
+    control.settle_call(&first, &Outcome::Dead { problem }).expect("it leads");
+    assert_eq!(count(CallState::Dead), 0);
+    control.settle_call(&second, &Outcome::Sent).expect("it leads");
+    assert_eq!(count(CallState::Sent), 1);
+    let busy = [second.webhook.id, 0, 0, 0];
+    installation.create("two");
+    let claimed = control.claim_call(long, &busy).expect("it leads");
+    assert_eq!(claimed, Claimed::Nothing, "its webhook is being called");
+}
+
 /// Runs every check on every database. On SQLite each is a test of its own; on PostgreSQL they share
 /// one test and one server, because starting a server takes longer than all of them.
 macro_rules! conformance {
@@ -956,6 +982,7 @@ conformance! {
     a_fence_keeps_out_who_led_before,
     epochs_are_committed_when_every_node_has_acknowledged,
     clusters_have_logs_of_their_own,
+    a_claimed_call_is_nobody_elses_until_the_claim_runs_out,
 }
 
 #[cfg(feature = "postgres")]
@@ -1011,6 +1038,8 @@ mod on_postgres {
         }
         let late = create(&first, "late");
         assert!(matches!(late, Err(ControlError::NotLeader)), "{late:?}");
+        let late = first.claim_call(soon, &[0; COURIERS]);
+        assert!(matches!(late, Err(ControlError::NotLeader)), "it carries no calls either");
         let made = create(&second, "after").expect("it leads");
         assert_eq!(made.revision, Revision::new(2), "no gap, nothing doubled");
         let names = |control: &Control| -> Vec<String> {

@@ -1,4 +1,4 @@
-//! Reading the change log of a cluster: what those who follow it ask.
+//! Reading the logs: the change log of a cluster, for those who follow it, and the audit log, for people.
 
 use tenancy::id::CacheId;
 use tenancy::secret::SecretHash;
@@ -7,8 +7,9 @@ use wire::control::record::{Delta, Record, Revision};
 use super::Database;
 use super::delta::{cache_record, credential_record, from_json};
 use super::rows;
+use super::sql::Row;
 use crate::error::ControlError;
-use crate::model::ClusterId;
+use crate::model::{ClusterId, UnixSeconds};
 
 /// What came after a revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,52 @@ pub enum Changes {
     TakeSnapshot,
 }
 
+/// A line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct AuditEntry {
+    pub(crate) id: u64,
+    pub(crate) at: UnixSeconds,
+    pub(crate) actor: String,
+    pub(crate) action: String,
+    /// Absent where the whole installation was meant.
+    pub(crate) cluster: Option<u64>,
+    pub(crate) cache: Option<u64>,
+    /// As it was then.
+    pub(crate) cache_name: Option<String>,
+    pub(crate) username: Option<String>,
+    pub(crate) detail: String,
+    /// The change it made, if it made one.
+    pub(crate) revision: Option<u64>,
+}
+
 impl Database {
+    /// Lines of the audit log after this one, `limit` at most, in the order in which they were
+    /// written.
+    pub(crate) fn audit(
+        &mut self,
+        after: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>, ControlError> {
+        let select = "SELECT id, at, actor, action, cluster_id, cache_id, cache_name, username,
+                detail, revision FROM audit WHERE id > $1 ORDER BY id LIMIT $2";
+        let entry = |row: &Row| {
+            let text = |at| Ok::<_, ControlError>(row.optional_text(at)?.map(str::to_owned));
+            Ok(AuditEntry {
+                id: row.natural(0)?,
+                at: UnixSeconds(row.natural(1)?),
+                actor: row.text(2)?.to_owned(),
+                action: row.text(3)?.to_owned(),
+                cluster: row.optional_natural(4)?,
+                cache: row.optional_natural(5)?,
+                cache_name: text(6)?,
+                username: text(7)?,
+                detail: row.text(8)?.to_owned(),
+                revision: row.optional_natural(9)?,
+            })
+        };
+        self.sql.rows(select, &[after.into(), limit.into()])?.iter().map(entry).collect()
+    }
+
     /// All records of a cluster at one revision. Caches come first, so that a credential never comes
     /// before its cache.
     pub(crate) fn record_snapshot(

@@ -1,17 +1,98 @@
 //! Calls to others that must not be lost: written in the transaction of the change that causes them,
-//! and carried out afterwards.
+//! claimed one by one by the process that leads, and marked when they have been carried out.
+//!
+//! A claim moves the call's next attempt to a time when the claimer must have ended, and is itself a
+//! fenced change; so no two processes make the same attempt. A process that dies between the call and
+//! its mark leaves a call that is made once more: the receiver tells it by its idempotency key.
 
 use serde_json::json;
 use wire::control::record::Revision;
 
+use super::Database;
 use super::change::{Kind, id};
-use super::sql::Sql;
+use super::rows::corrupt;
+use super::sql::{Row, Sql, Value};
+use crate::couriers::COURIERS;
 use crate::error::ControlError;
-use crate::model::{Cache, UnixSeconds};
+use crate::model::{Actor, Cache, UnixSeconds};
 
+/// Few enough that a change writes them all in its own transaction.
+const WEBHOOKS_MAX: usize = 20;
 /// Calls that wait at most. Beyond it a receiver has been away for so long that the oldest news is
 /// the least of its worries: further ones are written as dead.
 const WAITING_MAX: u64 = 100_000;
+
+/// Someone who wants to hear of changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Webhook {
+    pub(crate) id: u64,
+    pub(crate) url: String,
+    pub(crate) sealed_secret: Vec<u8>,
+    pub(crate) created_at: UnixSeconds,
+}
+
+/// A call that was claimed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Call {
+    pub(crate) id: u64,
+    pub(crate) webhook: Webhook,
+    pub(crate) idempotency_key: String,
+    pub(crate) body: String,
+    /// This one included.
+    pub(crate) attempts: u32,
+}
+
+/// A call as the API lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct OutboxEntry {
+    pub(crate) id: u64,
+    pub(crate) url: String,
+    pub(crate) idempotency_key: String,
+    pub(crate) state: CallState,
+    pub(crate) attempts: u32,
+    pub(crate) created_at: UnixSeconds,
+    pub(crate) problem: Option<String>,
+    pub(crate) body: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum CallState {
+    Waiting,
+    Sent,
+    /// Given up: only someone's wish tries it again.
+    Dead,
+}
+
+impl CallState {
+    const ALL: [CallState; 3] = [CallState::Waiting, CallState::Sent, CallState::Dead];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            CallState::Waiting => "waiting",
+            CallState::Sent => "sent",
+            CallState::Dead => "dead",
+        }
+    }
+
+    pub(crate) fn named(name: &str) -> Option<Self> {
+        CallState::ALL.into_iter().find(|state| state.name() == name)
+    }
+}
+
+const SELECT_WEBHOOK: &str = "SELECT id, url, sealed_secret, created_at FROM webhooks";
+
+fn webhook(row: &Row, from: usize) -> Result<Webhook, ControlError> {
+    Ok(Webhook {
+        id: row.natural(from)?,
+        url: row.text(from + 1)?.to_owned(),
+        sealed_secret: row.bytes(from + 2)?.to_vec(),
+        created_at: UnixSeconds(row.natural(from + 3)?),
+    })
+}
+
+fn attempts(row: &Row, at: usize) -> Result<u32, ControlError> {
+    u32::try_from(row.int(at)?).map_err(|_| corrupt("number of attempts"))
+}
 
 /// Writes a call to every webhook about a change that is being made.
 pub(super) fn tell(
@@ -37,9 +118,9 @@ pub(super) fn tell(
     .to_string();
     let waiting = sql.number("SELECT count(*) FROM outbox WHERE state = 'waiting'", &[])?;
     let (state, problem) = if id(waiting)? < WAITING_MAX {
-        ("waiting", None)
+        (CallState::Waiting, None)
     } else {
-        ("dead", Some("too many calls were waiting"))
+        (CallState::Dead, Some("too many calls were waiting"))
     };
     for row in webhooks {
         let webhook = row.natural(0)?;
@@ -54,10 +135,183 @@ pub(super) fn tell(
                 key.as_str().into(),
                 body.as_str().into(),
                 now.0.into(),
-                state.into(),
+                state.name().into(),
                 problem.into(),
             ],
         )?;
     }
     Ok(())
+}
+
+impl Database {
+    pub(crate) fn webhooks(&mut self) -> Result<Vec<Webhook>, ControlError> {
+        let rows = self.sql.rows(&format!("{SELECT_WEBHOOK} ORDER BY id"), &[])?;
+        rows.iter().map(|row| webhook(row, 0)).collect()
+    }
+
+    /// Adds a webhook, or gives the one with this URL another secret.
+    pub(crate) fn put_webhook(
+        &mut self,
+        actor: Actor,
+        now: UnixSeconds,
+        url: &str,
+        sealed_secret: &[u8],
+    ) -> Result<Webhook, ControlError> {
+        let mut change = self.begin(actor, now)?;
+        let others = "SELECT count(*) FROM webhooks WHERE url <> $1";
+        if change.count(others, &[url.into()])? >= WEBHOOKS_MAX {
+            return Err(ControlError::TooManyWebhooks { max: WEBHOOKS_MAX });
+        }
+        let put = "INSERT INTO webhooks (url, sealed_secret, created_at) VALUES ($1, $2, $3)
+            ON CONFLICT (url) DO UPDATE SET sealed_secret = excluded.sealed_secret
+            RETURNING id, url, sealed_secret, created_at";
+        let row = change.sql.row(put, &[url.into(), sealed_secret.into(), now.0.into()])?;
+        let webhook = webhook(&row.ok_or(corrupt("webhook"))?, 0)?;
+        change.audit("webhook put", None, url)?;
+        change.commit()?;
+        Ok(webhook)
+    }
+
+    /// Removes a webhook with the calls that wait for it.
+    pub(crate) fn delete_webhook(
+        &mut self,
+        actor: Actor,
+        now: UnixSeconds,
+        webhook_id: u64,
+    ) -> Result<(), ControlError> {
+        let mut change = self.begin(actor, now)?;
+        let delete = "DELETE FROM webhooks WHERE id = $1";
+        if change.sql.execute(delete, &[webhook_id.into()])? == 0 {
+            return Err(ControlError::UnknownWebhook(webhook_id));
+        }
+        change.audit("webhook removed", None, &webhook_id.to_string())?;
+        change.commit()
+    }
+
+    /// Takes the call that has been due for longest, for `claim_ms` from now: when it has not been
+    /// settled by then it is tried again. Those of `busy` webhooks are left alone.
+    pub(crate) fn claim_call(
+        &mut self,
+        now: UnixSeconds,
+        claim_ms: i64,
+        busy: &[u64; COURIERS],
+    ) -> Result<Claimed, ControlError> {
+        let change = self.begin(Actor::Installation, now)?;
+        let now_ms = change.sql.now_ms()?;
+        let select = "SELECT outbox.id, webhooks.id, url, sealed_secret, webhooks.created_at,
+                idempotency_key, body, attempts, next_attempt_ms
+            FROM outbox JOIN webhooks ON webhooks.id = webhook_id WHERE state = 'waiting'
+                AND webhook_id <> $1 AND webhook_id <> $2 AND webhook_id <> $3 AND webhook_id <> $4
+            ORDER BY next_attempt_ms, outbox.id LIMIT 1";
+        let Some(row) = change.sql.row(select, &busy.map(Value::from))? else {
+            return Ok(Claimed::Nothing);
+        };
+        let due_ms = row.int(8)?;
+        if now_ms < due_ms {
+            return Ok(Claimed::Later { wait_ms: (due_ms - now_ms).unsigned_abs() });
+        }
+        let call = Call {
+            id: row.natural(0)?,
+            webhook: webhook(&row, 1)?,
+            idempotency_key: row.text(5)?.to_owned(),
+            body: row.text(6)?.to_owned(),
+            attempts: attempts(&row, 7)?.saturating_add(1),
+        };
+        let update = "UPDATE outbox SET attempts = $1, next_attempt_ms = $2 WHERE id = $3";
+        let values = [i64::from(call.attempts).into(), (now_ms + claim_ms).into(), call.id.into()];
+        change.sql.execute(update, &values)?;
+        change.commit()?;
+        Ok(Claimed::Call(call))
+    }
+
+    /// Says how a claimed call ended. A call that has been claimed again since is left alone.
+    pub(crate) fn settle_call(
+        &mut self,
+        now: UnixSeconds,
+        call: &Call,
+        outcome: &Outcome,
+    ) -> Result<(), ControlError> {
+        let change = self.begin(Actor::Installation, now)?;
+        let now_ms = change.sql.now_ms()?;
+        let (state, next_attempt_ms, problem) = match outcome {
+            Outcome::Sent => (CallState::Sent, 0, None),
+            Outcome::Retry { after_ms, problem } => {
+                (CallState::Waiting, now_ms + after_ms, Some(problem.as_str()))
+            }
+            Outcome::Dead { problem } => (CallState::Dead, 0, Some(problem.as_str())),
+        };
+        let update = "UPDATE outbox SET state = $1, next_attempt_ms = $2, problem = $3
+            WHERE id = $4 AND attempts = $5 AND state = 'waiting'";
+        let values = [
+            state.name().into(),
+            next_attempt_ms.into(),
+            problem.into(),
+            call.id.into(),
+            i64::from(call.attempts).into(),
+        ];
+        change.sql.execute(update, &values)?;
+        change.commit()
+    }
+
+    /// Calls in a state, the newest first.
+    pub(crate) fn calls(
+        &mut self,
+        state: CallState,
+        limit: usize,
+    ) -> Result<Vec<OutboxEntry>, ControlError> {
+        let select = "SELECT outbox.id, url, idempotency_key, state, attempts, outbox.created_at,
+                problem, body
+            FROM outbox JOIN webhooks ON webhooks.id = webhook_id
+            WHERE state = $1 ORDER BY outbox.id DESC LIMIT $2";
+        let rows = self.sql.rows(select, &[state.name().into(), limit.into()])?;
+        let entry = |row: &Row| {
+            Ok(OutboxEntry {
+                id: row.natural(0)?,
+                url: row.text(1)?.to_owned(),
+                idempotency_key: row.text(2)?.to_owned(),
+                state: CallState::named(row.text(3)?).ok_or(corrupt("state of a call"))?,
+                attempts: attempts(row, 4)?,
+                created_at: UnixSeconds(row.natural(5)?),
+                problem: row.optional_text(6)?.map(str::to_owned),
+                body: row.text(7)?.to_owned(),
+            })
+        };
+        rows.iter().map(entry).collect()
+    }
+
+    /// Gives a call that was given up all its attempts again.
+    pub(crate) fn revive_call(
+        &mut self,
+        actor: Actor,
+        now: UnixSeconds,
+        call: u64,
+    ) -> Result<(), ControlError> {
+        let mut change = self.begin(actor, now)?;
+        let update = "UPDATE outbox SET state = 'waiting', attempts = 0, next_attempt_ms = 0
+            WHERE id = $1 AND state = 'dead'";
+        if change.sql.execute(update, &[call.into()])? == 0 {
+            return Err(ControlError::UnknownCall(call));
+        }
+        change.audit("call revived", None, &call.to_string())?;
+        change.commit()
+    }
+}
+
+/// What [`Database::claim_call`] finds.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Claimed {
+    Call(Call),
+    /// Nothing is due for so long.
+    Later {
+        wait_ms: u64,
+    },
+    Nothing,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    Sent,
+    Retry { after_ms: i64, problem: String },
+    Dead { problem: String },
 }

@@ -171,6 +171,10 @@ impl Row {
         u64::try_from(self.int(at)?).map_err(|_| CORRUPT)
     }
 
+    pub(super) fn optional_natural(&self, at: usize) -> Result<Option<u64>, ControlError> {
+        self.optional_int(at)?.map(|int| u64::try_from(int).map_err(|_| CORRUPT)).transpose()
+    }
+
     pub(super) fn bool(&self, at: usize) -> Result<bool, ControlError> {
         Ok(self.int(at)? != 0)
     }

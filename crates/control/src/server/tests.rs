@@ -22,6 +22,17 @@ const TOO_LONG: Duration = Duration::from_secs(20);
 /// For limits of time that a test wants to see reached.
 const SOON: Duration = Duration::from_millis(100);
 
+/// A client that takes every answer for one.
+fn agent() -> Agent {
+    Agent::config_builder()
+        .http_status_as_error(false)
+        .allow_non_standard_methods(true)
+        .proxy(None)
+        .timeout_global(Some(TOO_LONG))
+        .build()
+        .into()
+}
+
 /// A control plane that serves until it is dropped or stopped.
 struct Served {
     installation: Installation,
@@ -94,6 +105,24 @@ impl Served {
         (status, json)
     }
 
+    /// Asks under an idempotency key; returns the revision, too.
+    fn ask_once(&self, key: &str, path: &str, body: Value) -> (u16, Option<u64>, Value) {
+        let request = Request::builder()
+            .method("POST")
+            .uri(format!("http://{}{path}", self.address))
+            .header("Authorization", format!("Bearer {}", self.token))
+            .header("Idempotency-Key", key)
+            .body(body.to_string().into_bytes());
+        let answer = agent().run(request.expect("a good request")).expect("an answer");
+        let revision = answer
+            .headers()
+            .get("larder-revision")
+            .map(|value| value.to_str().ok().and_then(|text| text.parse().ok()).expect("a number"));
+        let status = answer.status().as_u16();
+        let text = answer.into_body().read_to_string().expect("a whole body");
+        (status, revision, parse(&text))
+    }
+
     fn send(
         &self,
         method: &str,
@@ -118,14 +147,7 @@ impl Served {
         if let Some(token) = token {
             request = request.header("Authorization", format!("Bearer {token}"));
         }
-        let agent: Agent = Agent::config_builder()
-            .http_status_as_error(false)
-            .allow_non_standard_methods(true)
-            .proxy(None)
-            .timeout_global(Some(TOO_LONG))
-            .build()
-            .into();
-        agent.run(request.body(body).expect("a good request")).expect("an answer")
+        agent().run(request.body(body).expect("a good request")).expect("an answer")
     }
 
     /// Asks on a thread of its own, for requests that wait.
@@ -527,4 +549,98 @@ fn wait_until(condition: impl Fn() -> bool) {
         assert!(begun.elapsed() < TOO_LONG, "it never came");
         thread::yield_now();
     }
+}
+
+#[test]
+fn a_repeated_request_is_answered_as_at_first_and_done_once() {
+    let served = Served::new();
+    let shop = || json!({ "name": "shop" });
+    let first = served.ask_once("key-1", "/v1/caches", shop());
+    assert_eq!((first.0, first.1), (201, Some(1)), "{first:?}");
+    assert!(first.2["credentials"][0]["password"].is_string());
+    assert_eq!(served.ask_once("key-1", "/v1/caches", shop()), first);
+    let (status, _, problem) = served.ask_once("key-1", "/v1/caches", json!({ "name": "blog" }));
+    assert_eq!((status, &problem["type"]), (422, &json!("key-reused")), "{problem}");
+    let (status, _, problem) = served.ask_once("key-2", "/v1/caches", shop());
+    assert_eq!((status, &problem["type"]), (409, &json!("name-taken")), "{problem}");
+    let (status, _, problem) = served.ask_once(&"x".repeat(256), "/v1/caches", shop());
+    assert_eq!((status, &problem["type"]), (400, &json!("bad-request")), "{problem}");
+    // A refusal is not remembered: the same key may do it when nothing is in the way any more.
+    served.ask("DELETE", "/v1/caches/shop", None);
+    let (status, revision, _) = served.ask_once("key-2", "/v1/caches", shop());
+    assert_eq!((status, revision), (201, Some(3)));
+}
+
+#[test]
+fn a_change_says_when_the_nodes_have_it() {
+    let served = Served::new();
+    served.create("shop");
+    let (status, answer) = served.ask("POST", "/v1/caches/shop/flush?wait=applied", None);
+    assert_eq!(status, 200, "{answer}");
+    let applied = &answer["applied"];
+    let expected = json!({ "revision": 2, "nodes": 1, "applied": 1, "after_ms": 0, "missing": [] });
+    assert_eq!(*applied, expected);
+    let body = Some(json!({ "enabled": false }));
+    let path = "/v1/caches/shop/enabled?wait=applied&timeout=100";
+    let (_, answer) = served.ask("PUT", path, body);
+    assert_eq!((&answer["enabled"], &answer["applied"]["revision"]), (&json!(false), &json!(3)));
+    for wrong in ["wait=later", "timeout=5", "wait=applied&timeout=60000", "wiat=applied"] {
+        let (status, problem) = served.ask("POST", &format!("/v1/caches/shop/flush?{wrong}"), None);
+        assert_eq!(status, 400, "{wrong}: {problem}");
+    }
+}
+
+#[test]
+fn webhooks_and_their_calls_are_listed() {
+    let served = Served::new();
+    let url = "http://127.0.0.1:9/hook";
+    let (status, made) = served.ask("POST", "/v1/webhooks", Some(json!({ "url": url })));
+    assert_eq!(status, 201, "{made}");
+    assert!(made["secret"].as_str().is_some_and(|secret| secret.starts_with("whsec_")), "{made}");
+    let (_, listed) = served.ask("GET", "/v1/webhooks", None);
+    assert_eq!(
+        (&listed["webhooks"][0]["url"], &listed["webhooks"][0]["secret"]),
+        (&json!(url), &Value::Null)
+    );
+    for wrong in ["ftp://example/", "example", "http://", ""] {
+        let (status, problem) = served.ask("POST", "/v1/webhooks", Some(json!({ "url": wrong })));
+        assert_eq!(status, 400, "{wrong}: {problem}");
+    }
+    served.create("shop");
+    let (_, waiting) = served.ask("GET", "/v1/outbox?state=waiting", None);
+    assert_eq!(waiting["calls"][0]["idempotency_key"], "larder-1-1-1", "{waiting}");
+    assert_eq!(served.ask("GET", "/v1/outbox", None), (200, json!({ "calls": [] })));
+    assert_eq!(served.ask("GET", "/v1/outbox?state=lost", None).0, 400);
+    assert_eq!(served.ask("POST", "/v1/outbox/1/retry", None).0, 404, "it was not given up");
+    assert_eq!(served.ask("DELETE", "/v1/webhooks/1", None).0, 204);
+    assert_eq!(served.ask("DELETE", "/v1/webhooks/1", None).0, 404);
+    let (_, waiting) = served.ask("GET", "/v1/outbox?state=waiting", None);
+    assert_eq!(waiting, json!({ "calls": [] }), "nobody is left to call");
+}
+
+#[test]
+fn who_did_what_can_be_read_page_by_page() {
+    let served = Served::new();
+    served.create("shop");
+    served.ask("POST", "/v1/caches/shop/flush", None);
+    served.ask("POST", "/v1/clusters", Some(json!({ "name": "west" })));
+    let lines = |path: &str| -> Vec<String> {
+        let (_, page) = served.ask("GET", path, None);
+        let lines = page["audit"].as_array().expect("a list");
+        let line = |line: &Value| {
+            format!(
+                "{} {} {} {}",
+                line["actor"], line["action"], line["cache_name"], line["revision"]
+            )
+        };
+        lines.iter().map(line).collect()
+    };
+    let all = [
+        r#""operator" "cache created" "shop" 1"#,
+        r#""operator" "cache flushed" "shop" 2"#,
+        r#""operator" "cluster created" null null"#,
+    ];
+    assert_eq!(lines("/v1/audit"), all);
+    assert_eq!(lines("/v1/audit?after=1&limit=1"), all[1..2]);
+    assert!(lines("/v1/audit?after=3").is_empty());
 }

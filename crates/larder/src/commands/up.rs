@@ -16,10 +16,12 @@ use std::sync::Arc;
 use backend::Backend;
 use control::api::ApiSettings;
 use control::control::Control;
+use control::couriers::{Couriers, Patience};
 use control::data_dir::DataDirError;
 use control::data_plane::DataPlane;
 use control::environment::Environment;
 use control::error::{ControlError, OpenError};
+use control::housekeeping::Housekeeping;
 use control::model::{Issued, UnixSeconds};
 use control::server::{self, ServerLimits};
 use daemon::clock::Clock;
@@ -198,6 +200,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
         control: control_address,
         credential: (!args.no_auth).then_some(&issued),
     };
+    let _couriers =
+        Couriers::start(&control, Patience::default()).map_err(UpError::ControlEnded)?;
+    let _housekeeping = Housekeeping::start(&control).map_err(UpError::ControlEnded)?;
     let control_thread = serve_control(listener, control, api, shutdown.clone())?;
     if let Some(path) = &args.env_file {
         write_private(path, &welcome.variables())

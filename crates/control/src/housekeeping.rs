@@ -1,0 +1,66 @@
+//! What has to be done now and then: disabling unused development caches, forgetting what is old.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use tenancy::id::CacheId;
+
+use crate::bell::{Bell, Heard};
+use crate::control::Control;
+use crate::database::Retention;
+use crate::error::ControlError;
+
+/// Between two rounds. Whether a cache was unused for 30 days or for ten minutes more does not matter.
+const ROUND: Duration = Duration::from_secs(600);
+/// Batches that one round forgets at most, so that it ends.
+const TRIMS_PER_ROUND_MAX: usize = 100;
+
+/// A thread that does this until it is dropped.
+#[must_use]
+pub struct Housekeeping {
+    bell: Arc<Bell>,
+}
+
+impl Housekeeping {
+    pub fn start(control: &Arc<Control>) -> std::io::Result<Self> {
+        let bell = Arc::new(Bell::default());
+        let (control, until) = (Arc::clone(control), Arc::clone(&bell));
+        let run = move || {
+            let (mut commands, mut heard) = (HashMap::new(), Heard::default());
+            while until.wait(&mut heard, ROUND) {
+                match round(&control, &mut commands) {
+                    // Another process does it.
+                    Ok(()) | Err(ControlError::NotLeader) => (),
+                    Err(error) => {
+                        let error = &error as &dyn std::error::Error;
+                        tracing::warn!(error, "housekeeping ended early; it is tried again");
+                    }
+                }
+            }
+        };
+        thread::Builder::new().name("housekeeping".to_owned()).spawn(run)?;
+        Ok(Housekeeping { bell })
+    }
+}
+
+impl Drop for Housekeeping {
+    fn drop(&mut self) {
+        // A round that is under way ends by itself, and what it has not done the next start does.
+        self.bell.stop();
+    }
+}
+
+fn round(control: &Control, commands: &mut HashMap<CacheId, u64>) -> Result<(), ControlError> {
+    control.note_activity(commands)?;
+    for cache in control.disable_unused()? {
+        tracing::info!(cache = cache.id.get(), "disabled, because nobody has used it for 30 days");
+    }
+    for _ in 0..TRIMS_PER_ROUND_MAX {
+        if !control.trim(&Retention::default())? {
+            break;
+        }
+    }
+    Ok(())
+}
