@@ -40,7 +40,7 @@ const DIFFERENCES_PER_BATCH_MAX: usize = 3;
 const REACHABLE: &str = "both servers accept connections on loopback";
 
 impl Batch {
-    /// The `number`-th batch of sequences without pauses.
+    /// The `number`-th batch of a worker, of sequences without pauses.
     pub fn brisk(
         number: u64,
         dialect: Dialect,
@@ -60,7 +60,7 @@ impl Batch {
                 Play::Together { count: SEQUENCES_BYTE_BY_BYTE, split: Split::EveryByte }
             }
             0 => Play::Together { count: usize::MAX, split: Split::Whole },
-            _ => Play::Together { count: usize::MAX, split: Split::Random(number) },
+            _ => Play::Together { count: usize::MAX, split: Split::Random(seeds.start) },
         };
         // A flush with a delay is taken back in the midst of a connection that may be logged out.
         let flushes = if in_step { flushes } else { Flushes::AtOnce };

@@ -80,14 +80,15 @@ impl Shared<'_> {
         let mut differences = Vec::new();
         let batches = self.seeds().div_ceil(SEQUENCES_PER_BATCH);
         for number in (worker..batches).step_by(usize::try_from(self.run.workers).unwrap_or(1)) {
-            for dialect in
-                self.run.dialects.iter().filter(|dialect| self.has_turn(**dialect, number))
+            // Counted by each worker for itself, so that each meets every kind of batch.
+            let turn = number / self.run.workers;
+            for dialect in self.run.dialects.iter().filter(|dialect| self.has_turn(**dialect, turn))
             {
                 if self.is_over() {
                     return (differences, pairs.figures());
                 }
                 let seeds = self.part(number, SEQUENCES_PER_BATCH);
-                let batch = Batch::brisk(number, *dialect, pairs.vocabulary, seeds);
+                let batch = Batch::brisk(turn, *dialect, pairs.vocabulary, seeds);
                 let more = pairs.play(&batch);
                 self.found.fetch_add(more.len(), Ordering::Relaxed);
                 differences.extend(more);
@@ -121,12 +122,10 @@ impl Shared<'_> {
     }
 
     /// Logins have few words, and a connection each; beside other dialects they come more rarely.
-    fn has_turn(&self, dialect: Dialect, number: u64) -> bool {
+    fn has_turn(&self, dialect: Dialect, turn: u64) -> bool {
         const LOGINS_EVERY: u64 = 8;
         let alone = self.run.dialects.iter().all(|dialect| dialect.door() != Door::Open);
-        alone
-            || dialect.door() == Door::Open
-            || (number / self.run.workers).is_multiple_of(LOGINS_EVERY)
+        alone || dialect.door() == Door::Open || turn.is_multiple_of(LOGINS_EVERY)
     }
 
     fn seeds(&self) -> u64 {
