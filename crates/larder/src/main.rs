@@ -7,6 +7,7 @@ mod commands;
 mod development_tls;
 mod local_data_plane;
 mod local_link;
+mod member;
 
 use std::error::Error;
 use std::process::ExitCode;
@@ -27,6 +28,9 @@ struct Arguments {
 #[derive(Subcommand)]
 enum Command {
     Up(commands::up::UpArgs),
+    Control(commands::control::ControlArgs),
+    Node(commands::node::NodeArgs),
+    Cluster(commands::cluster::ClusterArgs),
     Cache(commands::cache::CacheArgs),
     Credential(commands::credential::CredentialArgs),
     Bench(bench::BenchArgs),
@@ -39,6 +43,9 @@ fn main() -> ExitCode {
     // A wrong command line is told by clap, with exit code 2.
     let ended: Result<(), Box<dyn Error>> = match Arguments::parse().command {
         Command::Up(args) => commands::up::run(&args).map_err(Into::into),
+        Command::Control(args) => commands::control::run(&args).map_err(Into::into),
+        Command::Node(args) => commands::node::run(&args).map_err(Into::into),
+        Command::Cluster(args) => commands::cluster::run(&args).map_err(Into::into),
         Command::Cache(args) => commands::cache::run(&args).map_err(Into::into),
         Command::Credential(args) => commands::credential::run(&args).map_err(Into::into),
         Command::Bench(args) => commands::bench::run(&args).map_err(Into::into),

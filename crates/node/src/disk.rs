@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `records` | a whole copy: the frames of a snapshot |
 //! | `records.log` | the deltas since then: a frame each |
-//! | `topology` | the topology in force: the frame of its PREPARE |
+//! | `topology` | the topology in force: the frame of its PREPARE, and of a HEARTBEAT with what is settled |
 //!
 //! Every frame stands in an entry with its length and an XXH3 checksum, and is replayed through the
 //! same rules by which it was taken from the control plane. `records` and `topology` are written
@@ -21,7 +21,9 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use cluster::map::Epoch;
 use wire::codec::{Reader, checksum};
+use wire::control::digest::SetDigest;
 use wire::control::message::{
     CHUNK_RECORDS_MAX, FromControl, MESSAGE_BYTES_MAX, SnapshotHead, VERSIONS,
 };
@@ -57,6 +59,7 @@ pub struct Found {
     /// `None` when there is no copy, or none that can be trusted.
     pub replica: Option<Replica>,
     pub topology: Option<Arc<Topology>>,
+    pub settled: Option<Epoch>,
     /// What could not be read, for the log.
     pub problems: Vec<String>,
 }
@@ -92,7 +95,11 @@ impl Disk {
             }
         }
         match read_topology(&directory.join(TOPOLOGY_FILE)) {
-            Ok(topology) => found.topology = topology,
+            Ok(Some((topology, settled))) => {
+                found.topology = Some(topology);
+                found.settled = settled;
+            }
+            Ok(None) => (),
             Err(why) => found.problems.push(format!("{TOPOLOGY_FILE}: {why}")),
         }
         Ok((disk, found))
@@ -250,11 +257,19 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes the topology that is in force.
-    pub fn write_topology(&self, topology: &Arc<Topology>) -> io::Result<()> {
+    /// Writes the topology that is in force, and what is settled.
+    pub fn write_topology(
+        &self,
+        topology: &Arc<Topology>,
+        settled: Option<Epoch>,
+    ) -> io::Result<()> {
         let topology = Arc::clone(topology);
         let mut entry = Vec::new();
         write_entry(&mut entry, &FromControl::Prepare { topology, forced: true });
+        if let Some(settled) = settled {
+            let (revision, digest) = (Revision::ZERO, SetDigest::EMPTY);
+            write_entry(&mut entry, &FromControl::Heartbeat { revision, digest, settled });
+        }
         self.put_file(TOPOLOGY_FILE, |out| out.write_all(&entry))
     }
 
@@ -282,16 +297,24 @@ impl Disk {
     }
 }
 
-fn read_topology(path: &Path) -> Result<Option<Arc<Topology>>, String> {
+type FoundTopology = (Arc<Topology>, Option<Epoch>);
+
+fn read_topology(path: &Path) -> Result<Option<FoundTopology>, String> {
     let bytes = match fs::read(path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error.to_string()),
     };
-    match read_entry(&mut Reader::new(&bytes)) {
-        Some(FromControl::Prepare { topology, .. }) => Ok(Some(topology)),
-        Some(_) | None => Err("it is damaged".to_owned()),
-    }
+    let mut reader = Reader::new(&bytes);
+    let Some(FromControl::Prepare { topology, .. }) = read_entry(&mut reader) else {
+        return Err("it is damaged".to_owned());
+    };
+    // Without it nothing is settled, which is always safe to believe.
+    let settled = match read_entry(&mut reader) {
+        Some(FromControl::Heartbeat { settled, .. }) => Some(settled),
+        Some(_) | None => None,
+    };
+    Ok(Some((topology, settled)))
 }
 
 fn write_entry(out: &mut Vec<u8>, message: &FromControl) {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cluster::member::Incarnation;
 use rcgen::KeyPair;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -43,6 +44,9 @@ pub struct Identity {
     path: PathBuf,
     pub cluster: ClusterId,
     pub node: NodeName,
+    /// Drawn when the node joined. It stays over restarts, because a restarted node may go on owning
+    /// what it owned: the topology it had is on disk before anyone else may serve by a newer one.
+    pub incarnation: Incarnation,
     key: KeyPair,
     certificate: Certificate,
     authority: CertificateDer<'static>,
@@ -55,6 +59,7 @@ pub struct Identity {
 struct IdentityFile {
     cluster: String,
     node: String,
+    incarnation: u64,
     /// PEM.
     key: String,
     certificate: String,
@@ -117,6 +122,7 @@ impl Identity {
             path,
             cluster: ClusterId::new(from_hex(&file.cluster)?.try_into().ok()?),
             node: NodeName::parse(&file.node).ok()?,
+            incarnation: Incarnation::new(file.incarnation),
             key: KeyPair::from_pem(&file.key).ok()?,
             certificate: Certificate {
                 der: from_hex(&file.certificate)?,
@@ -131,6 +137,7 @@ impl Identity {
         let file = IdentityFile {
             cluster: to_hex(self.cluster.bytes()),
             node: self.node.to_string(),
+            incarnation: self.incarnation.get(),
             key: self.key.serialize_pem(),
             certificate: to_hex(&self.certificate.der),
             certificate_not_after: self.certificate.not_after,
@@ -191,8 +198,18 @@ impl Identity {
             return Err(strange("its authority is not the token's"));
         }
         let authority = CertificateDer::from(authority);
-        let identity =
-            Identity { path: path.clone(), cluster, node, key, certificate, authority, secret_key };
+        let random = getrandom::u64().map_err(|error| file(io::Error::other(error)))?;
+        let incarnation = Incarnation::new(random);
+        let identity = Identity {
+            path: path.clone(),
+            cluster,
+            node,
+            incarnation,
+            key,
+            certificate,
+            authority,
+            secret_key,
+        };
         identity.write().map_err(file)?;
         Ok(identity)
     }

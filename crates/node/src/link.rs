@@ -14,10 +14,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use cluster::digest::Digest;
 use cluster::map::Epoch;
-use cluster::member::Incarnation;
 use tenancy::directory::Directory;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, sleep, timeout};
 use tokio_rustls::client::TlsStream;
 use wire::codec::CodecError;
@@ -28,7 +28,7 @@ use wire::control::message::{
 use wire::control::node_session::{NodeSession, Step};
 use wire::control::records::{Records, SHARDS};
 use wire::control::replica::Replica;
-use wire::control::topology::MemberSet;
+use wire::control::topology::{MemberSet, Topology};
 use wire::frame::{self, Decoded, FrameError};
 
 use crate::disk::Disk;
@@ -56,18 +56,16 @@ const RENEW_BEFORE: Duration = Duration::from_secs(10 * 86_400);
 /// And asked for no more often than this.
 const RENEW_EVERY: Duration = Duration::from_secs(3_600);
 
-/// What a node says of itself.
+/// What a node says of itself. Its addresses may change: then it introduces itself anew.
 #[derive(Debug, Clone)]
 pub struct NodeSettings {
     /// `host:port` of each control plane; the next one is tried when one does not answer.
     pub control: Vec<String>,
     /// Where the copy is kept.
     pub directory: PathBuf,
-    pub addresses: NodeAddresses,
+    pub addresses: watch::Receiver<NodeAddresses>,
     /// Memory of each backend in MiB.
     pub backends_mib: Vec<u32>,
-    /// Drawn at the start of the process.
-    pub incarnation: Incarnation,
 }
 
 /// The task that keeps this node's copy.
@@ -83,6 +81,8 @@ pub struct Link {
     /// What was refused last; told in reports until something is accepted again.
     was_refused: bool,
     disk_failed_at: Option<Instant>,
+    /// To be committed as soon as it can be written.
+    unwritten: Option<Arc<Topology>>,
     renewal_asked_at: Option<Instant>,
 }
 
@@ -121,10 +121,13 @@ impl Link {
         };
         view.set_stale(true);
         if let Some(topology) = found.topology {
-            links.prepare(&topology);
             epochs.committed = Some(Arc::clone(&topology));
+            epochs.settled = found.settled;
+            let settled = found.settled.unwrap_or(Epoch::new(0));
+            links.prepare(&topology, settled);
+            links.commit(&topology, settled);
+            links.settled(settled);
             view.set_epochs(&epochs);
-            links.commit(&topology);
         }
         Ok(Link {
             settings,
@@ -137,6 +140,7 @@ impl Link {
             view,
             was_refused: false,
             disk_failed_at: None,
+            unwritten: None,
             renewal_asked_at: None,
         })
     }
@@ -156,6 +160,7 @@ impl Link {
     pub async fn run(mut self) {
         let mut wait_max = RECONNECT_FIRST_MAX;
         let mut next_address = 0;
+        let mut is_told = false;
         loop {
             let count = self.settings.control.len().max(1);
             let address = self.settings.control.get(next_address % count).cloned();
@@ -165,14 +170,16 @@ impl Link {
                 Some(address) => self.session(address).await,
                 None => Err(LinkError::Silent),
             };
-            if let Err(error) = ended {
-                let error = &error as &dyn std::error::Error;
-                let control = address.unwrap_or_default();
-                if self.view.set_stale(true) {
-                    tracing::error!(control, error, "control is away; serving by the last copy");
-                } else {
-                    tracing::debug!(control, error, "control is still away");
-                }
+            // Ended by ourselves, to introduce this node anew.
+            let Err(error) = ended else { continue };
+            let error = &error as &dyn std::error::Error;
+            let control = address.unwrap_or_default();
+            if self.view.set_stale(true) {
+                tracing::error!(control, error, "control is away; serving by the last copy");
+            } else if !std::mem::replace(&mut is_told, true) {
+                tracing::warn!(control, error, "control is not heard yet");
+            } else {
+                tracing::debug!(control, error, "control is still away");
             }
             // A session that lasted was a good one.
             if SILENT_AFTER < began.elapsed() {
@@ -191,6 +198,8 @@ impl Link {
         let mut pipe =
             Pipe { read, write, inbox: Vec::with_capacity(INBOX_BYTES), out: Vec::new() };
         let mut engine = NodeSession::new(VERSIONS);
+        let mut addresses = self.settings.addresses.clone();
+        addresses.mark_unchanged();
         self.hello().encode(VERSIONS.max, &mut pipe.out);
         pipe.flush().await?;
         let mut check = interval(CHECK_EVERY);
@@ -209,6 +218,11 @@ impl Link {
                     if engine.is_open() && self.view.set_stale(false) {
                         tracing::info!(control = address, "control is heard");
                     }
+                }
+                Ok(()) = addresses.changed() => {
+                    // Whether the goodbye arrives does not matter.
+                    drop(timeout(SEND_TIME_MAX, pipe.write.shutdown()).await);
+                    return Ok(());
                 }
                 _ = check.tick() => {
                     self.replica.check_shards(SHARDS_AT_ONCE);
@@ -231,12 +245,12 @@ impl Link {
             versions: VERSIONS,
             cluster: self.identity.cluster,
             node: self.identity.node.clone(),
-            incarnation: self.settings.incarnation,
+            incarnation: self.identity.incarnation,
             revision: self.replica.revision(),
             digest: self.replica.records().digest(),
             has_copy: self.replica.has_copy(),
             epoch: self.epochs.current(),
-            addresses: self.settings.addresses,
+            addresses: *self.settings.addresses.borrow(),
             backends_mib: self.settings.backends_mib.clone(),
             software: env!("CARGO_PKG_VERSION").to_owned(),
         })
@@ -287,24 +301,20 @@ impl Link {
             Step::Report => self.report().encode(version, &mut pipe.out),
             Step::Prepare(topology) => {
                 self.view.set_epochs(&self.epochs);
-                self.links.prepare(&topology);
+                self.links.prepare(&topology, self.settled());
             }
-            Step::Commit(topology) => {
-                if let Err(error) = self.disk.write_topology(&topology) {
-                    self.disk_failed(&error);
-                }
-                self.view.set_epochs(&self.epochs);
-                self.links.commit(&topology);
-                tracing::info!(epoch = topology.epoch().get(), "routing by a new epoch");
-                let (epoch, digest) = (topology.epoch(), topology.digest());
-                FromNode::Committed { epoch, digest }.encode(version, &mut pipe.out);
-            }
+            Step::Commit(topology) => self.commit(&topology, pipe, version),
             Step::Abort => {
                 self.view.set_epochs(&self.epochs);
                 self.links.abort();
             }
             Step::Settled(epoch) => {
                 self.view.set_epochs(&self.epochs);
+                if let Some(topology) = &self.epochs.committed
+                    && let Err(error) = self.disk.write_topology(topology, Some(epoch))
+                {
+                    self.disk_failed(&error);
+                }
                 self.links.settled(epoch);
             }
             Step::Certificate(certificate) => match self.identity.renew(certificate) {
@@ -312,6 +322,28 @@ impl Link {
                 Err(error) => self.disk_failed(&error),
             },
         }
+    }
+
+    /// Routes by a topology, once it is on disk: a node that came back with an older one could own
+    /// what another serves by then. Until it can be written, this node stays with what it had.
+    fn commit(&mut self, topology: &Arc<Topology>, pipe: &mut Pipe, version: u8) {
+        if let Err(error) = self.disk.write_topology(topology, self.epochs.settled) {
+            self.disk_failed(&error);
+            self.epochs.committed = self.view.epochs().committed.clone();
+            self.epochs.prepared = Some(Arc::clone(topology));
+            self.unwritten = Some(Arc::clone(topology));
+            return;
+        }
+        self.unwritten = None;
+        self.links.commit(topology, self.settled());
+        self.view.set_epochs(&self.epochs);
+        tracing::info!(epoch = topology.epoch().get(), "routing by a new epoch");
+        let (epoch, digest) = (topology.epoch(), topology.digest());
+        FromNode::Committed { epoch, digest }.encode(version, &mut pipe.out);
+    }
+
+    fn settled(&self) -> Epoch {
+        self.epochs.settled.unwrap_or(Epoch::new(0))
     }
 
     fn accepted(&mut self) {
@@ -350,16 +382,17 @@ impl Link {
         if self.disk_failed_at.is_none_or(|at| at.elapsed() < DISK_RETRY_AFTER) {
             return;
         }
-        let topology = self.epochs.committed.as_ref();
-        let written = self
-            .disk
-            .sync(&self.replica)
-            .and_then(|()| topology.map_or(Ok(()), |it| self.disk.write_topology(it)));
-        match written {
+        match self.disk.sync(&self.replica) {
             Ok(()) => {
                 self.disk_works();
                 let (revision, digest) = (self.replica.revision(), self.replica.records().digest());
                 FromNode::Ack { revision, digest }.encode(engine.version(), &mut pipe.out);
+                if let Some(topology) = self.unwritten.take()
+                    && self.epochs.prepared.as_ref() == Some(&topology)
+                {
+                    self.epochs.committed = self.epochs.prepared.take();
+                    self.commit(&topology, pipe, engine.version());
+                }
             }
             Err(error) => self.disk_failed(&error),
         }

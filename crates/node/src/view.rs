@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
 use cluster::map::Epoch;
+use tokio::sync::watch;
 use wire::control::epochs::Epochs;
 use wire::control::topology::{MemberSet, Topology};
 
@@ -14,7 +15,7 @@ pub struct View {
     epochs: ArcSwap<Epochs>,
     revision: AtomicU64,
     /// Whether there has ever been a copy to serve by.
-    ready: AtomicBool,
+    ready: watch::Sender<bool>,
     /// Whether the control plane is away, so that the copy may be old.
     stale: AtomicBool,
 }
@@ -35,7 +36,13 @@ impl View {
     }
 
     pub fn is_ready(&self) -> bool {
-        self.ready.load(Relaxed)
+        *self.ready.borrow()
+    }
+
+    /// Completes when there is a copy to serve by.
+    pub async fn ready(&self) {
+        // The sender is ours, so the only end of the wait is the wished-for one.
+        drop(self.ready.subscribe().wait_for(|ready| *ready).await);
     }
 
     pub fn is_stale(&self) -> bool {
@@ -48,7 +55,7 @@ impl View {
 
     pub(crate) fn set_revision(&self, revision: u64) {
         self.revision.store(revision, Relaxed);
-        self.ready.store(true, Relaxed);
+        self.ready.send_if_modified(|ready| !std::mem::replace(ready, true));
     }
 
     /// `true` when that is news.
@@ -57,19 +64,20 @@ impl View {
     }
 }
 
-/// The links of this node's proxy to the members of a topology.
+/// The backends and the links of this node, as members of a topology.
 ///
 /// Called from the task that talks to the control plane; shall not block.
 pub trait Links: Send + Sync {
-    /// Begins to make links to every member. Told again, it does nothing.
-    fn prepare(&self, topology: &Arc<Topology>);
+    /// Begins to make links to every member. `settled` is the newest settled epoch. Told again, it
+    /// does nothing.
+    fn prepare(&self, topology: &Arc<Topology>, settled: Epoch);
 
     /// The members to which there is a working link now, by their place in [`Topology::members`];
     /// backends of this very process count as connected.
     fn connected(&self, topology: &Topology) -> MemberSet;
 
-    /// From now on requests are routed by this one ([`View::epochs`] has it already).
-    fn commit(&self, topology: &Arc<Topology>);
+    /// From now on backends own and requests are routed by this one. It is on disk.
+    fn commit(&self, topology: &Arc<Topology>, settled: Epoch);
 
     /// The topology that was prepared is not coming.
     fn abort(&self);
@@ -78,18 +86,18 @@ pub trait Links: Send + Sync {
     fn settled(&self, epoch: Epoch);
 }
 
-/// For a node that serves from its own backend only: there is nothing to connect to.
+/// For tests of everything else: there is nothing to connect to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoLinks;
 
 impl Links for NoLinks {
-    fn prepare(&self, _: &Arc<Topology>) {}
+    fn prepare(&self, _: &Arc<Topology>, _: Epoch) {}
 
     fn connected(&self, topology: &Topology) -> MemberSet {
         MemberSet::first(topology.members().len())
     }
 
-    fn commit(&self, _: &Arc<Topology>) {}
+    fn commit(&self, _: &Arc<Topology>, _: Epoch) {}
 
     fn abort(&self) {}
 

@@ -306,7 +306,10 @@ fn parse_plan(name: &str) -> Result<&'static Plan, Refusal> {
 
 impl Api {
     fn view(&self, cache: &Cache) -> CacheView {
-        CacheView::new(cache, &self.settings.servers)
+        match &self.settings.push {
+            Some(push) => CacheView::new(cache, &push.fleet.servers()),
+            None => CacheView::new(cache, &self.settings.servers),
+        }
     }
 
     async fn credentials(

@@ -257,7 +257,10 @@ impl Driver {
                 let Some(prepared) = &announced.prepared else { return Ok(()) };
                 let epoch = prepared.epoch();
                 tracing::warn!(epoch = epoch.get(), "epoch aborted");
-                self.held_until = Some(Instant::now() + RETRY_AFTER);
+                // Members that have changed are told at once; links that are not made need time.
+                if PREPARE_TIME_MAX <= self.preparing_since.elapsed() {
+                    self.held_until = Some(Instant::now() + RETRY_AFTER);
+                }
                 self.ask(move |registry| {
                     registry
                         .abort_epoch(epoch.get(), "members changed, or links were not made in time")

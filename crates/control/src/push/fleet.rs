@@ -93,6 +93,14 @@ impl Fleet {
         self.lock().clone()
     }
 
+    /// `host:port` of every proxy that is connected, as clients reach it.
+    pub fn servers(&self) -> Vec<String> {
+        let nodes = self.lock();
+        let connected = nodes.values().filter(|node| node.link.is_some());
+        let addresses = connected.filter_map(|node| node.addresses().clients);
+        addresses.map(|address| address.to_string()).collect()
+    }
+
     /// Wakes when anything about any node changes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()

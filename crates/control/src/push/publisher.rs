@@ -71,14 +71,18 @@ impl Publisher {
             match done.await {
                 Ok(Ok(())) => (),
                 Ok(Err(error)) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(error, "changes not read; nodes stay at what they have");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "changes not read; nodes stay at what they have"
+                    );
                     tokio::time::sleep(RETRY_AFTER).await;
                     commits.mark_changed();
                 }
                 Err(panicked) => {
-                    let error = &panicked as &dyn std::error::Error;
-                    tracing::error!(error, "publisher panicked");
+                    tracing::error!(
+                        error = &panicked as &dyn std::error::Error,
+                        "publisher panicked"
+                    );
                     commits.mark_changed();
                 }
             }

@@ -69,8 +69,10 @@ impl Server {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(error, "connection of a node not accepted");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "connection of a node not accepted"
+                    );
                     tokio::time::sleep(Duration::from_millis(100)).await;
                     continue;
                 }
@@ -79,8 +81,11 @@ impl Server {
             tokio::spawn(async move {
                 let peer = stream.peer_addr().map_or_else(|_| String::new(), |it| it.to_string());
                 if let Err(error) = server.greet(stream, acceptor).await {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::warn!(peer, error, "connection of a node ended");
+                    tracing::warn!(
+                        peer,
+                        error = &error as &dyn std::error::Error,
+                        "connection of a node ended"
+                    );
                 }
                 drop(permit);
             });

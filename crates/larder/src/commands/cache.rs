@@ -117,6 +117,10 @@ pub(crate) enum CommandError {
     NotConfirmed,
     #[error("the answer could not be printed")]
     Print(#[from] io::Error),
+    #[error("{nodes} nodes have an alarm")]
+    Alarms { nodes: usize },
+    #[error(transparent)]
+    NodeName(#[from] wire::control::name::InvalidNodeName),
 }
 
 pub(crate) fn run(args: &CacheArgs) -> Result<(), CommandError> {

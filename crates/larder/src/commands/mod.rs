@@ -2,7 +2,10 @@
 
 pub(crate) mod bench;
 pub(crate) mod cache;
+pub(crate) mod cluster;
+pub(crate) mod control;
 pub(crate) mod credential;
+pub(crate) mod node;
 mod output;
 pub(crate) mod settings;
 pub(crate) mod simulate;

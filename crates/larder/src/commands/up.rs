@@ -220,7 +220,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     ended.map_err(UpError::ControlEnded)
 }
 
-fn random_seed() -> Result<u64, UpError> {
+pub(super) fn random_seed() -> Result<u64, UpError> {
     getrandom::u64().map_err(|error| UpError::Random(io::Error::other(error)))
 }
 
@@ -235,7 +235,11 @@ fn open_control(
         .map_err(|source| UpError::Open { path: path.to_owned(), source })
 }
 
-fn proxy_settings(settings: &Settings, access: Access, connections_max: usize) -> ProxySettings {
+pub(super) fn proxy_settings(
+    settings: &Settings,
+    access: Access,
+    connections_max: usize,
+) -> ProxySettings {
     ProxySettings {
         listen: Some(settings.listen),
         tls_listen: settings.tls_listen,
@@ -259,13 +263,13 @@ fn threads(asked: Option<u32>) -> usize {
     }
 }
 
-struct UpTls {
-    tls: Tls,
+pub(super) struct UpTls {
+    pub(super) tls: Tls,
     /// Of a certificate that we made ourselves.
-    authority: Option<PathBuf>,
+    pub(super) authority: Option<PathBuf>,
 }
 
-fn tls(settings: &Settings, data: &Path) -> Result<Option<UpTls>, UpError> {
+pub(super) fn tls(settings: &Settings, data: &Path) -> Result<Option<UpTls>, UpError> {
     if settings.tls_listen.is_none() {
         return Ok(None);
     }
@@ -362,7 +366,7 @@ impl Welcome<'_> {
 }
 
 /// An address that a client on this machine can use: "every address" becomes loopback.
-fn reachable(listening: SocketAddr) -> SocketAddr {
+pub(super) fn reachable(listening: SocketAddr) -> SocketAddr {
     let mut address = listening;
     if listening.ip().is_unspecified() {
         address.set_ip(match listening {

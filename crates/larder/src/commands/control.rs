@@ -1,0 +1,174 @@
+//! `larder control`: the truth for nodes that are other processes, pushed to them as it is committed.
+//!
+//! ```text
+//!   data directory ─▶ control (SQLite) ─▶ publisher ─▶ nodes, over mutual TLS      --nodes-listen
+//!                        ▲
+//!                        └── HTTP API ◀── larder cache …, cluster …, node …        --listen
+//! ```
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use control::api::ApiSettings;
+use control::control::Control;
+use control::data_dir::DataDirError;
+use control::environment::Environment;
+use control::error::OpenError;
+use control::feed::Feed;
+use control::model::{ClusterId, UnixSeconds};
+use control::push::authority::{Authority, AuthorityError};
+use control::push::source::SourceError;
+use control::push::{PushControl, PushTasks};
+use control::server::{self, ServerLimits};
+use daemon::clock::Clock;
+use daemon::settings::{self, Flag, Settings};
+use daemon::shutdown::Shutdown;
+use tracing::info;
+
+use super::up::reachable;
+
+/// Keep caches, credentials and members for nodes that serve them, and push every change to them.
+///
+/// Nodes go on serving when this is away; only changes wait for it.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  larder control --data ./control --nodes-listen 10.0.0.1:11290
+  larder node token --data ./control         what a node joins with
+  larder cluster status --data ./control     what each node has")]
+pub(crate) struct ControlArgs {
+    /// Directory for everything that must survive a restart
+    #[arg(long, value_name = "DIR", default_value = crate::DATA_DIR_DEFAULT, env = "LARDER_DATA")]
+    data: PathBuf,
+
+    /// Where the control API answers [default: 127.0.0.1:11280]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+
+    /// Where nodes connect; port 0 takes any free port
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:11290")]
+    nodes_listen: SocketAddr,
+
+    /// Settings file; `larder settings` prints one with every setting explained
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+impl ControlArgs {
+    fn settings(&self) -> Result<Settings, settings::SettingsError> {
+        let flags: Vec<_> = self
+            .listen
+            .iter()
+            .map(|value| Flag { setting: "control_listen", flag: "--listen", value })
+            .collect();
+        settings::load(self.config.as_deref(), &flags)
+    }
+}
+
+/// Why the control plane could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    #[error("the settings are not right\n{0}")]
+    Settings(#[from] settings::SettingsError),
+    #[error("cannot set up the log")]
+    Log(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot hear signals")]
+    Signals(#[source] io::Error),
+    #[error("cannot use the data directory {path}")]
+    Open { path: PathBuf, source: OpenError },
+    #[error("cannot use the cluster's authority")]
+    Authority(#[from] AuthorityError),
+    #[error("cannot read what shall be pushed")]
+    Source(#[from] SourceError),
+    #[error("cannot listen on {address}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("cannot say where the control API is")]
+    Announce(#[from] DataDirError),
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+}
+
+/// Serves until a signal asks to stop.
+pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
+    let settings = args.settings()?;
+    let _log = daemon::log::start(settings.log_level, settings.log_format)
+        .map_err(|error| RunError::Log(error.into()))?;
+    let shutdown = Shutdown::on_signals().map_err(RunError::Signals)?;
+    let clock = Clock::start();
+    let now = move || UnixSeconds(u64::try_from(clock.now().unix).unwrap_or(0));
+    let control = Control::open_for_nodes(&args.data, Environment::new(now, random))
+        .map_err(|source| RunError::Open { path: args.data.clone(), source })?;
+    let control = Arc::new(control);
+    let feed = Feed::new(Arc::clone(&control), ClusterId::DEFAULT);
+    let authority = Authority::open(&args.data)?;
+    let (push, tasks) = PushControl::open(
+        Arc::new(feed.clone()),
+        Arc::new(feed),
+        authority,
+        control.node_key(),
+        random,
+    )?;
+    let (api_listener, api_address) = bind(settings.control_listen)?;
+    let (nodes_listener, nodes_address) = bind(args.nodes_listen)?;
+    // Before anything is printed: whoever reads that may use the command line at once.
+    let _announcement = control.announce(api_address)?;
+    let api = ApiSettings {
+        servers: Vec::new(),
+        applied: Arc::clone(&push.fleet) as _,
+        push: Some(Arc::new(push)),
+    };
+    // Nobody may be reading our output; that is no reason not to serve.
+    let welcome = format!(
+        "LARDER_CONTROL=http://{}\nLARDER_NODES={}\n",
+        reachable(api_address),
+        reachable(nodes_address)
+    );
+    drop(io::stdout().write_all(welcome.as_bytes()));
+    drop(io::stdout().flush());
+    serve(api_listener, nodes_listener, control, api, tasks, &shutdown)?;
+    info!("stopped");
+    Ok(())
+}
+
+fn serve(
+    api_listener: TcpListener,
+    nodes_listener: TcpListener,
+    control: Arc<Control>,
+    api: ApiSettings,
+    tasks: PushTasks,
+    shutdown: &Shutdown,
+) -> Result<(), RunError> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("control")
+        .build()
+        .map_err(RunError::Runtime)?;
+    runtime.block_on(async {
+        let api_listener =
+            tokio::net::TcpListener::from_std(api_listener).map_err(RunError::Runtime)?;
+        let nodes_listener =
+            tokio::net::TcpListener::from_std(nodes_listener).map_err(RunError::Runtime)?;
+        let pushing = tokio::spawn(tasks.run(nodes_listener));
+        let stop = shutdown.draining();
+        server::serve(api_listener, control, api, ServerLimits::default(), stop).await;
+        pushing.abort();
+        match pushing.await {
+            Ok(served) => Ok(served?),
+            Err(_) => Ok(()), // Cancelled just now.
+        }
+    })
+}
+
+fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+    let failed = |source| RunError::Listen { address, source };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
+}
+
+fn random(bytes: &mut [u8]) -> io::Result<()> {
+    getrandom::fill(bytes).map_err(io::Error::other)
+}

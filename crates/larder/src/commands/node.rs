@@ -1,0 +1,448 @@
+//! `larder node`: a proxy and its backends in one process, told by a control plane what to serve; and
+//! `larder node …`: the nodes of a running control plane.
+//!
+//! ```text
+//!   token ─▶ join ─▶ identity (in --data) ─▶ link to control ─▶ copy on disk ─▶ directory, backends
+//!                                                                    │
+//!                    the first copy there is, from disk or pushed ───┴─▶ proxy listens
+//! ```
+
+use std::io::{self, Write};
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use backend::Backend;
+use backend::peer::{PeerError, PeerServer, PeerSettings};
+use clap::{Args, Subcommand};
+use cluster::member::MemberName;
+use cluster::ownership::Run;
+use control::contract::TokenView;
+use daemon::clock::Clock;
+use daemon::descriptors;
+use daemon::settings::{self, Flag, Settings};
+use daemon::shutdown::Shutdown;
+use node::identity::{Identity, IdentityError};
+use node::link::{Link, NodeSettings};
+use node::view::View;
+use proxy::cluster_handle::ClusterHandle;
+use proxy::settings::Access;
+use proxy::usage::ProxyUsage;
+use proxy::view::ViewIdentity;
+use proxy::{Proxy, StartError};
+use serde_json::json;
+use tenancy::directory::Directory;
+use tokio::sync::watch;
+use tracing::{info, warn};
+use wire::control::message::{NODE_BACKENDS_MAX, NodeAddresses};
+use wire::control::name::{InvalidNodeName, NodeName};
+
+use super::cache::CommandError;
+use super::cluster::{nodes, status};
+use super::output::{done, print, to_json};
+use super::up::{proxy_settings, random_seed, reachable, tls};
+use crate::client::ConnectionArgs;
+use crate::local_link::LocalLink;
+use crate::member::Members;
+
+/// Where a node keeps its identity and its copy unless told otherwise.
+const NODE_DIR_DEFAULT: &str = "larder-node";
+
+/// Serve the caches of a control plane elsewhere; or manage the nodes of one.
+///
+/// The first start needs a token, from `larder node token` beside the control plane. Later ones do
+/// not, and serve at once from the copy on disk, whether the control plane answers or not.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  larder node token --data ./control                     on the control plane's machine
+  larder node --join TOKEN --control 10.0.0.1:11290 --listen 10.0.0.2:11211
+  larder node --control 10.0.0.1:11290 --listen 10.0.0.2:11211
+  larder node list --data ./control"
+)]
+pub(crate) struct NodeArgs {
+    #[command(subcommand)]
+    command: Option<NodeCommand>,
+
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Args)]
+struct ServeArgs {
+    /// Token to join with, at the first start
+    #[arg(long, value_name = "TOKEN", env = "LARDER_JOIN", hide_env_values = true)]
+    join: Option<String>,
+
+    /// Where a control plane takes nodes; may be given several times
+    // Ids of their own: the subcommands have global arguments of the same names.
+    #[arg(
+        id = "control_planes",
+        long = "control",
+        value_name = "HOST:PORT",
+        default_value = "127.0.0.1:11290"
+    )]
+    control: Vec<String>,
+
+    /// Directory for the node's identity and its copy
+    #[arg(id = "node_data", long = "data", value_name = "DIR", default_value = NODE_DIR_DEFAULT)]
+    data: PathBuf,
+
+    /// What the cluster calls this node [default: this machine's name]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// Where clients connect; port 0 takes any free port [default: 127.0.0.1:11211]
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+
+    /// Where clients connect with TLS; makes a development certificate if none is set
+    #[arg(long, value_name = "ADDR")]
+    tls_listen: Option<String>,
+
+    /// Where the proxies of other nodes connect
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
+    peers_listen: SocketAddr,
+
+    /// Address under which others reach this node, where it listens on all [default: the one that
+    /// leads to the control plane]
+    #[arg(long, value_name = "IP")]
+    advertise: Option<IpAddr>,
+
+    /// Memory for the items of all caches, such as 512MiB or 4GiB [default: 1 GiB]
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<String>,
+
+    /// Backends, each with an equal part of the memory
+    #[arg(long, value_name = "N", default_value_t = 1,
+        value_parser = clap::value_parser!(u8).range(1..=NODE_BACKENDS_MAX as i64))]
+    backends: u8,
+
+    /// Event loops; 0 is one per core [default: 0]
+    #[arg(long, value_name = "N")]
+    threads: Option<String>,
+
+    /// Settings file; `larder settings` prints one with every setting explained
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Print a token with which a node can join
+    Token {
+        /// Only for this node; also lets one that was there before in again, with a new key
+        #[arg(long)]
+        name: Option<String>,
+        /// How long it is good [default: 60]
+        #[arg(long, value_name = "MINUTES")]
+        minutes: Option<u64>,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// List the nodes
+    List {
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Forget a node whose process has ended for good; its certificate is refused from then on
+    Remove {
+        name: String,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    #[command(flatten)]
+    connection: ConnectionArgs,
+
+    /// Print JSON, for programs
+    #[arg(long)]
+    json: bool,
+}
+
+/// Why a node could not start, or had to end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NodeError {
+    #[error("the settings are not right\n{0}")]
+    Settings(#[from] settings::SettingsError),
+    #[error("cannot set up the log")]
+    Log(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot start")]
+    Start(#[source] io::Error),
+    #[error(transparent)]
+    Descriptors(#[from] descriptors::TooFewDescriptors),
+    #[error(
+        "this node has not joined yet: get a token with `larder node token` beside the control plane \
+         and give it with --join"
+    )]
+    NotJoined,
+    #[error("this machine's name is no name for a node; give one with --name")]
+    Name(#[from] InvalidNodeName),
+    #[error("cannot join the cluster")]
+    Join(#[from] IdentityError),
+    #[error("cannot read the copy in {path}")]
+    Copy { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Peers(#[from] PeerError),
+    #[error(transparent)]
+    Proxy(#[from] StartError),
+    #[error(transparent)]
+    Up(#[from] Box<super::up::UpError>),
+    #[error(transparent)]
+    Command(#[from] CommandError),
+}
+
+pub(crate) fn run(args: &NodeArgs) -> Result<(), NodeError> {
+    match &args.command {
+        None => args.serve.run(),
+        Some(command) => Ok(manage(command)?),
+    }
+}
+
+fn manage(command: &NodeCommand) -> Result<(), CommandError> {
+    match command {
+        NodeCommand::Token { name, minutes, common } => {
+            let client = common.connection.client()?;
+            let wish = json!({ "name": name, "seconds": minutes.map(|it| it.saturating_mul(60)) });
+            let token: TokenView = client.post("/v1/nodes/token", &wish)?;
+            let text = format!("{}\n", token.token);
+            print(&if common.json { to_json(&token) } else { text })?;
+        }
+        NodeCommand::List { common } => {
+            let status = status(&common.connection.client()?)?;
+            print(&if common.json { to_json(&status.nodes) } else { nodes(&status) })?;
+        }
+        NodeCommand::Remove { name, common } => {
+            // A name that could not stand in a path names no node either.
+            let name = NodeName::parse(name).map_err(CommandError::from)?;
+            common.connection.client()?.delete(&format!("/v1/nodes/{name}"))?;
+            let text = format!("node {name} is forgotten\n");
+            print(&done(common.json, "removed", name.as_str(), &text))?;
+        }
+    }
+    Ok(())
+}
+
+impl ServeArgs {
+    fn settings(&self) -> Result<Settings, settings::SettingsError> {
+        let given = [
+            ("listen", "--listen", &self.listen),
+            ("tls_listen", "--tls-listen", &self.tls_listen),
+            ("threads", "--threads", &self.threads),
+            ("memory_bytes", "--memory", &self.memory),
+        ];
+        let flags: Vec<_> = given
+            .iter()
+            .filter_map(|(setting, flag, value)| {
+                Some(Flag { setting, flag, value: value.as_deref()? })
+            })
+            .collect();
+        settings::load(self.config.as_deref(), &flags)
+    }
+
+    /// Serves until a signal asks to stop and the clients have finished.
+    fn run(&self) -> Result<(), NodeError> {
+        let settings = self.settings()?;
+        let _log = daemon::log::start(settings.log_level, settings.log_format)
+            .map_err(|error| NodeError::Log(error.into()))?;
+        let shutdown = Shutdown::on_signals().map_err(NodeError::Start)?;
+        let connections_max =
+            descriptors::connections_max(settings.connections_max, descriptors::raise())?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(NodeError::Start)?;
+        let identity = self.identity(&runtime)?;
+        let name = identity.node.clone();
+        let clock = Clock::start();
+        let usage = Arc::new(ProxyUsage::default());
+        let directory = Arc::new(Directory::new(identity.secret_key()));
+        let members = self.backends(&identity, settings.memory_bytes)?;
+        let backends: Vec<Arc<Backend>> =
+            members.iter().map(|(_, backend)| Arc::clone(backend)).collect();
+        let peer_settings = PeerSettings {
+            listen: self.peers_listen,
+            threads: proxy_settings(&settings, Access::Credentials, 0).threads,
+            cluster: identity.cluster,
+            drain_timeout: settings.drain_timeout,
+        };
+        let peers = PeerServer::start(peer_settings, backends.clone(), clock)?;
+        let handle = ClusterHandle::default();
+        let view_identity = ViewIdentity {
+            cluster: identity.cluster,
+            node: identity.node.clone(),
+            incarnation: identity.incarnation,
+            backends: self.backends.into(),
+        };
+        let members = Arc::new(Members::new(
+            members,
+            handle.clone(),
+            view_identity,
+            Arc::clone(&usage),
+            clock,
+        ));
+        let (tell_addresses, addresses) = watch::channel(NodeAddresses::default());
+        let node_settings = NodeSettings {
+            control: self.control.clone(),
+            directory: self.data.clone(),
+            addresses,
+            backends_mib: vec![self.backend_mib(settings.memory_bytes); self.backends.into()],
+        };
+        let link = Link::open(
+            node_settings,
+            identity,
+            Arc::clone(&directory),
+            Arc::clone(&members) as _,
+            members,
+        )
+        .map_err(|source| NodeError::Copy { path: self.data.clone(), source })?;
+        let view = link.view();
+        keep_copy(runtime, link)?;
+        if !wait_for_copy(&view, &shutdown)? {
+            return Ok(());
+        }
+        let tls = tls(&settings, &self.data).map_err(Box::new)?;
+        let proxy = Proxy::start(
+            proxy_settings(&settings, Access::Credentials, connections_max as usize),
+            tls.as_ref().map(|tls| tls.tls.clone()),
+            directory,
+            Arc::new(LocalLink(backends)),
+            usage,
+            clock,
+            handle,
+        )?;
+        let stopper = proxy.stopper();
+        shutdown.on_drain(move || stopper.drain());
+        if let Some(tls) = &tls {
+            let tls = tls.tls.clone();
+            shutdown.on_reload(move || match tls.reload() {
+                Ok(()) => info!("certificate read again"),
+                Err(error) => warn!(
+                    error = &error as &dyn std::error::Error,
+                    "certificate not read again, the old one stays"
+                ),
+            });
+        }
+        let addresses = NodeAddresses {
+            clients: proxy.plain_address().map(|at| self.advertised(at)),
+            clients_tls: proxy.tls_address().map(|at| self.advertised(at)),
+            peers: Some(self.advertised(peers.address())),
+        };
+        tell_addresses.send_replace(addresses);
+        // Nobody may be reading our output; that is no reason not to serve.
+        let authority = tls.and_then(|tls| tls.authority);
+        drop(io::stdout().write_all(welcome(&name, &addresses, authority).as_bytes()));
+        drop(io::stdout().flush());
+        proxy.join();
+        peers.drain();
+        peers.join();
+        info!("stopped");
+        Ok(())
+    }
+
+    /// The identity in the data directory, or a new one got by joining.
+    fn identity(&self, runtime: &tokio::runtime::Runtime) -> Result<Identity, NodeError> {
+        if let Some(identity) = Identity::read(&self.data)? {
+            return Ok(identity);
+        }
+        let token = self.join.as_ref().ok_or(NodeError::NotJoined)?;
+        let name = match &self.name {
+            Some(name) => NodeName::parse(name)?,
+            None => NodeName::parse(&machine_name())?,
+        };
+        let control = self.control.first().ok_or(NodeError::NotJoined)?;
+        Ok(runtime.block_on(Identity::join(&self.data, token, control, name))?)
+    }
+
+    /// The backends of this process, each with its part of the memory.
+    fn backends(
+        &self,
+        identity: &Identity,
+        memory_bytes: u64,
+    ) -> Result<Vec<(Run, Arc<Backend>)>, NodeError> {
+        let make = |number: u8| {
+            let name = MemberName::parse(&format!("{}.b{number}", identity.node))
+                .expect("a node's name leaves room for a backend's number");
+            let run = Run { name, incarnation: identity.incarnation };
+            let seed = random_seed().map_err(Box::new)?;
+            let part = memory_bytes / u64::from(self.backends);
+            Ok((run.clone(), Arc::new(Backend::member(part, seed, run))))
+        };
+        (0..self.backends).map(make).collect()
+    }
+
+    fn backend_mib(&self, memory_bytes: u64) -> u32 {
+        let part = memory_bytes / u64::from(self.backends);
+        u32::try_from(part >> 20).unwrap_or(u32::MAX)
+    }
+
+    /// Where others reach what listens here. Links are made to literal addresses only, so "all
+    /// addresses" must become one.
+    fn advertised(&self, listening: SocketAddr) -> SocketAddr {
+        if !listening.ip().is_unspecified() {
+            return listening;
+        }
+        let ip = self.advertise.or_else(|| self.control.iter().find_map(|it| way_to(it)));
+        ip.map_or_else(|| reachable(listening), |ip| SocketAddr::new(ip, listening.port()))
+    }
+}
+
+/// This machine's address on the way to `host`. Nothing is sent.
+fn way_to(host: &str) -> Option<IpAddr> {
+    let to = host.to_socket_addrs().ok()?.next()?;
+    let any = if to.is_ipv4() { "0.0.0.0:0" } else { "[::]:0" };
+    let socket = UdpSocket::bind(any).ok()?;
+    socket.connect(to).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn machine_name() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let label = name.trim().split('.').next().unwrap_or_default();
+    label.to_ascii_lowercase()
+}
+
+/// Runs the link on a thread of its own: it waits for disks, and nothing that serves shall.
+fn keep_copy(runtime: tokio::runtime::Runtime, link: Link) -> Result<JoinHandle<()>, NodeError> {
+    let thread = std::thread::Builder::new().name("control-link".to_owned());
+    thread.spawn(move || runtime.block_on(link.run())).map_err(NodeError::Start)
+}
+
+/// Waits until there is something to serve by; `false` when asked to stop before.
+fn wait_for_copy(view: &View, shutdown: &Shutdown) -> Result<bool, NodeError> {
+    if view.is_ready() {
+        return Ok(true);
+    }
+    info!("waiting for the first copy from the control plane");
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().build().map_err(NodeError::Start)?;
+    Ok(runtime.block_on(async {
+        tokio::select! {
+            () = view.ready() => true,
+            () = shutdown.draining() => false,
+        }
+    }))
+}
+
+/// `NAME=value` lines, as `larder up` prints them.
+fn welcome(name: &NodeName, addresses: &NodeAddresses, authority: Option<PathBuf>) -> String {
+    let mut text = String::new();
+    let mut line = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            text.push_str(&format!("{key}={value}\n"));
+        }
+    };
+    let shown = |at: Option<SocketAddr>| at.map(|at| at.to_string());
+    line("MEMCACHIER_SERVERS", shown(addresses.clients));
+    line("LARDER_TLS_SERVERS", shown(addresses.clients_tls));
+    line("LARDER_TLS_CA", authority.map(|path| path.display().to_string()));
+    line("LARDER_PEERS", shown(addresses.peers));
+    line("LARDER_NODE", Some(name.to_string()));
+    text
+}
