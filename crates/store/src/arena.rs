@@ -150,18 +150,46 @@ impl Arena {
         true
     }
 
+    /// The memory that will be taken next, if fewer than `ready` free chunks have theirs.
+    pub(crate) fn unready(&self, ready: usize) -> Option<Unready> {
+        let next = self.chunks.len() as u32;
+        let number = self.away.last().copied().unwrap_or(next);
+        let size = self.chunk_blocks(number);
+        let is_wanted = self.whole.len() < ready && size > 0;
+        is_wanted.then(|| self.mapping.unready(number, size))
+    }
+
+    /// Notes that the memory is there, unless someone has taken it meanwhile.
+    pub(crate) fn is_ready(&mut self, unready: &Unready) {
+        let number = unready.chunk;
+        if self.away.last() == Some(&number) {
+            self.away.pop();
+        } else if number == self.chunks.len() as u32 {
+            self.add_chunk(number);
+        } else {
+            return;
+        }
+        self.whole.push(number);
+    }
+
+    /// Makes the blocks of a chunk that was never used.
+    fn add_chunk(&mut self, number: u32) {
+        assert_eq!(number as usize, self.chunks.len(), "chunks are used in order");
+        let size = self.chunk_blocks(number);
+        // SAFETY: `chunks` only grows, so no block of this one was made before.
+        self.chunks.push(unsafe { self.mapping.blocks(number, size) }.collect());
+    }
+
     /// A chunk to take blocks from, when none is partly used.
     fn open(&mut self) -> Option<u32> {
         let number = match self.whole.pop().or_else(|| self.away.pop()) {
             Some(number) => number,
             None => {
                 let number = self.chunks.len() as u32;
-                let size = self.chunk_blocks(number);
-                if size == 0 {
+                if self.chunk_blocks(number) == 0 {
                     return None;
                 }
-                // SAFETY: `chunks` only grows, so no block of this one was made before.
-                self.chunks.push(unsafe { self.mapping.blocks(number, size) }.collect());
+                self.add_chunk(number);
                 number
             }
         };
@@ -187,6 +215,29 @@ impl Drop for Arena {
     }
 }
 
+/// Addresses whose memory the system has not given yet, or has taken back.
+pub(crate) struct Unready {
+    chunk: u32,
+    #[cfg_attr(miri, expect(dead_code, reason = "the allocator's memory is always there"))]
+    start: NonNull<[u64; BLOCK_WORDS]>,
+    #[cfg_attr(miri, expect(dead_code, reason = "the allocator's memory is always there"))]
+    bytes: usize,
+}
+
+impl Unready {
+    /// Has the system give the memory, which may take it milliseconds. Nobody need be kept from
+    /// using it meanwhile: what it holds does not change.
+    pub(crate) fn make_ready(&self) {
+        #[cfg(not(miri))]
+        // SAFETY: the range is part of an arena's mapping, and this advice does not change what it
+        // holds. Were the mapping gone, the system would refuse, or fill pages nobody asked for.
+        let _comes_later = unsafe {
+            use rustix::mm::{Advice, madvise};
+            madvise(self.start.as_ptr().cast(), self.bytes, Advice::LinuxPopulateWrite)
+        };
+    }
+}
+
 /// Addresses, and memory behind those that are used.
 struct Mapping {
     /// INVARIANT: of a chunk's alignment; as many bytes as were asked for are ours from here on, and
@@ -206,6 +257,12 @@ impl Mapping {
     fn chunk_of(&self, block: &Block) -> u32 {
         let offset = block.words.as_ptr().addr() - self.base.addr().get();
         (offset / CHUNK_BYTES) as u32
+    }
+
+    fn unready(&self, chunk: u32, size: usize) -> Unready {
+        // SAFETY: the caller knows so many blocks of that chunk, so they are in the mapping.
+        let start = unsafe { self.base.add(chunk as usize * CHUNK_BLOCKS) };
+        Unready { chunk, start, bytes: size * BLOCK_BYTES }
     }
 
     /// The first `size` blocks of a chunk.
@@ -368,6 +425,29 @@ mod tests {
             assert!(arena.give_back(0));
             assert_eq!(arena.available(), blocks_max);
         }
+    }
+
+    #[test]
+    fn memory_is_made_ready_once() {
+        let blocks_max = 2 * CHUNK_BLOCKS as u32;
+        let mut arena = Arena::new(blocks_max).expect("two chunks of addresses");
+        let first = arena.unready(1).expect("nothing is ready");
+        first.make_ready();
+        arena.is_ready(&first);
+        assert!(arena.unready(1).is_none(), "one chunk is ready");
+        let second = arena.unready(2).expect("only one is");
+        // Someone is faster.
+        let blocks: Vec<Block> = std::iter::from_fn(|| arena.take()).collect();
+        second.make_ready();
+        arena.is_ready(&second);
+        assert_eq!((blocks.len() as u32, arena.available()), (blocks_max, 0));
+        assert!(arena.take().is_none() && arena.unready(2).is_none());
+        blocks.into_iter().for_each(|block| arena.give(block));
+        assert!(arena.give_back(1) && !arena.give_back(1));
+        let again = arena.unready(2).expect("one was given back");
+        arena.is_ready(&again);
+        assert_eq!(arena.available(), blocks_max);
+        assert_eq!(std::iter::from_fn(|| arena.take()).count() as u32, blocks_max);
     }
 
     #[test]

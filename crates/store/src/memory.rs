@@ -22,6 +22,9 @@ const SCARCE_MAX: u32 = 16 * (4 << 20) / BLOCK_BYTES as u32;
 /// Free chunks of 2 MiB whose memory is not given back to the system, because whoever takes a new
 /// page waits for the system to clear it (about 100 µs for a huge one).
 const FREE_CHUNKS_KEPT: usize = 16;
+/// Free chunks that [`Memory::prepare`] has ready. Half of those that are kept, so that none is given
+/// back only to be made ready again.
+const FREE_CHUNKS_READY: usize = FREE_CHUNKS_KEPT / 2;
 
 pub(crate) struct Memory {
     pool: Mutex<Pool>,
@@ -137,6 +140,16 @@ impl Memory {
     /// that breathes, memory of up to [`FREE_CHUNKS_KEPT`] chunks stays.
     pub(crate) fn trim(&self) -> bool {
         self.lock().arena.give_back(FREE_CHUNKS_KEPT)
+    }
+
+    /// Has the system give some of the memory that will be taken next, so that no request waits for
+    /// it. May take milliseconds, but keeps nobody waiting. True when there may be more to do.
+    pub(crate) fn prepare(&self) -> bool {
+        let unready = self.lock().arena.unready(FREE_CHUNKS_READY);
+        let Some(unready) = unready else { return false };
+        unready.make_ready();
+        self.lock().arena.is_ready(&unready);
+        true
     }
 
     fn publish(&self, pool: &Pool) {

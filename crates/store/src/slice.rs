@@ -556,6 +556,7 @@ impl Slice {
     fn empty_block(&mut self, block: u32, ruthless: u8, now: Seconds) {
         self.emptied += 1;
         self.contents.logs.detach(block);
+        self.contents.logs.prefetch_block(block);
         let mut next = self.contents.logs.first_item(block);
         while next.is_some() {
             for (place, hash) in self.walk(&mut next) {

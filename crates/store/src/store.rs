@@ -243,6 +243,14 @@ impl Store {
         true
     }
 
+    /// Has the system give memory that caches will take next. Who first writes to new memory waits for
+    /// the system to clear it, on a virtual machine for milliseconds; so this is for a thread that
+    /// serves nobody, and called some times a second it leaves no request to wait. True when there
+    /// may be more to do.
+    pub fn prepare(&self) -> bool {
+        self.arbiter.memory.prepare()
+    }
+
     pub fn stats(&self) -> StoreStats {
         let (blocks, free) = self.arbiter.memory.counts();
         let caches = self.read();

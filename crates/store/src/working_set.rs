@@ -21,7 +21,7 @@ const _: () = assert!(SIZES_PERCENT[LIMIT] == 100);
 /// Most sampled keys: 80 for each multiple of the limit, in 2.5 KB.
 const KEYS_MAX: usize = 320;
 /// At most one key in 2^this is sampled: what it costs a request stays near a nanosecond.
-const SHIFT_MIN: u32 = 4;
+const SHIFT_MIN: u32 = 5;
 
 /// Hits at several sizes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -101,7 +101,7 @@ impl WorkingSet {
         WorkingSet {
             limit_bytes,
             shift: SHIFT_MIN,
-            keys: Vec::new(),
+            keys: Vec::with_capacity(KEYS_MAX + 1),
             bytes: 0,
             requests: 0,
             hits: 0,

@@ -2,6 +2,7 @@
 //! waits.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -30,6 +31,21 @@ fn churn_time() -> Duration {
 
 pub(crate) fn run(report: &mut Report) {
     let store = Store::new(Settings { memory_bytes: 2 << 30, seed: 4 });
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        // As the served product has it.
+        scope.spawn(|| {
+            while !done.load(Relaxed) {
+                while store.prepare() {}
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        });
+        churn(report, &store);
+        done.store(true, Relaxed);
+    });
+}
+
+fn churn(report: &mut Report, store: &Store) {
     let mut caches: Vec<Arc<Cache>> = (0..CACHES)
         .map(|id| store.create_cache(CacheId::new(id), LIMITS).expect("all are promised"))
         .collect();

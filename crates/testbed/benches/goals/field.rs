@@ -184,8 +184,7 @@ fn segcache_of(heap_bytes: u64, items: u64) -> (Segcache, u64) {
 fn segcache_overhead(value_bytes: usize) -> f64 {
     let items = 64 * MIB / (16 + value_bytes as u64);
     // The smallest heap that takes them all, to 2 %.
-    for part in 0..100 {
-        let heap = 64 * MIB + part * 64 * MIB / 50;
+    for heap in (64 * MIB..128 * MIB).step_by(MIB as usize) {
         let (cache, table) = segcache_of(heap, items);
         let value = vec![b'v'; value_bytes];
         if (0..items).all(|number| insert(&cache, number, &value)) {

@@ -144,9 +144,9 @@ pub(crate) fn flush(report: &mut Report) {
     let begin = Instant::now();
     let mut longest = 0.0_f64;
     loop {
-        let step = Instant::now();
+        let step = cpu_time();
         let more = store.maintain(Seconds(2), 256);
-        longest = longest.max(step.elapsed().as_secs_f64() * 1_000_000.0);
+        longest = longest.max((cpu_time() - step).as_secs_f64() * 1_000_000.0);
         if !more {
             break;
         }
@@ -154,7 +154,7 @@ pub(crate) fn flush(report: &mut Report) {
     let seconds = begin.elapsed().as_secs_f64();
     report.figure(
         "10: all blocks back after the flush of 1 GiB",
-        format!("{:.1} ms, longest step {longest:.0} us", seconds * 1_000.0),
+        format!("{:.1} ms, longest step {longest:.0} us of CPU", seconds * 1_000.0),
         "-",
         "<= 1 s",
         seconds <= 1.0 && store.stats().used_bytes == 0,
@@ -169,7 +169,9 @@ fn scan(report: &mut Report, cache: &Cache) {
     while cache.scan(&mut cursor, 1_000, NOW, |key, hit| {
         items += 1;
         bytes += (key.len() + hit.value.len()) as u64;
-        sum += hit.value.iter().map(|&byte| u64::from(byte)).sum::<u64>();
+        let (words, rest) = hit.value.as_chunks();
+        let sum_of_words = words.iter().map(|word| u64::from_le_bytes(*word));
+        sum = sum_of_words.fold(sum + rest.len() as u64, u64::wrapping_add);
     }) {}
     std::hint::black_box(sum);
     let seconds = (cpu_time() - begin).as_secs_f64();
