@@ -15,6 +15,7 @@
 
 mod expiry;
 pub mod peer;
+pub mod readiness;
 pub mod slots;
 mod statistics;
 mod sweep;

@@ -13,7 +13,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use backend::Backend;
+use backend::{Backend, readiness};
 use control::api::ApiSettings;
 use control::control::Control;
 use control::couriers::{Couriers, Patience};
@@ -124,6 +124,8 @@ pub(crate) enum UpError {
     Signals(#[source] io::Error),
     #[error(transparent)]
     Descriptors(#[from] descriptors::TooFewDescriptors),
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
     #[error("cannot draw random numbers")]
     Random(#[source] io::Error),
     #[error("cannot use the data directory {path}")]
@@ -157,6 +159,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     let clock = Clock::start();
     let usage = Arc::new(ProxyUsage::default());
     let backend = Arc::new(Backend::new(settings.memory_bytes, random_seed()?));
+    readiness::keep(&backend).map_err(UpError::Thread)?;
     let data_plane =
         LocalDataPlane { backend: Arc::clone(&backend), usage: Arc::clone(&usage), clock };
     let control = Arc::new(open_control(&args.data, clock, Arc::new(data_plane))?);

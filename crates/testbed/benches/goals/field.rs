@@ -183,15 +183,19 @@ fn segcache_of(heap_bytes: u64, items: u64) -> (Segcache, u64) {
 
 fn segcache_overhead(value_bytes: usize) -> f64 {
     let items = 64 * MIB / (16 + value_bytes as u64);
-    // The smallest heap that takes them all, to 2 %.
-    for heap in (64 * MIB..128 * MIB).step_by(MIB as usize) {
-        let (cache, table) = segcache_of(heap, items);
-        let value = vec![b'v'; value_bytes];
-        if (0..items).all(|number| insert(&cache, number, &value)) {
-            return (heap + table) as f64 / items as f64 - (16 + value_bytes) as f64;
-        }
-    }
-    f64::INFINITY
+    let value = vec![b'v'; value_bytes];
+    let takes_all = |heap: u64, slots: u64| {
+        let (cache, table) = segcache_of(heap, slots);
+        let fits = (0..items).all(|number| insert(&cache, number, &value));
+        fits.then_some(heap + table)
+    };
+    // The smallest table that has room for them in the largest heap, because its buckets fill before
+    // it is full; and with it the smallest heap, to 2 %.
+    let slots = [1, 2, 4].map(|times| items * times);
+    let slots = slots.into_iter().find(|&slots| takes_all(128 * MIB, slots).is_some());
+    let heaps = (64 * MIB..=128 * MIB).step_by(MIB as usize);
+    let held = slots.and_then(|slots| heaps.into_iter().find_map(|heap| takes_all(heap, slots)));
+    held.map_or(f64::INFINITY, |held| held as f64 / items as f64 - (16 + value_bytes) as f64)
 }
 
 fn insert(cache: &Segcache, number: u64, value: &[u8]) -> bool {
@@ -201,7 +205,7 @@ fn insert(cache: &Segcache, number: u64, value: &[u8]) -> bool {
 /// Key and value bytes per byte of heap and table when it first has no room.
 fn segcache_usable(median: f64) -> f64 {
     let heap = 64 * MIB;
-    let (cache, table) = segcache_of(heap, (heap as f64 / (median * 1.65 + 20.0)) as u64);
+    let (cache, table) = segcache_of(heap, 2 * (heap as f64 / (median * 1.65 + 20.0)) as u64);
     let mut random = Random::new(5);
     let value = vec![b'v'; 100_000];
     let mut bytes = 0;
