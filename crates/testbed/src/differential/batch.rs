@@ -49,10 +49,12 @@ impl Batch {
     ) -> Batch {
         // What is out of step becomes wrong lines, and on the words for those the versions differ.
         let comparable = vocabulary == Vocabulary::Newest || dialect.is_binary();
-        let in_step = dialect.door() == Door::Open && !(comparable && number % 4 == 3);
+        let is_open = dialect.door() == Door::Open;
+        let in_step = is_open && !(comparable && number % 4 == 3);
         // A thousand times as many writes as otherwise.
         let byte_by_byte = in_step && number % 16 == 5;
-        let flushes = if number % 3 == 2 { Flushes::Delayed } else { Flushes::AtOnce };
+        // One with a delay the judge takes back, which it cannot where it has to log in.
+        let flushes = if is_open && number % 3 == 2 { Flushes::Delayed } else { Flushes::AtOnce };
         let sizes = if byte_by_byte || !in_step { Sizes::Small } else { Sizes::Any };
         let play = match number % 2 {
             _ if !in_step => Play::Alone,
@@ -62,8 +64,6 @@ impl Batch {
             0 => Play::Together { count: usize::MAX, split: Split::Whole },
             _ => Play::Together { count: usize::MAX, split: Split::Random(seeds.start) },
         };
-        // A flush with a delay is taken back in the midst of a connection that may be logged out.
-        let flushes = if in_step { flushes } else { Flushes::AtOnce };
         let kind = Kind { in_step, sizes, times: Times::Far, flushes };
         Batch { dialect, kind, seeds, play }
     }

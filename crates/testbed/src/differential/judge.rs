@@ -78,6 +78,7 @@ const FRAME_ANSWER: &[u8] = b"\x81\x0a\0\0\0\0\0\0\0\0\0\0\xff\xff\xff\xff\0\0\0
 /// Larder answers all that came before.
 const LOST: &str = "a client that leaves within a value, or lies: memcached drops the last answers";
 
+/// A guess costs a connection (`docs/compatibility.md`).
 const NO_SECOND_TRY: &str = "a failed login, or a command before one: Larder closes a binary connection, memcached does not";
 
 /// memcached's seconds are those of a timer and of two clocks, Larder's of one and of two.
