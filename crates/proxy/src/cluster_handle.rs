@@ -1,7 +1,7 @@
 //! How the rest of the process tells a proxy about its cluster, and hears what it can reach.
 
 use std::io;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
@@ -20,6 +20,8 @@ pub struct ClusterHandle(Arc<Inner>);
 struct Inner {
     view: ArcSwapOption<ClusterView>,
     usage: Arc<LinkUsage>,
+    /// How often links were to be made anew.
+    refreshes: AtomicU64,
     /// One for each loop; set when the proxy starts.
     wakers: OnceLock<Vec<mio::Waker>>,
 }
@@ -33,6 +35,16 @@ impl ClusterHandle {
 
     pub fn view(&self) -> Option<Arc<ClusterView>> {
         self.0.view.load_full()
+    }
+
+    /// Makes every link to other nodes anew, one at a time, without failing a request.
+    pub fn refresh_links(&self) {
+        self.0.refreshes.fetch_add(1, Relaxed);
+        self.wake_all();
+    }
+
+    pub(crate) fn refreshes(&self) -> u64 {
+        self.0.refreshes.load(Relaxed)
     }
 
     /// Whether every loop of the proxy has a connection to this run of the member that was greeted

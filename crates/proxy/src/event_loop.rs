@@ -95,6 +95,8 @@ pub(crate) struct EventLoop<L: BackendLink> {
     connections_total: u64,
     links: Links,
     sockets: LinkSockets,
+    /// How often this loop has made its links anew because it was told to.
+    refreshes: u64,
     /// What the sessions of one turn ask of other nodes.
     outbox: Vec<Outgoing>,
     scratch: Scratch,
@@ -202,6 +204,7 @@ impl<L: BackendLink> EventLoop<L> {
             connections_total: 0,
             links,
             sockets: LinkSockets::new(LINKS_FROM),
+            refreshes: 0,
             outbox: Vec::new(),
             scratch: Scratch::new(),
             input_bytes_held: 0,
@@ -273,6 +276,11 @@ impl<L: BackendLink> EventLoop<L> {
 
     /// Takes up the cluster's newest view, if there is another than before.
     fn follow_view(&mut self) {
+        let refreshes = self.shared.cluster.refreshes();
+        if self.refreshes != refreshes {
+            self.refreshes = refreshes;
+            self.links.refresh();
+        }
         let newest = self.shared.cluster.load_view();
         let Some(newest) = newest.as_ref() else { return };
         let known = self.links.routing().map(|routing| Arc::as_ptr(routing.view()));

@@ -204,8 +204,10 @@ pub(crate) struct Links {
     here: VecDeque<u64>,
     /// Links that have something to write that the shell was not told of.
     dirty: Vec<LinkId>,
-    /// Connections of members that have left, for the shell to close.
+    /// Connections that are given up, for the shell to close.
     gone: Vec<LinkId>,
+    /// Connections that shall be made anew, one after another.
+    refreshing: VecDeque<LinkId>,
     budget: Budget,
     chance: Chance,
     /// No two connections have the same.
@@ -241,6 +243,7 @@ impl Links {
             here: VecDeque::new(),
             dirty: Vec::new(),
             gone: Vec::new(),
+            refreshing: VecDeque::new(),
             budget: Budget::default(),
             chance: Chance(seed),
             next_serial: 0,
@@ -276,9 +279,7 @@ impl Links {
             self.peers.iter().map(|(peer, _)| peer).filter(|&peer| !kept[peer]).collect();
         for peer in leaving {
             for link in 0..LINKS_PER_PEER {
-                let id = self.link_id(peer, link);
-                self.gone.push(id);
-                self.lost(id, now, sink);
+                self.give_up(self.link_id(peer, link), now, sink);
             }
             self.empty_queue(peer, sink);
             self.peers.remove(peer);
@@ -395,7 +396,7 @@ impl Links {
         let Some(link) = to.usable() else {
             return self.finish_unreachable(id, peer, sink);
         };
-        if to.queue.is_empty() && to.links[link].has_room() {
+        if to.queue.is_empty() && to.takes_more(link) {
             return self.write(id, peer, link, now);
         }
         request.stage = Stage::Queued { peer };
@@ -444,7 +445,7 @@ impl Links {
                 return;
             }
             let Some(link) = to.usable() else { return self.empty_queue(peer, sink) };
-            if !to.links[link].has_room() {
+            if !to.takes_more(link) {
                 return;
             }
             let Some(id) = to.queue.pop() else { return };
@@ -719,7 +720,7 @@ impl Links {
         None
     }
 
-    /// A connection that is to be closed because its member has left.
+    /// A connection that is to be closed.
     pub(crate) fn next_gone(&mut self) -> Option<LinkId> {
         self.gone.pop()
     }
@@ -975,9 +976,56 @@ impl Links {
             self.ping(peer, link, now);
         }
         for (peer, link) in dead {
-            let id = self.link_id(peer, link);
-            self.gone.push(id);
-            self.lost(id, now, sink);
+            self.give_up(self.link_id(peer, link), now, sink);
+        }
+        self.refresh_next(now, sink);
+    }
+
+    fn give_up(&mut self, id: LinkId, now: Micros, sink: &mut impl Sink) {
+        self.gone.push(id);
+        self.lost(id, now, sink);
+    }
+
+    /// Makes every connection anew, one at a time, so that none of a member's requests fail: those
+    /// who fear that a connection is stuck to something old can be sure afterwards.
+    pub(crate) fn refresh(&mut self) {
+        self.refreshing = self
+            .peers
+            .iter()
+            .flat_map(|(peer, _)| (0..LINKS_PER_PEER).map(move |link| (peer, link)))
+            .map(|(peer, link)| self.link_id(peer, link))
+            .collect();
+        self.next_tick = 0;
+    }
+
+    /// Closes the next connection that shall be made anew, once nothing is on its way on it and the
+    /// other one of its member stands.
+    fn refresh_next(&mut self, now: Micros, sink: &mut impl Sink) {
+        let Some(&id) = self.refreshing.front() else { return };
+        let is_up = self.is_current(id) && self.peers[id.peer].links[id.link].phase == Phase::Up;
+        if !is_up {
+            // It was lost meanwhile, so it is made anew anyway.
+            self.refreshing.pop_front();
+            return;
+        }
+        let peer = &mut self.peers[id.peer];
+        let Some(other) = peer.other(id.link) else {
+            peer.is_changing = false;
+            return self.pump(id.peer, now, sink);
+        };
+        let in_flight = peer.links[id.link].in_flight;
+        if peer.active == id.link && !peer.is_silent {
+            // Requests wait here until those on their way are answered, so that none is overtaken.
+            peer.is_changing = 0 < in_flight;
+            if peer.is_changing {
+                return;
+            }
+            peer.active = other;
+            self.pump(id.peer, now, sink);
+        }
+        if in_flight == 0 || self.peers[id.peer].is_silent {
+            self.refreshing.pop_front();
+            self.give_up(id, now, sink);
         }
     }
 
@@ -1059,7 +1107,7 @@ impl Links {
         if self.peers.is_empty() && self.requests.len() == 0 {
             return None;
         }
-        if 0 < self.requests.len() {
+        if 0 < self.requests.len() || !self.refreshing.is_empty() {
             return Some(self.next_tick.max(now));
         }
         let due =

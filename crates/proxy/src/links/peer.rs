@@ -34,6 +34,8 @@ pub(super) struct Peer {
     pub(super) active: usize,
     /// Nothing was heard for so long that requests fail at once, until something is heard.
     pub(super) is_silent: bool,
+    /// The active connection is about to be another; nothing is sent until it is.
+    pub(super) is_changing: bool,
     pub(super) queue: FairQueue,
     pub(super) latency: Percentile95,
     pub(super) usage: Arc<MemberLinks>,
@@ -85,6 +87,7 @@ impl Peer {
             links: std::array::from_fn(|link| Link::new(first_serial + link as u32)),
             active: 0,
             is_silent: false,
+            is_changing: false,
             queue: FairQueue::default(),
             latency: Percentile95::new(),
             usage,
@@ -98,9 +101,15 @@ impl Peer {
             return None;
         }
         if self.links[self.active].phase != Phase::Up {
+            self.is_changing = false;
             self.active = self.links.iter().position(|link| link.phase == Phase::Up)?;
         }
         Some(self.active)
+    }
+
+    /// Whether one more request may be written to this connection.
+    pub(super) fn takes_more(&self, link: usize) -> bool {
+        !self.is_changing && self.links[link].has_room()
     }
 
     /// A connection besides this one that can take a repetition.

@@ -157,6 +157,26 @@ fn a_slow_get_is_asked_again_on_the_other_connection() {
 }
 
 #[test]
+fn links_are_made_anew_one_at_a_time_and_no_request_fails() {
+    for seed in 0..20 {
+        let mut world = World::new(seed, LinkSettings::default());
+        world.connect_all();
+        let ids = |world: &World| -> Vec<u32> {
+            let peers = world.links.peers.iter();
+            peers.flat_map(|(_, peer)| &peer.links).map(|link| link.serial).collect()
+        };
+        let before = ids(&world);
+        world.links.refresh();
+        world.play(100_000);
+        world.run_until(|world| world.links.refreshing.is_empty());
+        world.settle();
+        world.connect_all();
+        assert!(ids(&world).iter().all(|serial| !before.contains(serial)), "seed {seed}");
+        assert_eq!(world.clients.failed, 0, "seed {seed}");
+    }
+}
+
+#[test]
 fn members_that_leave_take_their_connections_along() {
     let mut world = World::new(6, LinkSettings::default());
     world.connect_all();
