@@ -133,8 +133,10 @@ pub(crate) struct Answers {
     awaited: usize,
     /// Awaited answers whose requests had to be sent again.
     resent: usize,
-    /// Bytes of answers in `queue`.
+    /// Bytes of answers in `queue`, but for what the last one has grown since it was counted.
     said_bytes: usize,
+    /// How many of the last answer's bytes are counted.
+    back_counted: usize,
     /// Bytes of the requests that are awaited.
     asked_bytes: usize,
     /// Decaying maximum of the lengths of answers.
@@ -151,6 +153,7 @@ impl Answers {
             awaited: 0,
             resent: 0,
             said_bytes: 0,
+            back_counted: 0,
             asked_bytes: 0,
             answer_bytes: ANSWER_BYTES_EXPECTED,
         }
@@ -163,22 +166,24 @@ impl Answers {
 
     /// Leaves a place for an answer that will come.
     pub(crate) fn await_one(&mut self, awaited: Awaited) {
+        self.count_back();
         self.awaited += 1;
         self.asked_bytes += awaited.asked_bytes;
         self.queue.push_back(Answer::Awaited(awaited));
+        self.back_counted = 0;
     }
 
-    /// Appends an answer that is known at once, behind all that are awaited.
-    pub(crate) fn say(&mut self, speak: impl FnOnce(&mut Vec<u8>)) {
+    /// Where an answer that is known at once is said: behind all that are awaited.
+    pub(crate) fn tail(&mut self) -> &mut Vec<u8> {
+        self.count_back();
         if !matches!(self.queue.back(), Some(Answer::Said(_))) {
             self.queue.push_back(Answer::Said(Vec::new()));
+            self.back_counted = 0;
         }
-        let Some(Answer::Said(said)) = self.queue.back_mut() else {
-            unreachable!("one was just put there")
-        };
-        let before = said.len();
-        speak(said);
-        self.said_bytes += said.len() - before;
+        match self.queue.back_mut() {
+            Some(Answer::Said(said)) => said,
+            Some(Answer::Awaited(_)) | None => unreachable!("one was just put there"),
+        }
     }
 
     /// Whether another request may be sent away (or answered) before some answers have come.
@@ -187,7 +192,7 @@ impl Answers {
         let fitting = output_bytes_max / self.answer_bytes;
         self.awaited < fitting.clamp(1, AWAITED_MAX)
             && self.asked_bytes < ASKED_BYTES_MAX
-            && self.said_bytes + self.ready.len() < output_bytes_max
+            && self.said_bytes + self.back_uncounted() + self.ready.len() < output_bytes_max
             // What is sent again has yet to find its owner, and so may what was routed by an
             // older version. Nothing of this connection must get there before it.
             && self.resent == 0
@@ -221,6 +226,7 @@ impl Answers {
         key: Option<Key<'_>>,
         result: &Result<Outcome<'_>, Failure>,
     ) {
+        self.count_back();
         self.resent -= usize::from(resent);
         let index = (number - self.first) as usize;
         let Some(Answer::Awaited(awaited)) = self.queue.get_mut(index) else {
@@ -248,6 +254,9 @@ impl Answers {
             awaited.speak(&mut said, key, result);
             self.said_bytes += said.len();
             self.note_length(said.len());
+            if index + 1 == self.queue.len() {
+                self.back_counted = said.len();
+            }
             self.queue[index] = Answer::Said(said);
         }
     }
@@ -260,6 +269,20 @@ impl Answers {
     /// Whether nothing is awaited and all was taken.
     pub(crate) fn is_empty(&self) -> bool {
         self.queue.is_empty() && self.ready.is_empty()
+    }
+
+    /// Bytes that the last answer has grown since it was counted.
+    fn back_uncounted(&self) -> usize {
+        match self.queue.back() {
+            Some(Answer::Said(said)) => said.len() - self.back_counted,
+            Some(Answer::Awaited(_)) | None => 0,
+        }
+    }
+
+    fn count_back(&mut self) {
+        let uncounted = self.back_uncounted();
+        self.said_bytes += uncounted;
+        self.back_counted += uncounted;
     }
 
     /// Moves what is said at the front to the client.

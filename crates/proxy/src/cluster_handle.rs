@@ -1,7 +1,8 @@
 //! How the rest of the process tells a proxy about its cluster, and hears what it can reach.
 
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
@@ -20,6 +21,8 @@ pub struct ClusterHandle(Arc<Inner>);
 struct Inner {
     view: ArcSwapOption<ClusterView>,
     usage: Arc<LinkUsage>,
+    /// Grows with everything that is new, so that a loop need look at one number only.
+    news: AtomicU64,
     /// How often links were to be made anew.
     refreshes: AtomicU64,
     /// One for each loop; set when the proxy starts.
@@ -30,7 +33,7 @@ impl ClusterHandle {
     /// Gives the proxy another view. Its loops take it up at once.
     pub fn set_view(&self, view: ClusterView) {
         self.0.view.store(Some(Arc::new(view)));
-        self.wake_all();
+        self.tell_all();
     }
 
     pub fn view(&self) -> Option<Arc<ClusterView>> {
@@ -40,7 +43,7 @@ impl ClusterHandle {
     /// Makes every link to other nodes anew, one at a time, without failing a request.
     pub fn refresh_links(&self) {
         self.0.refreshes.fetch_add(1, Relaxed);
-        self.wake_all();
+        self.tell_all();
     }
 
     pub(crate) fn refreshes(&self) -> u64 {
@@ -81,15 +84,22 @@ impl ClusterHandle {
         self.0.wakers.set(wakers).map_err(|_| io::Error::other("the cluster has a proxy already"))
     }
 
+    /// Grows whenever the view is another, or links shall be made anew.
+    #[inline]
+    pub(crate) fn news(&self) -> u64 {
+        self.0.news.load(Acquire)
+    }
+
+    /// Tells every loop that there is something new.
+    fn tell_all(&self) {
+        self.0.news.fetch_add(1, Release);
+        self.wake_all();
+    }
+
     pub(crate) fn wake_all(&self) {
         for waker in self.0.wakers.get().into_iter().flatten() {
             // Unwoken, a loop sees what is new at its next sweep.
             drop(waker.wake());
         }
-    }
-
-    /// The newest view, without a lock.
-    pub(crate) fn load_view(&self) -> arc_swap::Guard<Option<Arc<ClusterView>>> {
-        self.0.view.load()
     }
 }

@@ -37,12 +37,12 @@ use crate::link::BackendLink;
 use crate::link_sockets::LinkSockets;
 use crate::links::{Asker, Links, Micros, Sink};
 use crate::outbox::Outgoing;
+use crate::routing::Routing;
 use crate::session::Turn;
 use crate::settings::ProxySettings;
 use crate::tls::Tls;
 use crate::transport::Transport;
 use crate::usage::ProxyUsage;
-use crate::view::ClusterView;
 
 /// Ready sockets taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
@@ -95,6 +95,8 @@ pub(crate) struct EventLoop<L: BackendLink> {
     connections_total: u64,
     links: Links,
     sockets: LinkSockets,
+    /// What of the cluster's news this loop has taken up.
+    news: u64,
     /// How often this loop has made its links anew because it was told to.
     refreshes: u64,
     /// What the sessions of one turn ask of other nodes.
@@ -204,6 +206,7 @@ impl<L: BackendLink> EventLoop<L> {
             connections_total: 0,
             links,
             sockets: LinkSockets::new(LINKS_FROM),
+            news: 0,
             refreshes: 0,
             outbox: Vec::new(),
             scratch: Scratch::new(),
@@ -232,7 +235,7 @@ impl<L: BackendLink> EventLoop<L> {
             }
             self.now = self.shared.clock.now();
             self.now_us = self.started.elapsed().as_micros() as Micros;
-            self.follow_view();
+            self.follow_cluster();
             for event in &events {
                 self.take(event);
             }
@@ -274,19 +277,25 @@ impl<L: BackendLink> EventLoop<L> {
         self.now_us / 1_000
     }
 
-    /// Takes up the cluster's newest view, if there is another than before.
-    fn follow_view(&mut self) {
+    /// Takes up what the process has been told of its cluster.
+    #[inline]
+    fn follow_cluster(&mut self) {
+        let news = self.shared.cluster.news();
+        if self.news == news {
+            return;
+        }
+        self.news = news;
+        let view = self.shared.cluster.view();
+        let known = self.links.routing().map(Routing::view);
+        if let Some(view) = view
+            && !known.is_some_and(|known| Arc::ptr_eq(known, &view))
+        {
+            self.links.follow(view, self.now_us, &mut self.clients);
+        }
         let refreshes = self.shared.cluster.refreshes();
         if self.refreshes != refreshes {
             self.refreshes = refreshes;
             self.links.refresh();
-        }
-        let newest = self.shared.cluster.load_view();
-        let Some(newest) = newest.as_ref() else { return };
-        let known = self.links.routing().map(|routing| Arc::as_ptr(routing.view()));
-        if known != Some(Arc::as_ptr(newest)) {
-            let newest: Arc<ClusterView> = Arc::clone(newest);
-            self.links.follow(newest, self.now_us, &mut self.clients);
         }
     }
 
@@ -370,8 +379,10 @@ impl<L: BackendLink> EventLoop<L> {
             }
         }
         // Also those of a connection that is gone: what it asked for is still to be done.
-        for outgoing in self.outbox.drain(..) {
-            self.links.submit(key, serial, outgoing, self.now_us, &mut self.clients);
+        if !self.outbox.is_empty() {
+            for outgoing in self.outbox.drain(..) {
+                self.links.submit(key, serial, outgoing, self.now_us, &mut self.clients);
+            }
         }
     }
 

@@ -434,7 +434,7 @@ impl<L: BackendLink> Session<L> {
         turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
         let member = self.member.as_ref().expect("called for authenticated sessions only");
-        say(&mut self.answers, out, |out| wrong.reply.wrong(out, wrong.problem));
+        wrong.reply.wrong(tail(&mut self.answers, out), wrong.problem);
         *consumed += wrong.consumed;
         if let Some(key) = wrong.forget
             && member.may(Needs::Write)
@@ -484,11 +484,12 @@ impl<L: BackendLink> Session<L> {
         let member = self.member.as_ref().expect("called for authenticated sessions only");
         let Some(admitted) = member.admit(request) else {
             let refusal = Refusal::Capability(request.needs);
-            return say(&mut self.answers, out, |out| request.reply.refused(out, refusal));
+            return request.reply.refused(tail(&mut self.answers, out), refusal);
         };
         match (turn.check(owner, guard), place) {
             (Ok(()), Some(place)) => {
-                say(&mut self.answers, out, |out| member.on_one_item(&admitted, place, out, turn));
+                let out = tail(&mut self.answers, out);
+                member.on_one_item(&admitted, place, out, turn);
             }
             (Ok(()), None) => unreachable!("what is here was located"),
             (Err((far, elsewhere)), _) => {
@@ -580,7 +581,7 @@ impl<L: BackendLink> Session<L> {
         let reply = &request.reply;
         if member.admit(request).is_none() {
             let refusal = Refusal::Capability(request.needs);
-            say(&mut self.answers, out, |out| reply.refused(out, refusal));
+            reply.refused(tail(&mut self.answers, out), refusal);
             return Flow::Done;
         }
         match request.body {
@@ -597,17 +598,17 @@ impl<L: BackendLink> Session<L> {
                 return self.again(mechanism, data, reply, out, turn);
             }
             Body::Quit => {
-                say(&mut self.answers, out, |out| reply.quit(out));
+                reply.quit(tail(&mut self.answers, out));
                 return Flow::Close;
             }
             Body::Version => {
-                say(&mut self.answers, out, |out| reply.version(out, statistics::VERSION));
+                reply.version(tail(&mut self.answers, out), statistics::VERSION);
             }
-            Body::Verbosity => say(&mut self.answers, out, |out| reply.ok(out)),
-            Body::Noop => say(&mut self.answers, out, |out| reply.noop(out)),
-            Body::SaslMechanisms => say(&mut self.answers, out, |out| reply.sasl_mechanisms(out)),
+            Body::Verbosity => reply.ok(tail(&mut self.answers, out)),
+            Body::Noop => reply.noop(tail(&mut self.answers, out)),
+            Body::SaslMechanisms => reply.sasl_mechanisms(tail(&mut self.answers, out)),
             Body::NotOffered => {
-                say(&mut self.answers, out, |out| reply.refused(out, Refusal::NotOffered));
+                reply.refused(tail(&mut self.answers, out), Refusal::NotOffered);
             }
             Body::Get(_)
             | Body::Store(_)
@@ -634,7 +635,7 @@ impl<L: BackendLink> Session<L> {
                 let gathered = Gathered::new(Gathering::Flush);
                 self.send_to_all(routing, gathered, &Operation::Flush { delay }, reply, turn);
             }
-            Some(_) | None => say(&mut self.answers, out, |out| reply.ok(out)),
+            Some(_) | None => reply.ok(tail(&mut self.answers, out)),
         }
     }
 
@@ -654,23 +655,22 @@ impl<L: BackendLink> Session<L> {
                 member.usage.reset();
                 Gathering::ResetStats
             }
-            Argument::Nothing => return say(&mut self.answers, out, |out| reply.stats_end(out)),
+            Argument::Nothing => return reply.stats_end(tail(&mut self.answers, out)),
             Argument::Unknown => {
-                return say(&mut self.answers, out, |out| reply.stats_unknown(out));
+                return reply.stats_unknown(tail(&mut self.answers, out));
             }
         };
         let mut gathered = Gathered::new(asked);
         if asked == Gathering::Figures {
             let connections = member.entry.connections();
-            say(&mut self.answers, out, |out| {
-                statistics::say_own(reply, out, &member.usage, connections, turn.now);
-            });
+            let out = tail(&mut self.answers, out);
+            statistics::say_own(reply, out, &member.usage, connections, turn.now);
             for (name, figure) in turn.link.figures(&member.cache) {
                 gathered.add_figure(name, figure);
             }
         }
         match routing {
-            None => say(&mut self.answers, out, |out| gathered.speak(reply, out)),
+            None => gathered.speak(reply, tail(&mut self.answers, out)),
             Some(routing) => {
                 let operation = match asked {
                     Gathering::ResetStats => Operation::ResetFigures,
@@ -739,12 +739,11 @@ impl<L: BackendLink> Session<L> {
                 match (turn.check(owner, guard), place) {
                     (Ok(()), Some(place)) => {
                         let member = self.member.as_ref().expect("it was there a moment ago");
-                        say(&mut self.answers, out, |out| {
-                            turn.link.get(&member.cache, place, &get, turn.now, |outcome| {
-                                if let Some(hit) = outcome {
-                                    reply.item(out, key, &hit);
-                                }
-                            });
+                        let out = tail(&mut self.answers, out);
+                        turn.link.get(&member.cache, place, &get, turn.now, |outcome| {
+                            if let Some(hit) = outcome {
+                                reply.item(out, key, &hit);
+                            }
                         });
                     }
                     (Ok(()), None) => unreachable!("what is here was located"),
@@ -757,17 +756,18 @@ impl<L: BackendLink> Session<L> {
             }
         }
         self.keys_answered = 0;
-        say(&mut self.answers, out, |out| reply.items_end(out));
+        reply.items_end(tail(&mut self.answers, out));
         Flow::Done
     }
 }
 
-/// Says what is known at once: to the client if nothing is awaited, else behind what is.
+/// Where an answer that is known at once is said: to the client if nothing is awaited, else behind
+/// what is.
 #[inline]
-fn say(answers: &mut Option<Box<Answers>>, out: &mut Vec<u8>, speak: impl FnOnce(&mut Vec<u8>)) {
+fn tail<'o>(answers: &'o mut Option<Box<Answers>>, out: &'o mut Vec<u8>) -> &'o mut Vec<u8> {
     match answers {
-        None => speak(out),
-        Some(answers) => answers.say(speak),
+        None => out,
+        Some(answers) => answers.tail(),
     }
 }
 
@@ -880,6 +880,7 @@ impl<L: BackendLink> Member<L> {
         self.may(request.needs).then_some(Admitted(request))
     }
 
+    #[inline]
     fn on_one_item(
         &self,
         admitted: &Admitted<'_, '_>,
