@@ -21,6 +21,8 @@ const GIVERS_MAX: usize = 64;
 /// What all caches of a store share.
 pub(crate) struct Arbiter {
     pub(crate) memory: Arc<Memory>,
+    /// INVARIANT: each stands at its own `number`; only who holds this for writing changes either.
+    /// A cache is held by its store for as long as it is in here.
     caches: RwLock<Vec<Weak<Cache>>>,
     /// Where the next sample begins.
     cursor: AtomicUsize,
@@ -33,14 +35,18 @@ impl Arbiter {
 
     pub(crate) fn register(&self, cache: &Arc<Cache>) {
         let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
+        cache.number.store(caches.len(), Relaxed);
         caches.push(Arc::downgrade(cache));
     }
 
     pub(crate) fn unregister(&self, cache: &Arc<Cache>) {
         let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
-        let at = caches.iter().position(|other| other.as_ptr() == Arc::as_ptr(cache));
-        if let Some(at) = at {
-            caches.swap_remove(at);
+        let at = cache.number.load(Relaxed);
+        assert!(caches[at].as_ptr() == Arc::as_ptr(cache), "a cache is unregistered once");
+        caches.swap_remove(at);
+        // The last has taken its place.
+        if let Some(moved) = caches.get(at).and_then(Weak::upgrade) {
+            moved.number.store(at, Relaxed);
         }
     }
 

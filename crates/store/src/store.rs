@@ -32,7 +32,8 @@ use crate::slice::{Key, Quota, Slice};
 use crate::stats::{CacheStats, Histograms, StoreStats};
 use crate::stream::{Event, Followed, Stream};
 use crate::sync::{
-    AtomicU32, AtomicU64, Mutex, MutexGuard, Relaxed, RwLock, RwLockReadGuard, RwLockWriteGuard,
+    AtomicU32, AtomicU64, AtomicUsize, Mutex, MutexGuard, Relaxed, RwLock, RwLockReadGuard,
+    RwLockWriteGuard,
 };
 use crate::turn::Turn;
 use crate::watch::{self, Top, Watch};
@@ -150,6 +151,7 @@ impl Store {
             id,
             hasher: self.hasher.clone(),
             arbiter: Arc::clone(&self.arbiter),
+            number: AtomicUsize::new(0),
             shards: (0..shards).map(|_| shard()).collect(),
         });
         self.arbiter.register(&cache);
@@ -329,6 +331,8 @@ pub struct Cache {
     id: CacheId,
     hasher: FixedState,
     pub(crate) arbiter: Arc<Arbiter>,
+    /// Where it stands in the arbiter's list.
+    pub(crate) number: AtomicUsize,
     /// INVARIANT: their number is a power of two.
     shards: Box<[Shard]>,
 }

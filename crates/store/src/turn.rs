@@ -1,8 +1,8 @@
 //! One thread's operations on one cache, with as few locks as may be.
 //!
 //! A request alone takes the lock of its key's shard and lets it go. Requests that came together keep
-//! the lock of the shard they used last, so a batch on a cache of one shard takes one lock: about 20
-//! ns less for each request, which is a third of what a short one costs.
+//! the lock of the shard they used last, so a batch on a cache of one shard takes one lock. A lock
+//! that nobody else wants is about 14 ns.
 
 use crate::operation::{
     ArithmeticArgs, ArithmeticOutcome, DeleteArgs, DeleteOutcome, Expiry, GetArgs, Hit, Seconds,
