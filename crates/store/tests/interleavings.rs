@@ -15,7 +15,7 @@ use store::store::{Cache, CacheLimits, Settings, Store};
 use tenancy::id::CacheId;
 
 /// Orders tried of each test, in each of two ways; all take about five seconds.
-const ORDERS: usize = 3_000;
+const ORDERS: usize = 2_000;
 /// Changes of thread at the worst places, of which few are needed to show most mistakes (Burckhardt
 /// et al., ASPLOS 2010).
 const CHANGES: usize = 3;
