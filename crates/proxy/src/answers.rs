@@ -243,6 +243,9 @@ impl Answers {
         self.awaited -= 1;
         self.asked_bytes -= awaited.asked_bytes;
         if index == 0 {
+            if self.ready.capacity() == 0 {
+                self.ready.reserve(ANSWER_BYTES_MIN);
+            }
             let before = self.ready.len();
             awaited.speak(&mut self.ready, key, result);
             self.note_length(self.ready.len() - before);

@@ -32,12 +32,33 @@ pub(crate) struct Outgoing {
 
 impl Outgoing {
     pub(crate) fn new(number: u64, cache: CacheId, far: Far, operation: &Operation<'_>) -> Self {
-        let mut encoded = Vec::new();
+        let mut encoded = Vec::with_capacity(bytes_expected(operation));
         operation.encode(&mut encoded);
         let is_read = is_read(operation);
         Outgoing { number, cache, far, elsewhere: None, is_read, operation: encoded }
     }
 }
+
+/// Enough for the operation's bytes in most cases, so that they are written without moving.
+fn bytes_expected(operation: &Operation<'_>) -> usize {
+    let value_bytes = match operation {
+        Operation::Store(store) => store.value.len(),
+        Operation::Get(_)
+        | Operation::Peek(_)
+        | Operation::Delete(_)
+        | Operation::Arithmetic(_)
+        | Operation::Touch(_)
+        | Operation::Flush { .. }
+        | Operation::Figures
+        | Operation::ResetFigures
+        | Operation::Who
+        | Operation::Ping => 0,
+    };
+    NUMBERS_BYTES + operation.key().map_or(0, |key| key.bytes().len()) + value_bytes
+}
+
+/// What an operation with a few numbers takes besides key and value.
+const NUMBERS_BYTES: usize = 24;
 
 /// Whether the operation changes nothing that any client can see.
 fn is_read(operation: &Operation<'_>) -> bool {

@@ -796,8 +796,21 @@ impl<'a, L: BackendLink> Turn<'a, L> {
     }
 
     /// Whether the item may be asked for here. If not: who is asked instead, and why.
-    #[inline]
+    #[inline(always)]
     fn check(
+        &self,
+        owner: Owner,
+        guard: &Option<L::Guard<'_>>,
+    ) -> Result<(), (Far, Option<NotHere>)> {
+        match owner {
+            // Kept apart, so that without a cluster this is one comparison.
+            Owner::Here { slot: None, .. } => Ok(()),
+            Owner::Here { .. } | Owner::There(_) => self.check_slot(owner, guard),
+        }
+    }
+
+    #[inline(never)]
+    fn check_slot(
         &self,
         owner: Owner,
         guard: &Option<L::Guard<'_>>,

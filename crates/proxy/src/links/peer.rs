@@ -10,9 +10,9 @@ use super::latency::Percentile95;
 use super::{LINKS_PER_PEER, Micros};
 use crate::link_usage::MemberLinks;
 
-/// Requests on their way over one connection. What a backend does in a few milliseconds; more would
-/// only wait there instead of here, where caches have their turns.
-const IN_FLIGHT_MAX: usize = 1024;
+/// Requests on their way over one connection: what a backend does in a few milliseconds, and what
+/// some dozens of clients ask with long multi-gets. More would only wait there instead of here.
+const IN_FLIGHT_MAX: usize = 4096;
 
 /// Bytes that wait for the socket of one connection before requests wait for their turns instead.
 const OUTPUT_BYTES_MAX: usize = 256 * 1024;
