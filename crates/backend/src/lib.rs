@@ -14,6 +14,7 @@
 //! other.
 
 mod expiry;
+pub mod parts;
 pub mod peer;
 pub mod readiness;
 pub mod slots;
@@ -45,7 +46,7 @@ const LENDING_PERCENT: u64 = 400;
 ///
 /// A process may have several, each with memory and slots of its own.
 pub struct Backend {
-    store: Store,
+    pub(crate) store: Store,
     pub(crate) slots: Slots,
 }
 
@@ -72,6 +73,38 @@ impl Backend {
     /// There is no such cache, or its memory cannot be guaranteed.
     pub fn resize_cache(&self, id: CacheId, limits: Limits, now: Now) -> Result<(), LimitError> {
         self.store.resize_cache(id, cache_limits(limits), seconds(now))
+    }
+
+    /// Creates the part of a cache that has other parts in other backends. `share_bytes` is its share
+    /// until [`Backend::share_cache`] gives it another: [`cluster::shares::first_share`] of the
+    /// cache's limit. The largest item always fits, however small the share is.
+    ///
+    /// # Errors
+    /// The part is there already, or its memory cannot be guaranteed.
+    pub fn create_part(
+        &self,
+        id: CacheId,
+        share_bytes: u64,
+        item_bytes_max: u32,
+        now: Now,
+    ) -> Result<(), LimitError> {
+        let memory_bytes = share_bytes.max(item_bytes_max.into());
+        self.store.create_cache(id, CacheLimits { memory_bytes, item_bytes_max })?;
+        self.share_cache(id, share_bytes, item_bytes_max, now)
+    }
+
+    /// Gives the part of a cache its new share.
+    ///
+    /// # Errors
+    /// There is no such part, or its memory cannot be guaranteed; then its share stays.
+    pub fn share_cache(
+        &self,
+        id: CacheId,
+        share_bytes: u64,
+        item_bytes_max: u32,
+        now: Now,
+    ) -> Result<(), LimitError> {
+        self.store.share_cache(id, share_bytes, item_bytes_max, seconds(now))
     }
 
     /// `false` when there was none.

@@ -11,6 +11,9 @@
 //!          │                                            │
 //!          │                                   ClusterMap: epoch + Table ──▶ owner of a slot
 //!          └── Change ── plan ──▶ Plan: which slots move from whom to whom
+//!
+//!   Ownership: which slots one backend may serve, whatever map anyone holds
+//!   shares: how one cache's limit is divided over the backends
 //! ```
 //!
 //! Three laws. Members are known by stable *names*, never by number or address, so a machine can be
@@ -28,5 +31,6 @@ pub mod plan;
 mod random;
 pub mod ring;
 pub mod scheme;
+pub mod shares;
 pub mod slot;
 pub mod table;

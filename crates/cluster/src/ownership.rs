@@ -31,6 +31,7 @@
 //! The argument is in `docs/decisions/0019-one-right-to-serve-a-slot.md`; `ownership/model.rs` checks
 //! it in every interleaving of small clusters.
 
+use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 use crate::map::{ClusterMap, Epoch};
@@ -58,7 +59,7 @@ pub struct Run {
 }
 
 /// A map, and which run of each member it means. Cheap to clone.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct View {
     epoch: Epoch,
     members: Arc<[Run]>,
@@ -146,6 +147,13 @@ struct Cell {
 struct Gift {
     to: Run,
     epoch: Epoch,
+}
+
+/// Of two views with one epoch one is wrong, so the epoch is enough.
+impl Hash for View {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.epoch.hash(state);
+    }
 }
 
 /// What one backend knows of its slots. Pure; whoever executes requests asks [`Ownership::check`]

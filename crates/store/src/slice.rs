@@ -59,6 +59,10 @@ const SHRINK_STEPS: usize = 8;
 const AHEAD: usize = 32;
 /// Time in which counts of what happened lately halve.
 const FADE_SECONDS: u32 = 30;
+/// Seconds for which an overdraft holds without a new quota; several of them were missed then.
+const CREDIT_SECONDS: u32 = 10;
+/// An item is large for a share that holds no more than so many of it.
+const FEW_LARGE: u64 = 32;
 /// A gathered value buffer larger than this is not kept: few values are.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
@@ -67,8 +71,12 @@ const SCRATCH_BYTES_MAX: usize = 1 << 20;
 pub(crate) struct Quota {
     /// Always granted.
     pub(crate) guaranteed: u64,
-    /// Granted while memory is idle; at least `guaranteed`.
+    /// Granted while memory is idle. At least `guaranteed`, but for a share smaller than the largest
+    /// item: memory stands by for that item, and the share is kept to again when it is gone.
     pub(crate) most: u64,
+    /// What large items may exceed `most` by until the next quota: of a cache that has other shares
+    /// elsewhere, where there may be room. 0 for one that is whole.
+    pub(crate) credit: u64,
     /// Blocks that stand behind `guaranteed`, with all overhead.
     pub(crate) blocks: u32,
     /// Largest key plus value.
@@ -106,6 +114,11 @@ pub(crate) struct Slice {
     epoch: u32,
     /// Low half of the last counted CAS value.
     cas_last: u32,
+    /// What large items have used of the quota's `credit` since the last quota, and before it: the
+    /// next one may have been worked out without knowing of them, the one after it knows.
+    pub(crate) overdraft: [u64; 2],
+    /// When the quota was last set.
+    pub(crate) quota_set: Seconds,
     /// A flush asked for a later second.
     pub(crate) flush_at: Option<Seconds>,
     /// Ghost hits, fading.
@@ -182,6 +195,8 @@ impl Slice {
             hasher,
             epoch: 0,
             cas_last: 0,
+            overdraft: [0; 2],
+            quota_set: Seconds(0),
             flush_at: None,
             missed: 0,
             faded: Seconds(0),
@@ -264,7 +279,11 @@ impl Slice {
         };
         let emptied = self.emptied;
         let old_bytes = old.as_ref().map_or(0, |old| old.head.charged_bytes());
-        if self.stats.bytes - old_bytes + head.charged_bytes() > self.quota.guaranteed {
+        if self.quota.credit > 0 {
+            self.overdraw(head.charged_bytes());
+        }
+        let granted = self.quota.guaranteed.min(self.quota.most);
+        if self.stats.bytes - old_bytes + head.charged_bytes() > granted {
             self.fit_quota(key, &head, now)?;
         }
         let log = LogId::new(kind, self.group(head.expiry, now));
@@ -367,7 +386,8 @@ impl Slice {
         while *budget > 0 {
             // Nobody waits, so every count of reads matters.
             let did = self.drop_expired_block(now)
-                || self.stats.bytes > self.quota.most && self.evict_block(0, now)
+                || self.stats.bytes > self.quota.most + self.overdrawn(now)
+                    && self.evict_block(0, now)
                 || self.is_sparse() && self.compact_block(SPARSE_SAMPLE, now);
             if !did {
                 break;
@@ -427,13 +447,14 @@ impl Slice {
         loop {
             let old = self.find(key).map_or(0, |old| old.head.charged_bytes());
             let bytes = self.stats.bytes - old + head.charged_bytes();
+            let Quota { guaranteed, most, .. } = self.quota;
             let limit = if self.memory.available() > 0 {
-                self.quota.most
+                most
             } else {
                 // What was lent is kept until someone claims it, but does not grow.
-                start.clamp(self.quota.guaranteed, self.quota.most)
+                start.clamp(guaranteed.min(most), most)
             };
-            if bytes <= limit {
+            if bytes <= limit + self.overdrawn(now) {
                 return Ok(());
             }
             // After a cut of the quota there may be very much to evict.
@@ -445,6 +466,25 @@ impl Slice {
                 return Err(NoMemory);
             }
             steps += 1;
+        }
+    }
+
+    /// What large items may hold beyond the share for now. When nobody weighs shares any more, the
+    /// largest item still has its place, and that is all.
+    fn overdrawn(&self, now: Seconds) -> u64 {
+        if self.quota_set.0.saturating_add(CREDIT_SECONDS) < now.0 {
+            self.quota.credit.saturating_sub(self.quota.most)
+        } else {
+            self.overdraft[0] + self.overdraft[1]
+        }
+    }
+
+    /// Counts an item as held beyond the share, because it is large for it: a share that is a few
+    /// items is full by chance. As the credit is at least one item, an item alone always fits.
+    fn overdraw(&mut self, item_bytes: u64) {
+        let Quota { most, credit, .. } = self.quota;
+        if most < item_bytes * FEW_LARGE {
+            self.overdraft[0] = (self.overdraft[0] + item_bytes).min(credit);
         }
     }
 

@@ -193,6 +193,43 @@ impl Store {
         Ok(())
     }
 
+    /// Gives a cache its share of a limit that it has together with parts of it in other stores: key
+    /// and value bytes that it may hold until the next call, which comes every second or so. An item
+    /// as large as `item_bytes_max` always fits, however small the share is; it may exceed the share
+    /// until all shares were weighed with it, at the second call from then.
+    ///
+    /// # Errors
+    /// [`LimitError::NotFound`], or [`LimitError::NoRoom`] when the promises would exceed the
+    /// memory; the share stays as it was.
+    pub fn share_cache(
+        &self,
+        id: CacheId,
+        share_bytes: u64,
+        item_bytes_max: u32,
+        now: Seconds,
+    ) -> Result<(), LimitError> {
+        let caches = self.write();
+        let cache = caches.get(&id).ok_or(LimitError::NotFound)?;
+        let shards = cache.shards.len() as u64;
+        // Memory stands by for the share, or for the largest item if that is more.
+        let memory_bytes = share_bytes.max(u64::from(item_bytes_max) * shards);
+        let promised = self.quota(CacheLimits { memory_bytes, item_bytes_max }, shards);
+        let most = share_bytes / shards;
+        let quota = Quota { most, credit: u64::from(promised.item_bytes_max), ..promised };
+        self.promise(cache.promised(), quota, shards)?;
+        for shard in &cache.shards {
+            let mut slice = shard.lock();
+            slice.quota = quota;
+            slice.overdraft = [0, slice.overdraft[0]];
+            slice.quota_set = now;
+            shard.share.store(quota.blocks, Relaxed);
+            let mut budget = RESIZE_STEPS;
+            slice.tend(&mut budget, now);
+            shard.publish(&slice);
+        }
+        Ok(())
+    }
+
     /// Forgets a cache, whatever its size, at once. Whoever still holds it finds it empty and
     /// without memory. False when there was none.
     pub fn remove_cache(&self, id: CacheId) -> bool {
@@ -271,6 +308,7 @@ impl Store {
         Quota {
             guaranteed,
             most: guaranteed.saturating_mul(self.lending_percent) / 100,
+            credit: 0,
             blocks: blocks.saturating_add(OPEN_BLOCKS),
             item_bytes_max: limits.item_bytes_max.min(VALUE_BYTES_MAX as u32),
         }
@@ -510,7 +548,7 @@ impl Cache {
         for shard in &self.shards {
             let slice = shard.lock();
             sum.add(&slice.stats);
-            sum.limit_maxbytes += slice.quota.guaranteed;
+            sum.limit_maxbytes += slice.quota.guaranteed.min(slice.quota.most);
             sum.held_bytes += bytes_of(slice.contents.blocks()) + slice.table_bytes();
         }
         sum
@@ -543,7 +581,7 @@ impl Cache {
         let seed = self.hasher.hash_one(self.id.get());
         for shard in &self.shards {
             let mut slice = shard.lock();
-            let limit_bytes = slice.quota.guaranteed;
+            let limit_bytes = slice.quota.guaranteed.min(slice.quota.most);
             slice.watching.want(on, seed, limit_bytes);
         }
     }
