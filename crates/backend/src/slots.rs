@@ -60,17 +60,19 @@ impl Slots {
         }
     }
 
-    /// Notes a topology that may be committed any moment. `settled` is what control had settled when
-    /// it made it.
-    pub fn prepare(&self, topology: &Topology, settled: Epoch) {
+    /// Notes a topology that may be committed any moment.
+    pub fn prepare(&self, topology: &Topology) {
         if let Some(placed) = &mut *self.write() {
-            placed.ownership.prepare(view(topology), settled);
+            placed.ownership.prepare(view(topology));
             placed.hasher = Some(SlotHasher::new(&topology.slot_key()));
         }
     }
 
     /// Takes over a committed topology: gives away what it takes, waits for what it gives. Takes a
     /// few milliseconds, for which requests wait. An old one changes nothing.
+    ///
+    /// It must be on disk before, if a process that ends may be followed by one that goes on as the
+    /// same run; and it is acknowledged after.
     pub fn commit(&self, topology: &Topology, settled: Epoch) {
         let view = view(topology);
         let hasher = SlotHasher::new(&topology.slot_key());

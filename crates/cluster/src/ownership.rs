@@ -165,9 +165,11 @@ pub struct Ownership {
     view: Option<View>,
     /// The one before, for hints.
     before: Option<View>,
-    /// A view that all have been told of, and that may be committed any moment; with what was settled
-    /// when it was made.
-    prepared: Option<(View, Epoch)>,
+    /// A view that all have been told of, and that may be committed any moment.
+    prepared: Option<View>,
+    /// Of the first view committed here. What a process of this run gave away before, it no longer
+    /// knows, so older tokens are void.
+    first: Epoch,
     /// Tokens of this epoch and before are void. Epoch 0 is before the first.
     settled: Epoch,
     cells: Box<[Cell]>,
@@ -186,6 +188,7 @@ impl Ownership {
             view: None,
             before: None,
             prepared: None,
+            first: BEFORE_ALL,
             settled: BEFORE_ALL,
             cells: vec![Cell { state: State::None, dirty: false }; slots].into(),
             some_dirty: false,
@@ -238,17 +241,19 @@ impl Ownership {
     }
 
     /// Notes a view that control has told everyone of. Changes nothing yet; but a token of its epoch
-    /// proves that it was committed, so that nobody need wait for control to say so.
-    pub fn prepare(&mut self, view: View, settled: Epoch) {
+    /// proves that it was committed, so that a slot it gives can be taken before control says so.
+    pub fn prepare(&mut self, view: View) {
         if self.epoch() < view.epoch {
-            self.prepared = Some((view, settled));
+            self.prepared = Some(view);
         }
     }
 
     /// Takes over a committed view: gives away what it takes, waits for what it gives. An older one
     /// than the newest, or the same again, changes nothing.
     ///
-    /// `settled` must be what control knew when it made this view, or newer.
+    /// `settled` must be what control knew when it made this view, or newer. The view must be kept,
+    /// so that a process that goes on under this incarnation begins with it: what is given away here
+    /// would come back to life with an older one.
     ///
     /// # Panics
     ///
@@ -260,6 +265,9 @@ impl Ownership {
         }
         assert_eq!(view.owners.len(), self.cells.len(), "every view has the same slots");
         let is_first = view.epoch == Epoch::FIRST;
+        if self.view.is_none() {
+            self.first = view.epoch;
+        }
         for at in 0..self.cells.len() {
             let to = view.owner_at(at);
             let mine = *to == self.me;
@@ -282,7 +290,7 @@ impl Ownership {
         }
         self.before = self.view.replace(view);
         let epoch = self.epoch();
-        self.prepared.take_if(|(prepared, _)| prepared.epoch <= epoch);
+        self.prepared.take_if(|prepared| prepared.epoch <= epoch);
         self.apply_settled();
     }
 
@@ -305,34 +313,39 @@ impl Ownership {
 
     /// Takes the right that a request has brought along, unless it is not for us, void, or old.
     pub fn accept(&mut self, slot: Slot, token: Token) {
-        if token.to != self.me.incarnation {
-            return;
-        }
-        if let Some((prepared, settled)) =
-            self.prepared.take_if(|(view, _)| view.epoch == token.epoch)
-        {
-            self.commit(prepared, settled);
-        }
         let Some(view) = &self.view else { return };
-        if view.epoch < token.epoch || token.epoch <= self.settled {
+        let is_void = token.epoch <= self.settled || token.epoch < self.first;
+        if token.to != self.me.incarnation || is_void {
             return;
         }
         let at = slot.index();
-        let to = view.owner_at(at).clone();
-        let epoch = view.epoch;
         let is_news = match self.cells[at].state {
             State::None | State::Waiting => true,
             State::Moved(gift) => self.gifts[usize::from(gift)].epoch < token.epoch,
             State::Sweeping | State::Owned | State::Frozen => false,
         };
-        if is_news {
-            self.cells[at].state = if to == self.me {
-                self.taken(at)
-            } else {
-                // It was for us once; the map has gone on meanwhile.
-                self.give(at, to, epoch)
-            };
+        if !is_news {
+            return;
         }
+        let view = if token.epoch <= view.epoch {
+            view
+        } else {
+            // Only the next view: one between would take the slot away again.
+            let next = self
+                .prepared
+                .as_ref()
+                .filter(|next| next.epoch == token.epoch && view.epoch.next() == token.epoch);
+            let Some(next) = next else { return };
+            next
+        };
+        let to = view.owner_at(at).clone();
+        let epoch = view.epoch;
+        self.cells[at].state = if to == self.me {
+            self.taken(at)
+        } else {
+            // It was for us once; the map has gone on meanwhile.
+            self.give(at, to, epoch)
+        };
     }
 
     /// The state of a slot of which we have the right.

@@ -120,7 +120,7 @@ fn no_client_reads_an_old_value_while_slots_move_and_proxies_hear_of_it_late() {
         let owners = (0..SLOTS).map(|slot| ((slot as usize + epoch) % MEMBERS) as u16).collect();
         let topology = cluster.topology(epoch as u64, Placement::Owners(owners));
         let settled = Epoch::new(epoch as u64 - 1);
-        cluster.backends().for_each(|backend| backend.slots().prepare(&topology, settled));
+        cluster.backends().for_each(|backend| backend.slots().prepare(&topology));
         for turn in 0..MEMBERS {
             let member = (turn * 5 + epoch) % MEMBERS;
             let backend = &cluster.nodes[member / BACKENDS].backends[member % BACKENDS];

@@ -126,13 +126,13 @@ impl DataPlane for Members {
 }
 
 impl Links for Members {
-    fn prepare(&self, topology: &Arc<Topology>, settled: Epoch) {
+    fn prepare(&self, topology: &Arc<Topology>, _settled: Epoch) {
         let mut state = self.lock();
         if state.committed.as_ref() == Some(topology) {
             return;
         }
         for (_, backend) in &self.backends {
-            backend.slots().prepare(topology, settled);
+            backend.slots().prepare(topology);
         }
         state.prepared = Some(Arc::clone(topology));
         self.tell_proxy(&state);

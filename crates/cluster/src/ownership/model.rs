@@ -36,6 +36,8 @@ struct Story {
     reads: u8,
     /// Control begins no epoch before the one before it is settled.
     one_at_a_time: bool,
+    /// How often a process may end and go on as the same run, with the view that it has kept.
+    restarts: u8,
 }
 
 /// A backend by number and run.
@@ -88,6 +90,7 @@ struct World {
     /// Number of epochs committed.
     committed: u64,
     settled: u64,
+    restarts: u8,
     /// Runs that are alive; a dead one stays in `backends` no more.
     backends: Vec<Backend>,
     proxies: [Proxy; 2],
@@ -162,6 +165,7 @@ impl Story {
         World {
             committed: 1,
             settled: 1,
+            restarts: 0,
             backends,
             proxies: [proxy.clone(), proxy],
             written: 0,
@@ -194,6 +198,7 @@ impl Story {
         let mut nexts = Vec::new();
         self.control_acts(world, &mut nexts);
         self.backends_hear(world, &mut nexts);
+        self.backends_restart(world, &mut nexts);
         self.proxies_hear(world, &mut nexts);
         for proxy in [WRITER, READER] {
             match &world.proxies[proxy].request {
@@ -227,7 +232,7 @@ impl Story {
             }
             for backend in &mut next.backends {
                 if self.members(epoch).contains(&backend.member) {
-                    backend.ownership.prepare(self.view(epoch), Epoch::new(world.settled));
+                    backend.ownership.prepare(self.view(epoch));
                 }
             }
             nexts.push(next);
@@ -274,6 +279,25 @@ impl Story {
                 }
                 nexts.push(next);
             }
+        }
+    }
+
+    /// A process ends, with its items, and another goes on where it was.
+    fn backends_restart(&self, world: &World, nexts: &mut Vec<World>) {
+        if world.restarts == self.restarts {
+            return;
+        }
+        for at in 0..world.backends.len() {
+            let mut next = world.clone();
+            next.restarts += 1;
+            let backend = &mut next.backends[at];
+            let kept = (backend.ownership.epoch().get(), backend.ownership.settled());
+            backend.ownership = Ownership::new(run(backend.member), 1);
+            backend.value = None;
+            if kept.0 > 0 {
+                backend.ownership.commit(self.view(kept.0), kept.1);
+            }
+            nexts.push(next);
         }
     }
 
@@ -442,7 +466,15 @@ const TARGET_PASSES_ON: &[(&[Member], Member)] =
 
 impl Story {
     fn short(epochs: &'static [(&'static [Member], Member)], crashes: bool) -> Self {
-        Story { epochs, crashes, mistake: Mistake::None, writes: 2, reads: 1, one_at_a_time: true }
+        Story {
+            epochs,
+            crashes,
+            mistake: Mistake::None,
+            writes: 2,
+            reads: 1,
+            one_at_a_time: true,
+            restarts: 0,
+        }
     }
 
     #[track_caller]
@@ -469,6 +501,11 @@ fn a_slot_that_moves_and_returns_is_never_stale() {
 #[test]
 fn a_restarted_owner_is_never_stale() {
     Story::short(RESTART, true).holds();
+}
+
+#[test]
+fn a_process_that_goes_on_as_the_same_run_is_never_stale() {
+    Story { restarts: 1, ..Story::short(&THERE_AND_BACK[..2], false) }.holds();
 }
 
 #[test]
