@@ -7,6 +7,7 @@
 //!
 //! * [`process`]: a child process that cannot outlive its test, its log, its memory and CPU time.
 //! * [`larder`], [`memcached`]: the two servers, ready to be connected to.
+//! * [`cluster`]: a control plane and its nodes.
 //! * [`oracle`]: a well-behaved client beside a test that misbehaves.
 //! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
 //! * [`eventually`]: waits for a condition instead of for time.
@@ -14,6 +15,7 @@
 //! * [`kill_control`]: kills the control plane under load, and looks whether what it said was so.
 //! * [`differential`]: the same random commands to both servers, and the same answers wanted.
 
+pub mod cluster;
 pub mod connection;
 pub mod differential;
 pub mod eventually;

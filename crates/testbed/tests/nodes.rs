@@ -1,0 +1,124 @@
+//! A control plane and its nodes as real processes: what one node is told all have, and nothing that
+//! serves needs the control plane.
+
+use std::time::{Duration, Instant};
+
+use rustix::process::Signal;
+use testbed::cluster::{ControlPlane, Node, login};
+use testbed::connection::{Connection, Login};
+use testbed::eventually::{DEADLINE, eventually};
+
+/// From the commit until a new credential is let in at every node (product B4, C2).
+const NEW_CREDENTIAL_TIME_MAX: Duration = Duration::from_secs(1);
+/// A node that starts without a control plane serves by then (reliability F28).
+const START_FROM_DISK_TIME_MAX: Duration = Duration::from_secs(1);
+
+#[test]
+fn what_is_committed_is_served_everywhere_and_goes_on_without_control() {
+    let mut control = ControlPlane::start();
+    let first = Node::join(&control, "n1");
+    let mut second = Node::join(&control, "n2");
+    let shop = control.create_cache("shop");
+    control.wait_until_settled(4);
+
+    // Every key is one item, whichever node is asked.
+    let mut one = first.connect(&shop);
+    let mut two = second.connect(&shop);
+    for key in 0..64 {
+        one.ask(&format!("set key{key} 0 0 2\r\n{key:02}\r\n"), "STORED\r\n");
+        two.ask(
+            &format!("get key{key}\r\n"),
+            &format!("VALUE key{key} 0 2\r\n{key:02}\r\nEND\r\n"),
+        );
+    }
+
+    // A new credential is let in everywhere at once.
+    let made = login(&control.run(&["credential", "add", "shop"]));
+    let began = Instant::now();
+    for node in [&first, &second] {
+        wait_until_let_in(node, &made, NEW_CREDENTIAL_TIME_MAX);
+    }
+    assert!(began.elapsed() < NEW_CREDENTIAL_TIME_MAX);
+
+    // Control is killed: connections go on, new ones are let in, other nodes are asked.
+    control.process.signal(Signal::KILL);
+    control.process.wait_for_end(DEADLINE);
+    for (node, open) in [(&first, &mut one), (&second, &mut two)] {
+        open.ask("get key7\r\n", "VALUE key7 0 2\r\n07\r\nEND\r\n");
+        node.connect(&made).ask("get key8\r\n", "VALUE key8 0 2\r\n08\r\nEND\r\n");
+    }
+
+    // A node that restarts meanwhile serves from disk: its own part is empty, the other's is not.
+    second.process.signal(Signal::TERM);
+    second.process.wait_for_end(DEADLINE);
+    let began = Instant::now();
+    let second = second.start_again();
+    let mut two = second.connect(&made);
+    let took = began.elapsed();
+    assert!(took < START_FROM_DISK_TIME_MAX, "it took {took:?} to be let in");
+    let mut found = 0;
+    for key in 0..64 {
+        let want = format!("VALUE key{key} 0 2\r\n{key:02}\r\nEND\r\n");
+        let answer = eventually("the node answered for every key", DEADLINE, || {
+            two.send(format!("get key{key}\r\n").as_bytes());
+            let mut answer = two.line();
+            if answer.starts_with("VALUE") {
+                answer += &two.line();
+                answer += &two.line();
+            }
+            // Until the links to the other node are up again.
+            (!answer.starts_with("SERVER_ERROR")).then_some(answer)
+        });
+        assert!(answer == want || answer == "END\r\n", "key{key}: {answer:?}");
+        found += usize::from(answer == want);
+    }
+    assert!(0 < found && found < 64, "{found} of 64 keys were left");
+    two.ask("set after 0 0 1\r\n1\r\n", "STORED\r\n");
+
+    // Control is back where it was: everything is the same again, and changes arrive.
+    let control = control.start_again();
+    let status = control.wait_until_settled(4);
+    assert_eq!(status["nodes"].as_array().map(Vec::len), Some(2));
+    let late = login(&control.run(&["credential", "add", "shop"]));
+    for node in [&first, &second] {
+        wait_until_let_in(node, &late, NEW_CREDENTIAL_TIME_MAX);
+    }
+}
+
+#[test]
+fn a_node_without_a_good_token_is_refused_with_the_reason() {
+    let control = ControlPlane::start();
+    let elsewhere = ControlPlane::start();
+    let refusals = [
+        ("nonsense".to_owned(), "this is not a join token"),
+        (elsewhere.token(), "UnknownIssuer"),
+        (tampered(&control.token()), "wrong token"),
+    ];
+    for (token, reason) in refusals {
+        let said = Node::refused(&control.nodes, &["--join", &token, "--name", "n1"]);
+        assert!(said.contains(reason), "{reason:?} is not in:\n{said}");
+    }
+    let said = Node::refused(&control.nodes, &["--name", "n1"]);
+    assert!(said.contains("has not joined yet"), "{said}");
+
+    // A name that is taken stays with who has it.
+    let _first = Node::join(&control, "n1");
+    let said = Node::refused(&control.nodes, &["--join", &control.token(), "--name", "n1"]);
+    assert!(said.contains("name taken"), "{said}");
+}
+
+#[track_caller]
+fn wait_until_let_in(node: &Node, login: &Login, deadline: Duration) {
+    eventually("a new credential is let in", deadline, || {
+        let mut connection = Connection::open(node.addr);
+        connection.send(login.text().as_bytes());
+        (connection.line() == "STORED\r\n").then_some(())
+    });
+}
+
+/// The token with one character of its mac changed.
+fn tampered(token: &str) -> String {
+    let (rest, _) = token.split_at(token.len() - 4);
+    let end = if token.ends_with("AAAA") { "BBBB" } else { "AAAA" };
+    format!("{rest}{end}")
+}
