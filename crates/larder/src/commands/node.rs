@@ -13,8 +13,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use backend::Backend;
 use backend::peer::{PeerError, PeerServer, PeerSettings};
+use backend::{Backend, readiness};
 use clap::{Args, Subcommand};
 use cluster::member::MemberName;
 use cluster::ownership::Run;
@@ -41,7 +41,7 @@ use wire::control::name::{InvalidNodeName, NodeName};
 use super::cache::CommandError;
 use super::cluster::{nodes, status};
 use super::output::{done, print, to_json};
-use super::up::{proxy_settings, random_seed, reachable, tls};
+use super::up::{UpError, proxy_settings, random_seed, reachable, tls};
 use crate::client::ConnectionArgs;
 use crate::local_link::LocalLink;
 use crate::member::Members;
@@ -193,7 +193,7 @@ pub(crate) enum NodeError {
     #[error(transparent)]
     Proxy(#[from] StartError),
     #[error(transparent)]
-    Up(#[from] Box<super::up::UpError>),
+    Up(#[from] Box<UpError>),
     #[error(transparent)]
     Command(#[from] CommandError),
 }
@@ -372,7 +372,9 @@ impl ServeArgs {
             let run = Run { name, incarnation: identity.incarnation };
             let seed = random_seed().map_err(Box::new)?;
             let part = memory_bytes / u64::from(self.backends);
-            Ok((run.clone(), Arc::new(Backend::member(part, seed, run))))
+            let backend = Arc::new(Backend::member(part, seed, run.clone()));
+            readiness::keep(&backend).map_err(|error| Box::new(UpError::Thread(error)))?;
+            Ok((run, backend))
         };
         (0..self.backends).map(make).collect()
     }
