@@ -89,7 +89,8 @@ impl Session {
 impl Sql for Postgres {
     fn begin(&mut self, mode: Mode) -> Result<(), DatabaseError> {
         let begin = match mode {
-            Mode::Write => "BEGIN",
+            // Said, because the fence relies on it: a server's default may be another one.
+            Mode::Write => "BEGIN ISOLATION LEVEL READ COMMITTED",
             Mode::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         };
         self.batch(begin)?;
