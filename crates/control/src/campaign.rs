@@ -1,8 +1,9 @@
 //! Keeping leadership, or waiting for it, where several control processes share a database.
 //!
 //! A thread asks the database every [`Pace::tick`]: for the newest revisions (others may have written
-//! them), and now and then for the lease. A process that cannot ask stops leading in its own eyes only
-//! when the database refuses it; until then the fence keeps its changes from doing harm.
+//! them), and now and then for the lease. A process that cannot prolong its lease for as long as the
+//! lease lasts no longer leads in its own eyes, either; before that the fence keeps its changes from
+//! doing harm.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -43,17 +44,25 @@ pub struct Campaign {
 }
 
 impl Campaign {
-    /// Starts to ask. `holder` says where this process is to be found; whoever looks for the leader is
-    /// told it.
+    /// Starts to ask. `holder` is the name of this process, which no other one has at the same time;
+    /// started again under its name it need not wait for the lease of the run before.
     pub fn start(control: &Arc<Control>, holder: String, pace: Pace) -> std::io::Result<Self> {
         let bell = Arc::new(Bell::default());
         let (control, until) = (Arc::clone(control), Arc::clone(&bell));
         let run = move || {
-            let (mut renewed, mut heard) = (None::<Instant>, Heard::default());
+            let (mut heard, mut asked) = (Heard::default(), None::<Instant>);
+            let mut prolonged = Instant::now();
             while until.wait(&mut heard, pace.tick) {
-                if renewed.is_none_or(|at| at.elapsed() >= pace.renewal) {
-                    control.lead(&holder, pace.lease);
-                    renewed = Some(Instant::now());
+                if asked.is_none_or(|at| at.elapsed() >= pace.renewal) {
+                    // Only the first time: whoever held it under this name was an earlier run.
+                    let as_before = asked.is_none();
+                    let now = Instant::now();
+                    if control.lead(&holder, pace.lease, as_before) {
+                        prolonged = now;
+                    } else if prolonged.elapsed() >= pace.lease {
+                        control.step_down();
+                    }
+                    asked = Some(now);
                 }
                 control.refresh();
             }

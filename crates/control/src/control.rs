@@ -58,6 +58,8 @@ pub struct Control {
     reader: Mutex<Database>,
     /// The newest revision of each cluster, for those who follow it.
     newest: Mutex<HashMap<ClusterId, watch::Sender<Revision>>>,
+    /// Whether this process may change anything, as far as it knows.
+    leading: watch::Sender<bool>,
     /// The data plane of this process, if it has one.
     local: Option<Local>,
     /// Rung when there may be calls to carry.
@@ -132,6 +134,7 @@ impl Control {
             }
         };
         database.check_key(&master_key.check())?;
+        let leading = watch::Sender::new(database.leads());
         let newest = |cluster: Cluster| (cluster.id, watch::Sender::new(cluster.revision));
         let newest = reader.clusters()?.into_iter().map(newest).collect();
         let local = data_plane.map(|data_plane| {
@@ -142,6 +145,7 @@ impl Control {
             database: Mutex::new(database),
             reader: Mutex::new(reader),
             newest: Mutex::new(newest),
+            leading,
             local,
             outbox_bell: Arc::default(),
             secret_key: master_key.secret_key(),
@@ -242,31 +246,59 @@ impl Control {
         self.lock().leads()
     }
 
-    /// Prolongs our lease or tries to take it. What comes of it is logged when it is any news.
-    pub(crate) fn lead(&self, holder: &str, lease: Duration) {
+    /// Whether this process leads; changes when that does.
+    pub fn leading(&self) -> watch::Receiver<bool> {
+        self.leading.subscribe()
+    }
+
+    /// Prolongs our lease or tries to take it; see [`Database::lead`]. What comes of it is logged when
+    /// it is any news. Returns whether the database gave an answer.
+    pub(crate) fn lead(&self, holder: &str, lease: Duration, as_before: bool) -> bool {
         let mut database = self.lock();
-        let led = database.leads();
         let lease_ms = u32::try_from(lease.as_millis()).unwrap_or(u32::MAX);
-        match database.lead(holder, lease_ms) {
-            Ok(Lease::Ours(fence)) if !led => {
+        let answer = database.lead(holder, lease_ms, as_before);
+        let news = self.say_whether_leading(&database);
+        match answer {
+            Ok(Lease::Ours(fence)) if news => {
                 tracing::info!(fence = fence.0, "this process leads now");
             }
-            Ok(Lease::Theirs { holder }) if led => {
+            Ok(Lease::Theirs { holder }) if news => {
                 tracing::warn!(leader = holder, "another process has taken the lead");
             }
             Ok(_) => (),
             Err(error) => {
                 let error = &error as &dyn std::error::Error;
                 tracing::warn!(error, "the lease could not be looked at");
+                return false;
             }
+        }
+        true
+    }
+
+    /// Stops writing, because the lease has run out without an answer from the database.
+    pub(crate) fn step_down(&self) {
+        let mut database = self.lock();
+        database.step_down();
+        if self.say_whether_leading(&database) {
+            tracing::warn!(
+                "the lease ran out and could not be prolonged; this process follows now"
+            );
         }
     }
 
     pub(crate) fn resign(&self) {
-        if let Err(error) = self.lock().resign() {
+        let mut database = self.lock();
+        if let Err(error) = database.resign() {
             let error = &error as &dyn std::error::Error;
             tracing::warn!(error, "leadership not given up; it ends with the lease");
         }
+        self.say_whether_leading(&database);
+    }
+
+    /// Returns whether that was any news.
+    fn say_whether_leading(&self, database: &Database) -> bool {
+        self.leading
+            .send_if_modified(|leading| std::mem::replace(leading, database.leads()) != *leading)
     }
 
     /// Looks which revisions others have written, and wakes those who follow.
@@ -299,6 +331,12 @@ impl Control {
         // Compared as keyed hashes, so that not even the token's length shows in the time taken.
         let hash = |token| self.secret_key.hash(b"token", token);
         hash(self.token.reveal().as_bytes()).matches(&hash(presented))
+    }
+
+    /// What tells this process from every other one at the same time: machine, data directory, and the
+    /// lock in it that only one process can hold.
+    pub fn holder(&self) -> String {
+        self.data_dir.holder()
     }
 
     /// Says in the data directory where the API listens, until the value is dropped: the command

@@ -37,7 +37,7 @@ pub const ENDPOINT_FILE: &str = "control.json";
 pub struct DataDir {
     path: PathBuf,
     /// Locked for as long as it is open; the kernel unlocks it however the process ends.
-    _lock: File,
+    lock: File,
 }
 
 impl DataDir {
@@ -53,12 +53,20 @@ impl DataDir {
             .open(&lock_path)
             .map_err(|source| DataDirError::io("open", &lock_path, source))?;
         match flock(&lock, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(DataDir { path: path.to_owned(), _lock: lock }),
+            Ok(()) => Ok(DataDir { path: path.to_owned(), lock }),
             Err(rustix::io::Errno::WOULDBLOCK) => {
                 Err(DataDirError::InUse { path: path.to_owned() })
             }
             Err(errno) => Err(DataDirError::io("lock", &lock_path, errno.into())),
         }
+    }
+
+    /// Names whoever holds this directory: another directory, or a copy of it, has another name.
+    pub(crate) fn holder(&self) -> String {
+        let machine = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let inode = self.lock.metadata().map_or(0, |metadata| metadata.ino());
+        let path = fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone());
+        format!("{} {} {inode}", machine.trim(), path.display())
     }
 
     pub fn path(&self) -> &Path {

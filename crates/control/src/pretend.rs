@@ -140,7 +140,7 @@ impl Installation {
         let data_plane = Arc::new(PretendDataPlane::default());
         let control = open_on(&backing, dir.path(), &data_plane)?;
         if backing != Backing::Sqlite {
-            control.lead("a test", Duration::from_secs(600));
+            control.lead("a test", Duration::from_secs(600), true);
         }
         Ok(Installation { control: Arc::new(control), data_plane, backing, dir })
     }

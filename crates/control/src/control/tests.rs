@@ -788,7 +788,7 @@ fn a_commit_whose_answer_is_lost_counts(engine: &Engine) {
 
 fn a_fence_keeps_out_who_led_before(engine: &Engine) {
     let (mut first, mut second, _dir) = engine.two_databases();
-    let led = |database: &mut Database, name, lease_ms| match database.lead(name, lease_ms) {
+    let led = |database: &mut Database, name, lease_ms| match database.lead(name, lease_ms, false) {
         Ok(Lease::Ours(fence)) => Some(fence),
         Ok(Lease::Theirs { .. }) => None,
         Err(error) => panic!("{name}: {error:?}"),
@@ -813,6 +813,13 @@ fn a_fence_keeps_out_who_led_before(engine: &Engine) {
     assert_eq!(led(&mut second, "second", 600_000), Some(next), "prolonging changes no fence");
     second.resign().expect("writable");
     assert!(led(&mut first, "first", 600_000) > Some(next), "nobody has to wait for a lease");
+    // As after a restart of the first one, which knows that its earlier run has ended.
+    first.step_down();
+    assert_eq!(led(&mut first, "first", 600_000), None, "its own lease lasts, too");
+    let again = first.lead("first", 600_000, true).expect("readable");
+    assert!(matches!(again, Lease::Ours(fence) if fence > next), "{again:?}");
+    let refused = second.lead("second", 600_000, true).expect("readable");
+    assert!(matches!(refused, Lease::Theirs { .. }), "another name: {refused:?}");
     let refused = make(&mut second, "late");
     assert!(matches!(refused, Err(ControlError::NotLeader)), "{refused:?}");
 }
@@ -1020,7 +1027,7 @@ mod on_postgres {
         let soon = Duration::from_millis(10);
         let pace = Pace { tick: soon, renewal: soon, lease: Duration::from_millis(300) };
         // The first one takes the lead and never asks again, as a process that stands still.
-        first.lead("first", pace.lease);
+        first.lead("first", pace.lease, false);
         assert!(first.leads());
         let create = |control: &Control, name: &str| {
             let name = CacheName::parse(name).expect("a good name");

@@ -37,9 +37,15 @@ pub(super) fn check(sql: &mut dyn Sql, fence: Fence) -> Result<(), ControlError>
 
 impl Database {
     /// Prolongs our lease, or takes one that nobody holds, for `lease_ms` from now by the database's
-    /// clock. `holder` is told to those who ask while we lead.
-    pub(crate) fn lead(&mut self, holder: &str, lease_ms: u32) -> Result<Lease, ControlError> {
-        let lease = self.try_lead(holder, lease_ms);
+    /// clock. `holder` is told to those who ask while we lead. With `as_before` a lease under that name
+    /// counts as nobody's: the caller knows that whoever took it has ended.
+    pub(crate) fn lead(
+        &mut self,
+        holder: &str,
+        lease_ms: u32,
+        as_before: bool,
+    ) -> Result<Lease, ControlError> {
+        let lease = self.try_lead(holder, lease_ms, as_before);
         self.sql.rollback();
         self.fence = match lease {
             Ok(Lease::Ours(fence)) => Some(fence),
@@ -50,14 +56,20 @@ impl Database {
         lease
     }
 
-    fn try_lead(&mut self, holder: &str, lease_ms: u32) -> Result<Lease, ControlError> {
+    fn try_lead(
+        &mut self,
+        holder: &str,
+        lease_ms: u32,
+        as_before: bool,
+    ) -> Result<Lease, ControlError> {
         self.sql.begin(Mode::Write)?;
         let now_ms = self.sql.now_ms()?;
         let select = "SELECT holder, fence, expires_at_ms FROM leadership WHERE id = 1 FOR UPDATE";
         let row = self.sql.row(select, &[])?.ok_or(super::rows::corrupt("leadership"))?;
         let (found, expires_at_ms) = (row.natural(1)?, row.int(2)?);
         let ours = self.fence == Some(Fence(found));
-        if !ours && now_ms < expires_at_ms {
+        let ended = as_before && row.text(0)? == holder;
+        if !ours && !ended && now_ms < expires_at_ms {
             return Ok(Lease::Theirs { holder: row.text(0)?.to_owned() });
         }
         let fence = if ours { found } else { found + 1 };
@@ -97,6 +109,11 @@ impl Database {
         let update = "UPDATE leadership SET expires_at_ms = 0 WHERE id = 1 AND fence = $1";
         self.sql.execute(update, &[fence.into()])?;
         Ok(())
+    }
+
+    /// Stops writing, without a word to the database.
+    pub(crate) fn step_down(&mut self) {
+        self.fence = None;
     }
 
     pub(crate) fn leads(&self) -> bool {

@@ -2,9 +2,14 @@
 //!
 //! ```text
 //!   data directory ─▶ control (SQLite) ─▶ publisher ─▶ nodes, over mutual TLS      --nodes-listen
+//!   or --postgres
 //!                        ▲
 //!                        └── HTTP API ◀── larder cache …, cluster …, node …        --listen
 //! ```
+//!
+//! On PostgreSQL several of these share the truth and one leads. The others stand by: they listen for
+//! nobody until they lead, so that nodes and clients, which know all addresses, find the one that does.
+//! One that no longer leads ends, and its service manager starts it anew as one that stands by.
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -12,11 +17,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use control::api::ApiSettings;
+use control::campaign::{Campaign, Pace};
 use control::control::Control;
+use control::couriers::{Couriers, Patience};
 use control::data_dir::DataDirError;
 use control::environment::Environment;
 use control::error::OpenError;
 use control::feed::Feed;
+use control::housekeeping::Housekeeping;
 use control::model::{ClusterId, UnixSeconds};
 use control::push::authority::{Authority, AuthorityError};
 use control::push::source::SourceError;
@@ -25,6 +33,7 @@ use control::server::{self, ServerLimits};
 use daemon::clock::Clock;
 use daemon::settings::{self, Flag, Settings};
 use daemon::shutdown::Shutdown;
+use tokio::runtime::Runtime;
 use tracing::info;
 
 use super::up::reachable;
@@ -36,6 +45,7 @@ use super::up::reachable;
 #[command(after_help = "\
 Examples:
   larder control --data ./control --nodes-listen 10.0.0.1:11290
+  larder control --data ./control --postgres 'postgresql://larder@db/larder'
   larder node token --data ./control         what a node joins with
   larder cluster status --data ./control     what each node has")]
 pub(crate) struct ControlArgs {
@@ -50,6 +60,11 @@ pub(crate) struct ControlArgs {
     /// Where nodes connect; port 0 takes any free port
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:11290")]
     nodes_listen: SocketAddr,
+
+    /// Keep the truth on a PostgreSQL server instead, which other control planes with a copy of this
+    /// data directory may share; one leads, the others wait to take over
+    #[arg(long, value_name = "URL", env = "LARDER_POSTGRES", hide_env_values = true)]
+    postgres: Option<String>,
 
     /// Settings file; `larder settings` prints one with every setting explained
     #[arg(long, value_name = "FILE")]
@@ -88,6 +103,10 @@ pub(crate) enum RunError {
     Announce(#[from] DataDirError),
     #[error("cannot start the runtime")]
     Runtime(#[source] io::Error),
+    #[error("cannot start a thread")]
+    Thread(#[source] io::Error),
+    #[error("another control plane leads now; start this one again to stand by")]
+    Superseded,
 }
 
 /// Serves until a signal asks to stop.
@@ -98,9 +117,31 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     let shutdown = Shutdown::on_signals().map_err(RunError::Signals)?;
     let clock = Clock::start();
     let now = move || UnixSeconds(u64::try_from(clock.now().unix).unwrap_or(0));
-    let control = Control::open_for_nodes(&args.data, Environment::new(now, random))
+    let environment = Environment::new(now, random);
+    let control = match &args.postgres {
+        None => Control::open_for_nodes(&args.data, environment),
+        Some(url) => Control::open_postgres(&args.data, url, environment),
+    };
+    let control = control
+        .map(Arc::new)
         .map_err(|source| RunError::Open { path: args.data.clone(), source })?;
-    let control = Arc::new(control);
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("control")
+        .build()
+        .map_err(RunError::Runtime)?;
+    let _campaign = match &args.postgres {
+        None => None,
+        Some(_) => {
+            let campaign = Campaign::start(&control, control.holder(), Pace::default());
+            Some(campaign.map_err(RunError::Thread)?)
+        }
+    };
+    if !runtime.block_on(leads_before(&control, shutdown.draining())) {
+        return Ok(());
+    }
+    let _couriers = Couriers::start(&control, Patience::default()).map_err(RunError::Thread)?;
+    let _housekeeping = Housekeeping::start(&control).map_err(RunError::Thread)?;
     let feed = Feed::new(Arc::clone(&control), ClusterId::DEFAULT);
     let authority = Authority::open(&args.data)?;
     let (push, tasks) = PushControl::open(
@@ -127,12 +168,26 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     );
     drop(io::stdout().write_all(welcome.as_bytes()));
     drop(io::stdout().flush());
-    serve(api_listener, nodes_listener, control, api, tasks, &shutdown)?;
+    let mut leading = control.leading();
+    serve(&runtime, api_listener, nodes_listener, control, api, tasks, &shutdown)?;
     info!("stopped");
-    Ok(())
+    if *leading.borrow_and_update() { Ok(()) } else { Err(RunError::Superseded) }
+}
+
+/// Waits until this process leads. Returns `false` when it is to stop before.
+async fn leads_before(control: &Control, stop: impl Future<Output = ()>) -> bool {
+    let mut leading = control.leading();
+    if !*leading.borrow() {
+        info!("standing by until the control plane that leads is gone");
+    }
+    tokio::select! {
+        led = leading.wait_for(|leading| *leading) => led.is_ok(),
+        () = stop => false,
+    }
 }
 
 fn serve(
+    runtime: &Runtime,
     api_listener: TcpListener,
     nodes_listener: TcpListener,
     control: Arc<Control>,
@@ -140,18 +195,20 @@ fn serve(
     tasks: PushTasks,
     shutdown: &Shutdown,
 ) -> Result<(), RunError> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .thread_name("control")
-        .build()
-        .map_err(RunError::Runtime)?;
     runtime.block_on(async {
         let api_listener =
             tokio::net::TcpListener::from_std(api_listener).map_err(RunError::Runtime)?;
         let nodes_listener =
             tokio::net::TcpListener::from_std(nodes_listener).map_err(RunError::Runtime)?;
         let pushing = tokio::spawn(tasks.run(nodes_listener));
-        let stop = shutdown.draining();
+        let mut leading = control.leading();
+        let draining = shutdown.draining();
+        let stop = async move {
+            tokio::select! {
+                () = draining => (),
+                _ = leading.wait_for(|leading| !leading) => (),
+            }
+        };
         server::serve(api_listener, control, api, ServerLimits::default(), stop).await;
         pushing.abort();
         match pushing.await {

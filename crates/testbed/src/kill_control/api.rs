@@ -11,22 +11,22 @@ use ureq::http::Request;
 /// Longer than any answer takes, also on a machine that is busy.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-pub(super) struct Api {
+pub struct Api {
     agent: Agent,
     url: String,
     token: String,
 }
 
 /// An answer that arrived.
-pub(super) struct Answer {
-    pub(super) status: u16,
-    pub(super) revision: Option<u64>,
-    pub(super) body: Value,
+pub struct Answer {
+    pub status: u16,
+    pub revision: Option<u64>,
+    pub body: Value,
 }
 
 impl Api {
     /// The one of the process that uses this data directory.
-    pub(super) fn new(url: &str, data_dir: &Path) -> Self {
+    pub fn new(url: &str, data_dir: &Path) -> Self {
         let token = fs::read_to_string(data_dir.join("control.token")).expect("made at the start");
         let agent = Agent::config_builder()
             .http_status_as_error(false)
@@ -39,13 +39,7 @@ impl Api {
     }
 
     /// Sends a request that changes something; `None` when no whole answer came.
-    pub(super) fn change(
-        &self,
-        method: &str,
-        path: &str,
-        key: &str,
-        body: &Value,
-    ) -> Option<Answer> {
+    pub fn change(&self, method: &str, path: &str, key: &str, body: &Value) -> Option<Answer> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let request = Request::builder()
             .method(method)
@@ -68,7 +62,7 @@ impl Api {
     ///
     /// When the process does not answer: this is asked while nobody kills it.
     #[track_caller]
-    pub(super) fn get(&self, path: &str) -> Value {
+    pub fn get(&self, path: &str) -> Value {
         let request = Request::builder()
             .uri(format!("{}{path}", self.url))
             .header("Authorization", format!("Bearer {}", self.token))

@@ -9,7 +9,7 @@
 //! 2. *Nothing is done twice*: the log has one change for each request, however often it was sent.
 //! 3. *No gap, no other order*: revisions are 1, 2, 3, …, and a change's answer told its revision.
 
-mod api;
+pub mod api;
 mod client;
 
 use std::collections::HashMap;
@@ -143,7 +143,7 @@ fn start(dir: &Path, plan: &Plan) -> Process {
             command.args(["--control", "127.0.0.1:0"]);
         }
         Some(url) => {
-            command.args(["control", "--api", "127.0.0.1:0", "--listen", "127.0.0.1:0"]);
+            command.args(["control", "--listen", "127.0.0.1:0", "--nodes-listen", "127.0.0.1:0"]);
             command.args(["--postgres", url]);
         }
     }
