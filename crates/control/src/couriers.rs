@@ -96,7 +96,7 @@ impl Couriers {
         let bell = Arc::clone(control.outbox_bell());
         // One webhook each; 0 is nobody's id.
         let busy = Arc::new(Mutex::new([0; COURIERS]));
-        let agent = agent(patience.call);
+        let agent = agent(patience.call, authorities());
         for number in 0..COURIERS {
             let (control, busy) = (Arc::clone(control), Arc::clone(&busy));
             let courier = Courier { control, agent: agent.clone(), patience, busy, number };
@@ -200,9 +200,10 @@ impl Courier {
     }
 }
 
-fn agent(call_time_max: Duration) -> Agent {
+/// A client that believes these authorities and no others.
+fn agent(call_time_max: Duration, authorities: Vec<Certificate<'static>>) -> Agent {
     let tls = TlsConfig::builder()
-        .root_certs(RootCerts::Specific(Arc::new(authorities())))
+        .root_certs(RootCerts::Specific(Arc::new(authorities)))
         .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .build();
     Agent::config_builder()

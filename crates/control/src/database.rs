@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  Change      one transaction of the domain: rows + audit row + change-log row, fenced
-//!  Reader      one state of everything, for those who follow the change log
+//!  log         the change log at one moment, for those who follow it; the audit log
 //!     │
 //!  rows        from columns to checked values
 //!     │

@@ -269,3 +269,38 @@ fn waits_are_spread_and_bounded() {
         assert_eq!(patience.wait(attempts, 3_600_001), Duration::ZERO, "{attempts}");
     }
 }
+
+#[test]
+fn a_receiver_with_tls_must_be_who_it_says_it_is() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).expect("a good name");
+    let certificate = made.cert.der().clone();
+    let key = rustls_pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der());
+    let config = rustls::ServerConfig::builder_with_provider(Arc::new(
+        rustls::crypto::ring::default_provider(),
+    ))
+    .with_safe_default_protocol_versions()
+    .expect("ring speaks them")
+    .with_no_client_auth()
+    .with_single_cert(vec![certificate.clone()], key.expect("just made"))
+    .expect("they belong together");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let url = format!("https://{}/hook", listener.local_addr().expect("bound"));
+    let config = Arc::new(config);
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let session = rustls::ServerConnection::new(Arc::clone(&config)).expect("a session");
+            let mut tls = rustls::StreamOwned::new(session, stream.expect("a connection"));
+            // Whoever does not believe us hangs up in the middle of this.
+            let mut request = [0; 1_024];
+            if tls.read(&mut request).is_ok() {
+                drop(tls.write_all(b"HTTP/1.1 204 No Content\r\n\r\n"));
+                drop(tls.flush());
+            }
+        }
+    });
+    let known = vec![Certificate::from_der(&certificate).to_owned()];
+    let answer = agent(TOO_LONG, known).post(&url).send("{}").expect("it is who it says it is");
+    assert_eq!(answer.status().as_u16(), 204);
+    let refused = agent(TOO_LONG, Vec::new()).post(&url).send("{}");
+    assert!(refused.is_err(), "nobody vouches for it");
+}

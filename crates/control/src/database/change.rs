@@ -157,7 +157,7 @@ impl<'a> Change<'a> {
         let insert = "INSERT INTO clusters (name, slot_key, created_at) VALUES ($1, $2, $3)
             RETURNING id";
         let values = [name.as_str().into(), slot_key.as_slice().into(), self.now.0.into()];
-        let id = ClusterId(id(self.sql.number(insert, &values)?)?);
+        let id = ClusterId(natural(self.sql.number(insert, &values)?)?);
         self.audit("cluster created", Some(id), name.as_str())?;
         rows::find_cluster(self.sql, id)
     }
@@ -190,7 +190,7 @@ impl<'a> Change<'a> {
             self.now.0.into(),
         ];
         let cache = Cache {
-            id: CacheId::new(id(self.sql.number(insert, &values)?)?),
+            id: CacheId::new(natural(self.sql.number(insert, &values)?)?),
             cluster,
             name,
             plan,
@@ -325,7 +325,7 @@ impl<'a> Change<'a> {
             ],
         )?;
         self.audit_id = Some(audit_id);
-        let revision = Revision::new(id(revision)?);
+        let revision = Revision::new(natural(revision)?);
         outbox::tell(self.sql, self.now, kind, cache, username, revision)?;
         if let Some(once) = self.once.take() {
             self.keep_key(&once, cache, username, revision)?;
@@ -402,7 +402,7 @@ impl<'a> Change<'a> {
     }
 }
 
-/// A number that the database gave to a row.
-pub(super) fn id(number: i64) -> Result<u64, ControlError> {
-    u64::try_from(number).map_err(|_| corrupt("id"))
+/// A number that is never negative: an id, a revision, a fence, a count.
+pub(super) fn natural(number: i64) -> Result<u64, ControlError> {
+    u64::try_from(number).map_err(|_| corrupt("number"))
 }

@@ -12,7 +12,7 @@
 //! comes and whatever its process believes.
 
 use super::Database;
-use super::change::id;
+use super::change::natural;
 use super::sql::{Mode, Sql};
 use crate::error::ControlError;
 
@@ -32,7 +32,7 @@ pub(crate) enum Lease {
 /// Refuses a change of who does not lead (any more).
 pub(super) fn check(sql: &mut dyn Sql, fence: Fence) -> Result<(), ControlError> {
     let found = sql.number("SELECT fence FROM leadership WHERE id = 1 FOR SHARE", &[])?;
-    if id(found)? == fence.0 { Ok(()) } else { Err(ControlError::NotLeader) }
+    if natural(found)? == fence.0 { Ok(()) } else { Err(ControlError::NotLeader) }
 }
 
 impl Database {
@@ -82,7 +82,7 @@ impl Database {
         self.sql.begin(Mode::Write)?;
         let fence = self.sql.number("SELECT fence FROM leadership WHERE id = 1", &[]);
         let seized = fence.and_then(|fence| {
-            let fence = id(fence)? + 1;
+            let fence = natural(fence)? + 1;
             self.write_lease(holder, fence, i64::MAX)?;
             Ok(Fence(fence))
         });

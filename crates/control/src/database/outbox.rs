@@ -9,7 +9,7 @@ use serde_json::json;
 use wire::control::record::Revision;
 
 use super::Database;
-use super::change::{Kind, id};
+use super::change::{Kind, natural};
 use super::rows::corrupt;
 use super::sql::{Row, Sql, Value};
 use crate::couriers::COURIERS;
@@ -117,7 +117,7 @@ pub(super) fn tell(
     })
     .to_string();
     let waiting = sql.number("SELECT count(*) FROM outbox WHERE state = 'waiting'", &[])?;
-    let (state, problem) = if id(waiting)? < WAITING_MAX {
+    let (state, problem) = if natural(waiting)? < WAITING_MAX {
         (CallState::Waiting, None)
     } else {
         (CallState::Dead, Some("too many calls were waiting"))

@@ -8,7 +8,7 @@
 
 use cluster::map::Epoch;
 
-use super::change::{Change, id};
+use super::change::{Change, natural};
 use super::rows::corrupt;
 use super::sql::{Row, Sql};
 use super::{Database, rows};
@@ -60,7 +60,7 @@ fn find_epoch(
 
 fn newest_epoch(sql: &mut dyn Sql, cluster: ClusterId) -> Result<Epoch, ControlError> {
     let select = "SELECT coalesce(max(epoch), 0) FROM epochs WHERE cluster_id = $1";
-    Ok(Epoch::new(id(sql.number(select, &[cluster.0.into()])?)?))
+    Ok(Epoch::new(natural(sql.number(select, &[cluster.0.into()])?)?))
 }
 
 fn with_members(
