@@ -6,6 +6,8 @@ use clap::Parser;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::time::Duration;
+use testbed::connection::Login;
+use testbed::differential::judge::Subject;
 use testbed::differential::run::{Run, run};
 use testbed::differential::sequence::Dialect;
 
@@ -30,9 +32,13 @@ struct Arguments {
     /// Stop after this many differences.
     #[arg(long, default_value_t = 10)]
     differences: usize,
-    /// Compare with this server instead of starting a Larder; it must need no password.
+    /// Compare with this server instead of starting a Larder; several are the proxies of one cluster.
+    /// Each worker flushes it, so there must be one, and no pauses.
     #[arg(long)]
-    subject: Option<SocketAddr>,
+    subject: Vec<SocketAddr>,
+    /// What such a server wants, as USERNAME:PASSWORD.
+    #[arg(long, value_parser = login, requires = "subject")]
+    login: Option<Login>,
 }
 
 #[derive(Clone)]
@@ -41,6 +47,8 @@ struct Dialects(Vec<Dialect>);
 #[expect(clippy::print_stdout, reason = "a command prints its result")]
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let subject = (!arguments.subject.is_empty())
+        .then_some(Subject { addrs: arguments.subject, login: arguments.login });
     let report = run(&Run {
         seeds: arguments.seeds.0..arguments.seeds.1,
         dialects: arguments.dialect.0,
@@ -48,7 +56,7 @@ fn main() -> ExitCode {
         workers: arguments.workers,
         pauses: !arguments.no_pauses,
         differences_max: arguments.differences,
-        subject: arguments.subject,
+        subject,
     });
     for difference in &report.differences {
         println!("{difference}\n");
@@ -60,6 +68,11 @@ fn main() -> ExitCode {
 fn seeds(text: &str) -> Result<(u64, u64), String> {
     let parsed = text.split_once("..").and_then(|(a, b)| Some((a.parse().ok()?, b.parse().ok()?)));
     parsed.filter(|(a, b)| a < b).ok_or_else(|| "wanted A..B, with A below B".to_owned())
+}
+
+fn login(text: &str) -> Result<Login, String> {
+    let (username, password) = text.split_once(':').ok_or("wanted USERNAME:PASSWORD")?;
+    Ok(Login { username: username.to_owned(), password: password.to_owned() })
 }
 
 fn dialects(text: &str) -> Result<Dialects, String> {

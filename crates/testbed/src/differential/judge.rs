@@ -1,6 +1,6 @@
 //! Plays sequences on both servers and finds the fewest commands on which they differ.
 
-use crate::connection::shown;
+use crate::connection::{Login, shown};
 use crate::differential::command::{Side, whole_key};
 use crate::differential::exchange::{Exchanged, Split, exchange};
 use crate::differential::explained::{explained, is_failed_login};
@@ -14,10 +14,20 @@ use std::net::SocketAddr;
 use std::thread;
 use std::time::{Duration, Instant};
 
+/// The Larder that is compared with memcached: one process, or the proxies of a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Subject {
+    /// Each connection goes to the next of them, and there is at least one.
+    pub addrs: Vec<SocketAddr>,
+    /// What a connection says first, where the sequences themselves do not log in.
+    pub login: Option<Login>,
+}
+
 /// The two servers, and how much they were asked.
 pub struct Judge {
     memcached: SocketAddr,
-    larder: SocketAddr,
+    larder: Subject,
+    next_connection: usize,
     next_prefix: u64,
     pub figures: Figures,
 }
@@ -84,6 +94,11 @@ const NO_SECOND_TRY: &str = "a failed login, or a command before one: Larder clo
 /// memcached's seconds are those of a timer and of two clocks, Larder's of one and of two.
 const CLOCKS_APART_SECONDS_MAX: u64 = 2;
 
+/// Length of `STORED` and its line end.
+const LOGIN_ANSWER: usize = 8;
+/// Length of a header with `Authenticated` behind it.
+const LOGIN_FRAME_ANSWER: usize = 24 + 13;
+
 /// Where two servers part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
@@ -93,8 +108,9 @@ pub struct Difference {
 }
 
 impl Judge {
-    pub fn new(memcached: SocketAddr, larder: SocketAddr) -> Judge {
-        Judge { memcached, larder, next_prefix: 0, figures: Figures::default() }
+    pub fn new(memcached: SocketAddr, larder: Subject) -> Judge {
+        let figures = Figures::default();
+        Judge { memcached, larder, next_connection: 0, next_prefix: 0, figures }
     }
 
     /// Plays `sequences`, all of one dialect and kind, one after the other on the same connections.
@@ -113,7 +129,7 @@ impl Judge {
             // Takes the place of a flush that would come to pass in the midst of other sequences.
             let ending = Ending { ask: b"flush_all\r\n", answer: b"OK\r\n" };
             let requests = [ending.ask.to_vec(), ending.ask.to_vec()];
-            self.exchange(&requests, Split::Whole, Some(ending.answer))?;
+            self.exchange(Dialect::Text, requests, Split::Whole, Some(ending.answer))?;
         }
         difference
     }
@@ -143,7 +159,8 @@ impl Judge {
             self.figures.commands +=
                 sequences.iter().map(|sequence| sequence.commands_in(round)).sum::<usize>() as u64;
             let start = Instant::now();
-            let answers = self.exchange(&requests, split, ending.map(|ending| ending.answer))?;
+            let end = ending.map(|ending| ending.answer);
+            let answers = self.exchange(dialect, requests, split, end)?;
             let took = start.elapsed();
             for (slowest, answer) in self.figures.slowest.iter_mut().zip(&answers) {
                 *slowest = (*slowest).max(answer.took);
@@ -184,17 +201,31 @@ impl Judge {
     }
 
     fn exchange(
-        &self,
-        requests: &[Vec<u8>; 2],
+        &mut self,
+        dialect: Dialect,
+        [to_memcached, mut to_larder]: [Vec<u8>; 2],
         split: Split,
         end: Option<&[u8]>,
     ) -> io::Result<[Exchanged; 2]> {
-        thread::scope(|scope| {
-            let reference = scope.spawn(|| exchange(self.memcached, &requests[0], split, end));
-            let subject = exchange(self.larder, &requests[1], split, end)?;
+        let Subject { addrs, login } = &self.larder;
+        let larder = addrs[self.next_connection % addrs.len()];
+        self.next_connection += 1;
+        if let Some(login) = login {
+            let first = if dialect.is_binary() { login.binary() } else { login.text().into() };
+            to_larder.splice(..0, first);
+        }
+        let [reference, mut subject] = thread::scope(|scope| {
+            let reference = scope.spawn(|| exchange(self.memcached, &to_memcached, split, end));
+            let subject = exchange(larder, &to_larder, split, end)?;
             let reference = reference.join().expect("an exchange does not panic")?;
-            Ok([reference, subject])
-        })
+            io::Result::Ok([reference, subject])
+        })?;
+        if login.is_some() {
+            // An answer that is shorter was a refusal, and differs soon enough.
+            let answer = if dialect.is_binary() { LOGIN_FRAME_ANSWER } else { LOGIN_ANSWER };
+            subject.bytes.drain(..answer.min(subject.bytes.len()));
+        }
+        Ok([reference, subject])
     }
 
     fn first_difference(

@@ -2,7 +2,7 @@
 
 use crate::connection::Login;
 use crate::differential::batch::{Batch, SEQUENCES_PER_BATCH, SEQUENCES_PER_PAUSE};
-use crate::differential::judge::{Figures, Judge};
+use crate::differential::judge::{Figures, Judge, Subject};
 use crate::differential::login::Logins;
 use crate::differential::random::Vocabulary;
 use crate::differential::sequence::{Dialect, Door};
@@ -10,7 +10,6 @@ use crate::larder::{Larder, program};
 use crate::memcached::Memcached;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::SocketAddr;
 use std::ops::Range;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -28,7 +27,7 @@ pub struct Run {
     pub pauses: bool,
     pub differences_max: usize,
     /// Compared with memcached instead of a Larder that is started.
-    pub subject: Option<SocketAddr>,
+    pub subject: Option<Subject>,
 }
 
 pub struct Report {
@@ -146,7 +145,7 @@ impl Shared<'_> {
 
 /// The servers of one worker, started when they are first needed.
 struct Pairs {
-    subject: Option<SocketAddr>,
+    subject: Option<Subject>,
     threads: u64,
     vocabulary: Vocabulary,
     pairs: HashMap<Door, Pair>,
@@ -163,11 +162,11 @@ impl Pairs {
     fn new(run: &Run, threads: u64) -> Pairs {
         let newest = Memcached::version() >= FOLLOWED;
         let vocabulary = if newest { Vocabulary::Newest } else { Vocabulary::Common };
-        Pairs { subject: run.subject, threads, vocabulary, pairs: HashMap::new() }
+        Pairs { subject: run.subject.clone(), threads, vocabulary, pairs: HashMap::new() }
     }
 
     fn play(&mut self, batch: &Batch) -> Vec<String> {
-        let (subject, threads) = (self.subject, self.threads);
+        let (subject, threads) = (self.subject.as_ref(), self.threads);
         let door = batch.dialect.door();
         let pair = self.pairs.entry(door).or_insert_with(|| Pair::start(door, subject, threads));
         batch.play(&mut pair.judge, self.vocabulary, &pair.logins)
@@ -181,21 +180,26 @@ impl Pairs {
 }
 
 impl Pair {
-    fn start(door: Door, subject: Option<SocketAddr>, threads: u64) -> Pair {
+    fn start(door: Door, subject: Option<&Subject>, threads: u64) -> Pair {
         let login = Login { username: "somebody".into(), password: "a-password".into() };
         let (memcached, login) = match door {
             Door::Open => (Memcached::start_exact(), Login::default()),
             Door::Login => (Memcached::start_with_password(&login), login),
             Door::Sasl => Memcached::start_with_sasl(&login),
         };
-        // Without passwords an operator's own server may take the place of ours.
-        let larder = (door != Door::Open || subject.is_none()).then(|| larder(door, threads));
-        let addr = larder.as_ref().map(|larder| larder.addr).or(subject);
+        // Where sequences do not log in, another Larder may take the place of ours.
+        let (subject, larder) = match subject.filter(|_| door == Door::Open) {
+            Some(subject) => (subject.clone(), None),
+            None => {
+                let larder = larder(door, threads);
+                (Subject { addrs: vec![larder.addr], login: None }, Some(larder))
+            }
+        };
         let logins = Logins {
             memcached: login,
             larder: larder.as_ref().map(|larder| larder.login.clone()).unwrap_or_default(),
         };
-        let judge = Judge::new(memcached.addr, addr.expect("one of the two is there"));
+        let judge = Judge::new(memcached.addr, subject);
         Pair { judge, logins, _memcached: memcached, _larder: larder }
     }
 }
