@@ -144,7 +144,9 @@ impl Judge {
         let first_prefix = self.next_prefix;
         self.next_prefix += sequences.len() as u64;
         self.figures.sequences += sequences.len() as u64;
+        let counts_per_backend = 1 < self.larder.addrs.len();
         let mut sides = [Reader::default(), Reader::default()];
+        sides.iter_mut().for_each(|side| side.counts_per_backend = counts_per_backend);
         let ending = kind.in_step.then(|| Ending::of(dialect));
         let rounds = sequences.iter().map(|sequence| sequence.rounds.len()).max().unwrap_or(0);
         let mut longest = Duration::ZERO;

@@ -92,6 +92,9 @@ impl fmt::Display for Reply<'_> {
 #[derive(Default)]
 pub struct Reader {
     pub tokens: Tokens,
+    /// The backends of a cluster count their tokens each for itself, so that items of different keys
+    /// may have the same: which one a token is then only shows when it is used.
+    pub counts_per_backend: bool,
     numbers: HashMap<u64, usize>,
 }
 
@@ -231,6 +234,9 @@ impl Reader {
     fn token<'a>(&mut self, token: u64) -> Word<'a> {
         if token > CHOSEN_TOKENS && token < CHOSEN_TOKENS + 100 {
             return Word::Chosen(token);
+        }
+        if self.counts_per_backend {
+            return Word::Token(0);
         }
         let next = self.numbers.len();
         Word::Token(*self.numbers.entry(token).or_insert(next))
