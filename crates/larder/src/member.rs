@@ -69,9 +69,10 @@ impl Members {
         let topology = state.committed.as_deref();
         for (run, backend) in &self.backends {
             let part = part_of(topology, run, self.backends.len());
-            let limits = Limits { memory_bytes: scale(limits, part), ..limits };
-            let put = match backend.create_cache(id, limits) {
-                Err(LimitError::Exists) => backend.resize_cache(id, limits, self.clock.now()),
+            let share = scale(limits.memory_bytes, part);
+            let (item, now) = (limits.item_bytes_max, self.clock.now());
+            let put = match backend.create_part(id, share, item, now) {
+                Err(LimitError::Exists) => backend.share_cache(id, share, item, now),
                 other => other,
             };
             put.map_err(|error| error.to_string())?;
@@ -93,11 +94,11 @@ fn part_of(topology: Option<&Topology>, run: &Run, backends: usize) -> (u64, u64
     }
 }
 
-/// At least one item of the largest size fits, however small the part.
-fn scale(limits: Limits, (mine, all): (u64, u64)) -> u64 {
-    let part = u128::from(limits.memory_bytes) * u128::from(mine) / u128::from(all.max(1));
-    let least = 2 * u64::from(limits.item_bytes_max);
-    u64::try_from(part).unwrap_or(u64::MAX).max(least).min(limits.memory_bytes)
+/// The backends' parts of a plan add up to it. That the largest item fits a small part as well, the
+/// backend sees to.
+fn scale(memory_bytes: u64, (mine, all): (u64, u64)) -> u64 {
+    let part = u128::from(memory_bytes) * u128::from(mine) / u128::from(all.max(1));
+    u64::try_from(part).unwrap_or(u64::MAX)
 }
 
 impl DataPlane for Members {
@@ -175,13 +176,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn parts_add_up_to_the_plan_and_hold_at_least_an_item() {
-        let limits =
-            Limits { memory_bytes: 100 << 20, item_bytes_max: 1 << 20, connections_max: 1 };
-        assert_eq!(scale(limits, (1, 4)), 25 << 20);
-        assert_eq!(scale(limits, (1, 1)), 100 << 20);
-        assert_eq!(scale(limits, (1, 1_000)), 2 << 20);
-        let small = Limits { memory_bytes: 1 << 20, ..limits };
-        assert_eq!(scale(small, (1, 4)), 1 << 20);
+    fn parts_add_up_to_the_plan() {
+        assert_eq!(scale(100 << 20, (1, 4)), 25 << 20);
+        assert_eq!(scale(100 << 20, (1, 1)), 100 << 20);
+        assert_eq!(scale(u64::MAX, (4, 4)), u64::MAX);
+        assert_eq!(scale(1 << 20, (0, 0)), 0);
     }
 }
