@@ -16,6 +16,7 @@ mod contest;
 mod outcome;
 mod peer;
 mod publish;
+mod relay;
 mod rows;
 
 use crate::root;

@@ -110,25 +110,30 @@ impl Node {
     /// Joins the cluster under this name.
     #[track_caller]
     pub fn join(control: &ControlPlane, name: &str) -> Node {
-        Node::start(
-            &control.nodes,
-            DataDir::default(),
-            &["--join", &control.token(), "--name", name],
-        )
+        Node::join_sized(control, name, "256MiB", "2")
+    }
+
+    /// The same with so much memory for so many backends.
+    #[track_caller]
+    pub fn join_sized(control: &ControlPlane, name: &str, memory: &str, backends: &str) -> Node {
+        let token = control.token();
+        let arguments = ["--join", &token, "--name", name];
+        let size = ["--memory", memory, "--backends", backends];
+        Node::start(&control.nodes, DataDir::default(), &[arguments, size].concat())
     }
 
     /// A node with the state of this one, which must have ended.
     #[track_caller]
     pub fn start_again(&self) -> Node {
-        Node::start(&self.control, self.dir.clone(), &[])
+        let size = ["--memory", "256MiB", "--backends", "2"];
+        Node::start(&self.control, self.dir.clone(), &size)
     }
 
     #[track_caller]
     fn start(control: &str, dir: DataDir, arguments: &[&str]) -> Node {
         let mut command = Command::new(program());
         command.args(["node", "--control", control, "--listen", "127.0.0.1:0"]);
-        command.args(["--memory", "256MiB", "--backends", "2", "--threads", "1"]);
-        command.args(arguments).arg("--data").arg(dir.path());
+        command.args(["--threads", "1"]).args(arguments).arg("--data").arg(dir.path());
         let mut process = Process::start(&mut command);
         process.wait_for_line("LARDER_NODE=");
         let server = process.line_after("MEMCACHIER_SERVERS=").expect("it is written before");

@@ -3,6 +3,7 @@
 use super::Effort;
 use super::outcome::{Outcome, Sample, Side, Spread};
 use super::peer::Peer;
+use super::relay::Relay;
 use super::rows::{Against, IDLE_CONNECTIONS, Measure, Row};
 use bench::{BenchArgs, BenchError, Moment, Report, run_observed};
 use clap::Parser;
@@ -16,7 +17,7 @@ use testbed::memcached::Memcached;
 use testbed::process::Process;
 
 const SERVER_CPU: usize = 0;
-const GENERATOR_CPU: usize = 1;
+pub(super) const GENERATOR_CPU: usize = 1;
 
 /// Where and against what the figures were taken.
 #[derive(Debug, Clone, Serialize)]
@@ -47,6 +48,8 @@ pub(super) struct Contest {
     effort: Effort,
     setting: Setting,
     pair: Option<Pair>,
+    /// Kept from the first row that wants it to the last.
+    relay: Option<Relay>,
 }
 
 /// Both servers, with the same items in them.
@@ -70,9 +73,9 @@ struct Cost {
 
 /// The load's words, as on the command line of `larder bench`.
 #[derive(Parser)]
-struct Load {
+pub(super) struct Load {
     #[command(flatten)]
-    bench: BenchArgs,
+    pub(super) bench: BenchArgs,
 }
 
 impl Contest {
@@ -90,7 +93,7 @@ impl Contest {
             is_quick: effort.quick,
             load_before: load_average(),
         };
-        Ok(Contest { effort, setting, pair: None })
+        Ok(Contest { effort, setting, pair: None, relay: None })
     }
 
     pub(super) fn setting(&self) -> &Setting {
@@ -104,6 +107,13 @@ impl Contest {
                 let pair = self.pair(*items)?;
                 pair.fill_many(load)?;
                 pair.cpu(row, load, *against, *at_most, effort)
+            }
+            Measure::Relayed { load, compared, at_most } => {
+                if self.relay.is_none() {
+                    self.relay = Some(Relay::start()?);
+                }
+                let relay = self.relay.as_ref().expect("it was made just above");
+                relay.hold(row, load, *compared, *at_most, effort)
             }
             Measure::Logins { load, at_least } => {
                 self.pair(0)?.logins(row, load, *at_least, effort)
@@ -395,7 +405,9 @@ const CACHE: &str = "peers";
 const ITEMS_FILLED_EACH_TIME: u64 = 1_000_000;
 
 /// Starts what `start` starts on the servers' core: a child inherits the place of its parent.
-fn on_server_cpu<T: Send>(start: impl FnOnce() -> T + Send) -> Result<T, Box<dyn Error>> {
+pub(super) fn on_server_cpu<T: Send>(
+    start: impl FnOnce() -> T + Send,
+) -> Result<T, Box<dyn Error>> {
     let mut cpus = CpuSet::new();
     cpus.set(SERVER_CPU);
     thread::scope(|scope| {

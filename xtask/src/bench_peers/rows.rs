@@ -13,6 +13,8 @@ pub(super) struct Row {
 pub(super) enum Measure {
     /// Our CPU time per request over theirs.
     Cpu { load: &'static str, against: Against, at_most: f64, items: u64 },
+    /// CPU time per request of Larder in two processes, or one, beside nutcracker and memcached.
+    Relayed { load: &'static str, compared: Relayed, at_most: f64 },
     /// Authentications per second of the server's CPU time.
     Logins { load: &'static str, at_least: f64 },
     /// Memory of the server per connection that is authenticated and silent.
@@ -31,14 +33,26 @@ pub(super) enum Against {
     OurText,
 }
 
+/// What is compared where a proxy stands before the items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Relayed {
+    /// A node that has the items, with nutcracker and memcached together.
+    OneProcess,
+    /// A proxy and the node that has the items, with memcached asked directly.
+    WholePath,
+    /// A proxy whose items are on another node, with nutcracker alone.
+    Proxy,
+}
+
 impl Row {
     /// Whether the row needs minutes to prepare.
     pub(super) fn is_long(&self) -> bool {
         match &self.measure {
             Measure::Cpu { items, .. } | Measure::OverheadBytes { items, .. } => *items > ITEMS_FEW,
-            Measure::Logins { .. } | Measure::IdleBytes { .. } | Measure::StartSeconds { .. } => {
-                false
-            }
+            Measure::Relayed { .. }
+            | Measure::Logins { .. }
+            | Measure::IdleBytes { .. }
+            | Measure::StartSeconds { .. } => false,
         }
     }
 }
@@ -61,12 +75,28 @@ const fn cpu(
     Row { id, what, measure: Measure::Cpu { load, against, at_most, items: ITEMS_FEW } }
 }
 
+const fn relayed(
+    id: &'static str,
+    what: &'static str,
+    load: &'static str,
+    compared: Relayed,
+    at_most: f64,
+) -> Row {
+    Row { id, what, measure: Measure::Relayed { load, compared, at_most } }
+}
+
 const fn cold(id: &'static str, what: &'static str, load: &'static str, at_most: f64) -> Row {
     let against = Memcached;
     Row { id, what, measure: Measure::Cpu { load, against, at_most, items: ITEMS_MANY } }
 }
 
 use Against::{Memcached, OurText};
+use Relayed::{OneProcess, Proxy, WholePath};
+
+const ONE: &str = "--mix get -c 50 -i 1";
+const SIXTEEN: &str = "--mix get -c 50 -i 16";
+const TEN_KEYS: &str = "--mix get --multiget 10 -c 50 -i 1";
+const HUNDRED_KEYS: &str = "--mix get --multiget 100 -c 50 -i 1";
 
 /// In the order in which they are measured: rows with the same items share their servers.
 #[rustfmt::skip]
@@ -87,6 +117,16 @@ pub(super) const ROWS: &[Row] = &[
     cpu("P5", "meta get, 1,000 × 1", "--dialect meta --mix get -c 1000 -i 1", OurText, 1.1),
     cpu("P5", "meta get, 50 × 16", "--dialect meta --mix get -c 50 -i 16", OurText, 1.1),
     cpu("P5", "meta get, 50 × 64", "--dialect meta --mix get -c 50 -i 64", OurText, 1.1),
+    relayed("P6", "a node ÷ nutcracker and memcached, get, 50 × 1", ONE, OneProcess, 0.65),
+    relayed("P6", "the same, 50 × 16", SIXTEEN, OneProcess, 0.25),
+    relayed("P6", "the same, get of 10 keys, 50 × 1", TEN_KEYS, OneProcess, 0.36),
+    relayed("P6", "the same, get of 100 keys, 50 × 1", HUNDRED_KEYS, OneProcess, 0.10),
+    relayed("P7", "a proxy and another node ÷ memcached, get, 50 × 1", ONE, WholePath, 0.97),
+    relayed("P7", "the same, 50 × 16", SIXTEEN, WholePath, 0.55),
+    relayed("P8", "a proxy before another node ÷ nutcracker, get, 50 × 1", ONE, Proxy, 0.75),
+    relayed("P8", "the same, 50 × 16", SIXTEEN, Proxy, 0.55),
+    relayed("P8", "the same, get of 10 keys, 50 × 1", TEN_KEYS, Proxy, 0.65),
+    relayed("P8", "the same, get of 100 keys, 50 × 1", HUNDRED_KEYS, Proxy, 0.40),
     cpu(
         "P9", "get 100 B, 60,000 per second on 50 connections",
         "--mix get -c 50 -i 64 --rate 60000 --poisson --spin", Memcached, 0.92,
