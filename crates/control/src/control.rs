@@ -540,12 +540,13 @@ impl Control {
         self.lock().note_used(caches, self.environment.now())
     }
 
-    /// Disables development caches that nobody has used for [`UNUSED_SECONDS_MAX`]; their items stay,
-    /// and anyone may enable them again. Returns those that it disabled.
-    pub fn disable_unused(&self) -> Result<Vec<Cache>, ControlError> {
+    /// Disables the development caches of a cluster that nobody has used for [`UNUSED_SECONDS_MAX`], as
+    /// far as was noted ([`Control::note_used`]); their items stay, and anyone may enable them again.
+    /// Returns those that it disabled.
+    pub fn disable_unused(&self, cluster: ClusterId) -> Result<Vec<Cache>, ControlError> {
         let mut database = self.lock();
         let before = UnixSeconds(self.environment.now().0.saturating_sub(UNUSED_SECONDS_MAX));
-        let unused = database.unused(Plan::DEVELOPMENT, before, UNUSED_CACHES_AT_ONCE)?;
+        let unused = database.unused(cluster, Plan::DEVELOPMENT, before, UNUSED_CACHES_AT_ONCE)?;
         let mut disabled = Vec::new();
         for cache in unused {
             let (by, cache_ref) = (Actor::Installation.into(), CacheRef::Id(cache.id));
@@ -557,12 +558,13 @@ impl Control {
     }
 
     /// Notes which development caches of this process have carried out commands since the last look;
-    /// `commands` remembers how many they had.
+    /// `commands` remembers how many they had. Returns whether that is known at all: `false` when the
+    /// caches are served by other processes.
     pub(crate) fn note_activity(
         &self,
         commands: &mut HashMap<CacheId, u64>,
-    ) -> Result<(), ControlError> {
-        let Some(local) = &self.local else { return Ok(()) };
+    ) -> Result<bool, ControlError> {
+        let Some(local) = &self.local else { return Ok(false) };
         let caches = self.caches(CacheId::new(0), CACHES_MAX)?;
         let mut now = HashMap::new();
         let watched = caches.iter().filter(|cache| {
@@ -580,7 +582,7 @@ impl Control {
             self.note_used(&used)?;
         }
         *commands = now;
-        Ok(())
+        Ok(true)
     }
 
     /// Who did what: lines of the audit log after this one, in the order in which they were written.

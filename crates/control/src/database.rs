@@ -168,18 +168,23 @@ impl Database {
         change.commit()
     }
 
-    /// Enabled caches of a plan that nobody has used since `before`, those unused for longest first.
+    /// Enabled caches of a cluster and a plan that nobody has used since `before`, those unused for
+    /// longest first.
     pub(crate) fn unused(
         &mut self,
+        cluster: ClusterId,
         plan: &Plan,
         before: UnixSeconds,
         limit: usize,
     ) -> Result<Vec<Cache>, ControlError> {
         let sql = format!(
-            "{} WHERE plan = $1 AND enabled AND used_at <= $2 ORDER BY used_at, id LIMIT $3",
+            "{} WHERE cluster_id = $1 AND plan = $2 AND enabled AND used_at <= $3
+                ORDER BY used_at, id LIMIT $4",
             rows::SELECT_CACHE
         );
-        let rows = self.sql.rows(&sql, &[plan.name.into(), before.0.into(), limit.into()])?;
+        let rows = self
+            .sql
+            .rows(&sql, &[cluster.0.into(), plan.name.into(), before.0.into(), limit.into()])?;
         rows.iter().map(rows::cache).collect()
     }
 

@@ -11,6 +11,7 @@ use crate::bell::{Bell, Heard};
 use crate::control::Control;
 use crate::database::Retention;
 use crate::error::ControlError;
+use crate::model::ClusterId;
 
 /// Between two rounds. Whether a cache was unused for 30 days or for ten minutes more does not matter.
 const ROUND: Duration = Duration::from_secs(600);
@@ -53,9 +54,12 @@ impl Drop for Housekeeping {
 }
 
 fn round(control: &Control, commands: &mut HashMap<CacheId, u64>) -> Result<(), ControlError> {
-    control.note_activity(commands)?;
-    for cache in control.disable_unused()? {
-        tracing::info!(cache = cache.id.get(), "disabled, because nobody has used it for 30 days");
+    // Nodes that are other processes do not say yet what was used, and what is not known to be used
+    // must not count as unused.
+    if control.note_activity(commands)? {
+        for cache in control.disable_unused(ClusterId::DEFAULT)? {
+            tracing::info!(cache = cache.id.get(), "disabled: nobody has used it for 30 days");
+        }
     }
     for _ in 0..TRIMS_PER_ROUND_MAX {
         if !control.trim(&Retention::default())? {

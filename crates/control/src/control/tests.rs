@@ -703,7 +703,7 @@ fn unused_development_caches_are_disabled_and_can_be_enabled_again(engine: &Engi
     let control = &two.installation.control;
     control.change_plan(OPERATOR, &cache_ref("blog"), plan("100")).expect("it fits");
     let disabled = |control: &Control| -> Vec<String> {
-        let caches = control.disable_unused().expect("nothing is in the way");
+        let caches = control.disable_unused(DEFAULT).expect("nothing is in the way");
         caches.iter().map(|cache| cache.name.to_string()).collect()
     };
     assert!(disabled(control).is_empty(), "all of them are new");
