@@ -66,7 +66,7 @@ impl LinkSockets {
         let outcome = socket.progress(event, &mut self.scratch, links, now, sink);
         if let Err(end) = outcome {
             end.tell(links.member(id));
-            if matches!(end, End::Fault(_)) {
+            if matches!(end, End::Fault(LinkFault::Stray | LinkFault::Frame(_))) {
                 links.note_poisoned(id);
             }
             self.close(key);

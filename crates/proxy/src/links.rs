@@ -282,6 +282,7 @@ impl Links {
                 self.give_up(self.link_id(peer, link), now, sink);
             }
             self.empty_queue(peer, sink);
+            set_silent(&mut self.peers[peer], false);
             self.peers.remove(peer);
         }
     }
