@@ -44,8 +44,10 @@ const FOLLOWED: (u32, u32, u32) = (1, 6, 45);
 ///
 /// When a server cannot be started or dies.
 pub fn run(run: &Run) -> Report {
-    // Where it must be built first, that is no part of the time.
-    program();
+    if run.subject.is_none() {
+        // Where it must be built first, that is no part of the time.
+        program();
+    }
     let shared = Shared { run, start: Instant::now(), found: AtomicUsize::new(0) };
     let mut report =
         Report { differences: Vec::new(), figures: Figures::default(), took: Duration::ZERO };
