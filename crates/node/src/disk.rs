@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cluster::map::Epoch;
+use rustix::fs::{FlockOperation, flock};
 use wire::codec::{Reader, checksum};
 use wire::control::digest::SetDigest;
 use wire::control::message::{
@@ -32,6 +33,7 @@ use wire::control::replica::Replica;
 use wire::control::topology::Topology;
 use wire::frame::{self, Decoded};
 
+const LOCK_FILE: &str = "node.lock";
 const RECORDS_FILE: &str = "records";
 const LOG_FILE: &str = "records.log";
 const TOPOLOGY_FILE: &str = "topology";
@@ -44,6 +46,8 @@ pub const LOG_BYTES_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Disk {
     directory: PathBuf,
+    /// Locked for as long as it is open: two processes with one identity would both own its slots.
+    _lock: File,
     log: Option<File>,
     log_bytes: u64,
     /// Appended since the last sync.
@@ -69,8 +73,14 @@ impl Disk {
     /// the next snapshot.
     pub fn open(directory: &Path) -> io::Result<(Self, Found)> {
         let mut found = Found::default();
+        let mut options = OpenOptions::new();
+        options.write(true).create(true).truncate(false).mode(0o600);
+        let lock = options.open(directory.join(LOCK_FILE))?;
+        flock(&lock, FlockOperation::NonBlockingLockExclusive)
+            .map_err(|_| io::Error::other("another process is using the directory"))?;
         let mut disk = Disk {
             directory: directory.to_owned(),
+            _lock: lock,
             log: None,
             log_bytes: 0,
             unsynced: Vec::new(),

@@ -213,8 +213,9 @@ impl Link {
                     if read? == 0 {
                         return Err(LinkError::Ended);
                     }
-                    heard_at = Instant::now();
                     self.take_in(&mut pipe, &mut engine)?;
+                    // After, not before: a large snapshot or a slow disk is no silence of control's.
+                    heard_at = Instant::now();
                     if engine.is_open() && self.view.set_stale(false) {
                         tracing::info!(control = address, "control is heard");
                     }

@@ -30,6 +30,8 @@ pub const HEARTBEAT: Duration = Duration::from_secs(1);
 pub const DEAF_AFTER: Duration = Duration::from_millis(2_000);
 /// Then its connection is closed, so that a new one can be made.
 pub const GIVEN_UP_AFTER: Duration = Duration::from_secs(15);
+/// While it takes a snapshot in: a million records go through its directory and to its disk meanwhile.
+pub const GIVEN_UP_IN_SNAPSHOT_AFTER: Duration = Duration::from_secs(120);
 /// A node that has not acknowledged a delta for so long is behind.
 pub const BEHIND_AFTER: Duration = Duration::from_secs(2);
 /// Deltas sent and not acknowledged. A node writes them to its disk together, so more would not be
@@ -329,7 +331,9 @@ impl Session {
     pub fn look(&mut self, now: Moment) -> Vec<Act> {
         let mut acts = Vec::new();
         let silent = now.saturating_sub(self.heard_at);
-        if GIVEN_UP_AFTER <= silent {
+        let patience =
+            if self.snapshot_under_way { GIVEN_UP_IN_SNAPSHOT_AFTER } else { GIVEN_UP_AFTER };
+        if patience <= silent {
             acts.push(Act::Close(Refusal::new(Reason::Busy, "no word from you")));
         } else if DEAF_AFTER <= silent && !self.deaf {
             self.deaf = true;
@@ -361,3 +365,6 @@ impl Session {
 fn unexpected(detail: &str) -> Act {
     Act::Close(Refusal::new(Reason::Unexpected, detail))
 }
+
+#[cfg(test)]
+mod tests;
