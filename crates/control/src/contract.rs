@@ -11,6 +11,7 @@ use tenancy::capability::Capability;
 use tenancy::plan::Plan;
 use tenancy::secret::Secret;
 use wire::control::record::Revision;
+use wire::control::topology::TopologyMember;
 
 use crate::applied::Progress;
 use crate::database::{AuditEntry, OutboxEntry, Webhook};
@@ -122,8 +123,20 @@ pub struct StatisticsView {
     pub statistics: BTreeMap<String, u64>,
 }
 
+impl MemberView {
+    pub(crate) fn new((member, share): (&TopologyMember, f64)) -> Self {
+        MemberView {
+            name: member.name.to_string(),
+            node: member.node.to_string(),
+            address: member.address.to_string(),
+            weight: member.weight.get(),
+            share,
+        }
+    }
+}
+
 /// How far each node of the cluster has come.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ClusterStatusView {
     /// The id that is in every node's identity.
     pub cluster: String,
@@ -141,7 +154,22 @@ pub struct ClusterStatusView {
     pub preparing_epoch: Option<u64>,
     /// The newest epoch that every node routes by.
     pub settled_epoch: u64,
+    /// Backends of the topology in force.
+    #[serde(default)]
+    pub members: Vec<MemberView>,
     pub nodes: Vec<NodeStatusView>,
+}
+
+/// One backend of a topology.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MemberView {
+    pub name: String,
+    pub node: String,
+    pub address: String,
+    /// What it owns is in proportion to it; its memory in MiB unless an operator has said otherwise.
+    pub weight: u32,
+    /// The part of all slots that it owns, 0 to 1.
+    pub share: f64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -173,6 +201,60 @@ pub struct NodeStatusView {
     pub heard_ms_ago: Option<u64>,
     /// Everything that is wrong with it; empty when nothing is.
     pub alarms: Vec<String>,
+}
+
+/// Everything that is wrong with a cluster; empty when nothing is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiagnosisView {
+    pub findings: Vec<FindingView>,
+}
+
+/// One fault: where it is, and what to do about it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FindingView {
+    /// One of `dead`, `away`, `deaf`, `wrong-address`, `shared-address`, `blocked-link`,
+    /// `held-back-view`, `stale`, `digest-differs`, `refused`.
+    pub fault: String,
+    pub node: String,
+    /// The other end, where the fault is between two nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub other: Option<String>,
+    pub what: String,
+    pub advice: String,
+}
+
+/// What shall become of members.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ChangeMembers {
+    /// Weights by member, or by node for all of its members; 0 drains.
+    #[serde(default)]
+    pub weights: BTreeMap<String, u32>,
+    /// Nodes to be forgotten, whose slots begin empty with the others.
+    #[serde(default)]
+    pub remove: Vec<String>,
+    /// Make every node check every link anew.
+    #[serde(default)]
+    pub refresh_links: bool,
+    /// Only say what it would mean.
+    #[serde(default)]
+    pub preview: bool,
+    /// An operator knows that the removed nodes' processes have ended.
+    #[serde(default)]
+    pub processes_ended: bool,
+}
+
+/// What a change of members means.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct MembersPlanView {
+    /// The epoch in force when this was worked out; the change is done with a later one.
+    pub epoch: u64,
+    /// The part of all slots that moves, 0 to 1. Their items are lost.
+    pub share_moved: f64,
+    /// The part that must move, whatever the rule of placement.
+    pub share_moved_min: f64,
+    /// The members once it is done.
+    pub members: Vec<MemberView>,
 }
 
 /// What a node joins with.

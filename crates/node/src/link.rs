@@ -32,13 +32,17 @@ use wire::control::topology::{MemberSet, Topology};
 use wire::frame::{self, Decoded, FrameError};
 
 use crate::disk::Disk;
-use crate::identity::{Identity, Refused, connect};
+use crate::identity::{ANSWER_TIME_MAX, Identity, Refused, connect};
 use crate::serving::{DataPlane, Serving};
 use crate::view::{Links, View};
 
 /// Without a word for so long, the copy is called stale, and the connection is given up: three
 /// heartbeats that did not come.
 pub const SILENT_AFTER: Duration = Duration::from_secs(3);
+/// How long a node that was started again asks control whether its slots are still its own, before it
+/// goes on by what is on disk: static stability wants it to, and a control plane that is there answers
+/// in milliseconds.
+const ASKED_FIRST_MAX: Duration = Duration::from_secs(1);
 /// The first wait before connecting again is somewhere below this, each further one below twice as
 /// much ("full jitter"), so that a thousand nodes do not come back at one moment.
 pub const RECONNECT_FIRST_MAX: Duration = Duration::from_millis(200);
@@ -83,6 +87,9 @@ pub struct Link {
     disk_failed_at: Option<Instant>,
     /// To be committed as soon as it can be written.
     unwritten: Option<Arc<Topology>>,
+    /// What was in force before the process was started. The others may have been given its slots
+    /// since, so control is asked first, if it can be.
+    from_disk: Option<Arc<Topology>>,
     renewal_asked_at: Option<Instant>,
 }
 
@@ -125,10 +132,9 @@ impl Link {
             epochs.settled = found.settled;
             let settled = found.settled.unwrap_or(Epoch::new(0));
             links.prepare(&topology, settled);
-            links.commit(&topology, settled);
-            links.settled(settled);
             view.set_epochs(&epochs);
         }
+        let from_disk = epochs.committed.clone();
         Ok(Link {
             settings,
             identity,
@@ -141,8 +147,18 @@ impl Link {
             was_refused: false,
             disk_failed_at: None,
             unwritten: None,
+            from_disk,
             renewal_asked_at: None,
         })
+    }
+
+    /// Owns by the topology that was on disk: control says that it is in force, or does not say
+    /// anything.
+    fn own_by_disk(&mut self) {
+        if let Some(topology) = self.from_disk.take() {
+            self.links.commit(&topology, self.settled());
+            self.links.settled(self.settled());
+        }
     }
 
     /// What others read of it.
@@ -172,6 +188,7 @@ impl Link {
             };
             // Ended by ourselves, to introduce this node anew.
             let Err(error) = ended else { continue };
+            self.own_by_disk();
             let error = &error as &dyn std::error::Error;
             let control = address.unwrap_or_default();
             if self.view.set_stale(true) {
@@ -193,7 +210,10 @@ impl Link {
     /// One connection, from HELLO to its end.
     async fn session(&mut self, address: &str) -> Result<(), LinkError> {
         let config = self.identity.client_config()?;
-        let stream = connect(address, config).await?;
+        let began = Instant::now();
+        let time_max = if self.from_disk.is_some() { ASKED_FIRST_MAX } else { ANSWER_TIME_MAX };
+        let stream = timeout(time_max, connect(address, config)).await;
+        let stream = stream.map_err(|_| LinkError::Silent)??;
         let (read, write) = tokio::io::split(stream);
         let mut pipe =
             Pipe { read, write, inbox: Vec::with_capacity(INBOX_BYTES), out: Vec::new() };
@@ -227,6 +247,9 @@ impl Link {
                 }
                 _ = check.tick() => {
                     self.replica.check_shards(SHARDS_AT_ONCE);
+                    if ASKED_FIRST_MAX <= began.elapsed() {
+                        self.own_by_disk();
+                    }
                     if SILENT_AFTER <= heard_at.elapsed() {
                         return Err(LinkError::Silent);
                     }
@@ -279,7 +302,14 @@ impl Link {
 
     fn carry_out(&mut self, step: Step, pipe: &mut Pipe, version: u8) {
         match step {
-            Step::Send(message) => message.encode(version, &mut pipe.out),
+            Step::Send(message) => {
+                if let FromNode::Committed { epoch, .. } = message
+                    && self.from_disk.as_ref().is_some_and(|it| it.epoch() == epoch)
+                {
+                    self.own_by_disk();
+                }
+                message.encode(version, &mut pipe.out);
+            }
             Step::Changed { delta, changes } => {
                 self.serving.apply(&changes);
                 self.disk.append(&delta);
@@ -336,6 +366,7 @@ impl Link {
             return;
         }
         self.unwritten = None;
+        self.from_disk = None;
         self.links.commit(topology, self.settled());
         self.view.set_epochs(&self.epochs);
         tracing::info!(epoch = topology.epoch().get(), "routing by a new epoch");

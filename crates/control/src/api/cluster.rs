@@ -1,21 +1,28 @@
-//! `/v1/cluster` and `/v1/nodes`: what the nodes have, who may join, who must go.
+//! `/v1/cluster` and `/v1/nodes`: what the nodes have and what is wrong with them, who may join, and what
+//! operators want of the members.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use serde::Deserialize;
 use wire::control::name::NodeName;
+use wire::control::topology::Topology;
 
 use super::Api;
 use super::handlers::Answer;
 use super::problem::Refusal;
 use super::request::Body;
-use crate::contract::{ClusterStatusView, NodeStatusView, PushedView, TokenView};
+use crate::contract::{
+    ChangeMembers, ClusterStatusView, DiagnosisView, FindingView, MemberView, MembersPlanView,
+    NodeStatusView, PushedView, TokenView,
+};
 use crate::push::PushControl;
+use crate::push::diagnosis::Finding;
 use crate::push::fleet::FleetNode;
+use crate::push::operate::WishError;
 
 pub(super) async fn status(State(api): State<Api>) -> Answer<ClusterStatusView> {
     Ok(Json(push(&api)?.status()))
@@ -42,21 +49,25 @@ pub(super) async fn make_token(
     Ok((StatusCode::CREATED, Json(TokenView { token, expires_at })))
 }
 
-pub(super) async fn remove_node(
+/// Says what a change of members means, and has it carried out unless only that was asked.
+pub(super) async fn change_members(
     State(api): State<Api>,
-    Path(name): Path<String>,
-) -> Result<StatusCode, Refusal> {
-    let push = push(&api)?;
-    let name = parse_name(&name)?;
-    let removed = push.remove(name.clone()).await.map_err(|error| {
-        tracing::error!(error = &error as &dyn std::error::Error, "node not removed");
-        Refusal::Broken
-    })?;
-    if removed {
-        Ok(StatusCode::NO_CONTENT)
-    } else {
-        Err(Refusal::UnknownPath { path: format!("/v1/nodes/{name}") })
-    }
+    Body(wish): Body<ChangeMembers>,
+) -> Answer<MembersPlanView> {
+    Ok(Json(push(&api)?.change_members(&wish)?))
+}
+
+/// Everything that is wrong, with what to do about it.
+pub(super) async fn diagnose(State(api): State<Api>) -> Answer<DiagnosisView> {
+    let view = |finding: Finding| FindingView {
+        fault: finding.fault.name().to_owned(),
+        node: finding.node.to_string(),
+        other: finding.other.map(|other| other.to_string()),
+        what: finding.what,
+        advice: finding.advice,
+    };
+    let findings = push(&api)?.diagnose().into_iter().map(view).collect();
+    Ok(Json(DiagnosisView { findings }))
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -77,6 +88,12 @@ pub(super) async fn push_snapshot(
     Ok(Json(PushedView { nodes: push.fleet.force(name.as_ref()) }))
 }
 
+impl From<WishError> for Refusal {
+    fn from(error: WishError) -> Self {
+        Refusal::BadRequest(error.to_string())
+    }
+}
+
 fn push(api: &Api) -> Result<&Arc<PushControl>, Refusal> {
     api.settings.push.as_ref().ok_or_else(|| {
         Refusal::BadRequest("this Larder serves by itself and has no nodes".to_owned())
@@ -93,6 +110,7 @@ impl PushControl {
         let announced = self.announced.borrow().clone();
         let (caches, credentials) = self.publisher.counts();
         let nodes = self.fleet.nodes();
+        let findings = self.diagnose();
         ClusterStatusView {
             cluster: self.authority.cluster().to_string(),
             revision: revision.get(),
@@ -103,12 +121,20 @@ impl PushControl {
             epoch_digest: announced.committed.as_ref().map(|it| it.digest().to_string()),
             preparing_epoch: announced.prepared.as_ref().map(|it| it.epoch().get()),
             settled_epoch: announced.settled.get(),
-            nodes: nodes.iter().map(|(name, node)| view(name, node, revision.get())).collect(),
+            members: announced.committed.as_deref().map_or_else(Vec::new, members),
+            nodes: nodes
+                .iter()
+                .map(|(name, node)| view(name, node, revision.get(), &findings))
+                .collect(),
         }
     }
 }
 
-fn view(name: &NodeName, node: &FleetNode, head: u64) -> NodeStatusView {
+fn members(topology: &Topology) -> Vec<MemberView> {
+    topology.members().iter().zip(topology.map().table().shares()).map(MemberView::new).collect()
+}
+
+fn view(name: &NodeName, node: &FleetNode, head: u64, findings: &[Finding]) -> NodeStatusView {
     let address = |at: Option<core::net::SocketAddr>| at.map(|at| at.to_string());
     let has = node.acknowledged.get();
     let mut alarms = Vec::new();
@@ -118,6 +144,9 @@ fn view(name: &NodeName, node: &FleetNode, head: u64) -> NodeStatusView {
     }
     let report = node.report.filter(|_| node.link.is_some());
     alarms.extend(report.iter().flat_map(|it| it.alarms.names()).map(str::to_owned));
+    // What only a comparison shows; the rest is among the alarms above.
+    let compared = findings.iter().filter(|it| it.node == *name && it.fault.is_of_view());
+    alarms.extend(compared.map(|it| format!("{}: {}", it.fault.name(), it.what)));
     NodeStatusView {
         name: name.to_string(),
         connected: node.link.is_some(),

@@ -9,12 +9,18 @@
 //!                             aborted; looked at anew
 //! ```
 //!
-//! It looks at what nodes there are and what they said, decides purely ([`decide`]), does one step, and
-//! looks again; so it can be stopped and started anywhere. No epoch is begun before the one in force is
-//! settled, unless the new one leaves out who has not acknowledged, or a member has come back as
-//! another run of its process and the old run's items are gone anyway.
+//! It looks at what nodes there are, what they said and what operators wish, decides purely
+//! ([`decide`]), does one step, and looks again; so it can be stopped and started anywhere. No epoch is
+//! begun before the one in force is settled, unless the new one leaves out who has not acknowledged, or
+//! a member has come back as another run of its process and the old run's items are gone anyway.
+//!
+//! A node that is away keeps its slots: an empty cache hurts more than one that is down for a moment.
+//! They are given to the others when its process is known to have ended ([`Failover`]) or an operator
+//! says so ([`Wishes`]); `docs/decisions/0023-who-may-be-given-up.md` has the reasons.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -22,8 +28,10 @@ use cluster::digest::Digest;
 use cluster::map::Epoch;
 use cluster::member::{Incarnation, MemberName, Weight};
 use cluster::scheme::Scheme;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::task::spawn_blocking;
+use tokio::task::{JoinSet, spawn_blocking};
+use tokio::time::timeout;
 use wire::codec::Reader;
 use wire::control::name::NodeName;
 use wire::control::topology::{MemberSet, Placement, Topology, TopologyMember};
@@ -38,6 +46,50 @@ pub const PREPARE_TIME_MAX: Duration = Duration::from_secs(10);
 const RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How often to look when nothing happens: for what only time changes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
+/// For a machine to say whether anyone listens there.
+const PROBE_TIME_MAX: Duration = Duration::from_millis(250);
+/// When more nodes than this are away, it is rather this control plane that is: nobody is probed, and
+/// nobody is taken for dead.
+const PROBED_MAX: usize = 16;
+
+/// When the slots of a node whose process has ended are given to the others without asking anyone.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Failover {
+    /// For so long nobody has listened at the node's addresses. A process that is only restarted is
+    /// back before, and its slots need not move twice.
+    pub hold_down: Duration,
+    /// Between two nodes that are given up. Whatever ends one process after another shall not empty a
+    /// cluster faster than people can look.
+    pub cold_interval: Duration,
+}
+
+impl Default for Failover {
+    fn default() -> Self {
+        Failover { hold_down: Duration::from_secs(10), cold_interval: Duration::from_secs(10 * 60) }
+    }
+}
+
+/// What operators want of the members. Kept until the topology in force says it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wishes {
+    pub weights: BTreeMap<MemberName, Weight>,
+    /// Nodes that shall be forgotten: their processes have ended, or serve nothing any more.
+    pub removing: BTreeSet<NodeName>,
+    /// Make a newer epoch than this one even if its members are the same, so that every node makes
+    /// sure of every link.
+    pub refresh_after: Option<Epoch>,
+}
+
+/// What besides nodes and topologies a decision depends on.
+#[derive(Debug, Clone, Copy)]
+pub struct Situation<'a> {
+    /// How long the epoch that is being prepared has been.
+    pub preparing_for: Duration,
+    pub failover: Failover,
+    /// Since a node was last given up without asking anyone; `None` when none was.
+    pub since_given_up: Option<Duration>,
+    pub wishes: &'a Wishes,
+}
 
 /// What nodes are told of topologies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,6 +115,8 @@ pub struct Seen {
     pub is_connected: bool,
     pub prepared: Option<(Epoch, Digest, MemberSet)>,
     pub committed: Option<(Epoch, Digest)>,
+    /// For how long it has been away while its machine said that nobody listens at its addresses.
+    pub dead_for: Option<Duration>,
 }
 
 /// What to do next.
@@ -75,22 +129,17 @@ pub enum Next {
     Settle,
 }
 
-/// Decides what to do with these nodes, when the preparation has lasted so long.
+/// Decides what to do with these nodes.
 pub fn decide(
     announced: &Announced,
     nodes: &BTreeMap<NodeName, Seen>,
-    preparing_for: Duration,
+    situation: Situation<'_>,
 ) -> Next {
-    let wanted = wanted(announced, nodes);
+    let wanted = wanted(announced, nodes, situation);
     if let Some(prepared) = &announced.prepared {
-        let all = MemberSet::first(prepared.members().len());
-        let is_ready =
-            |seen: &Seen| seen.prepared == Some((prepared.epoch(), prepared.digest(), all));
-        return if wanted != prepared.members() || PREPARE_TIME_MAX <= preparing_for {
+        return if wanted != prepared.members() || PREPARE_TIME_MAX <= situation.preparing_for {
             Next::Abort
-        } else if nodes.values().any(is_ready)
-            && nodes.values().filter(|seen| seen.is_connected).all(is_ready)
-        {
+        } else if is_ready(prepared, nodes, situation.wishes) {
             Next::Commit
         } else {
             Next::Nothing
@@ -100,14 +149,13 @@ pub fn decide(
         return if wanted.is_empty() { Next::Nothing } else { Next::Prepare(wanted) };
     };
     let state = Some((committed.epoch(), committed.digest()));
-    let mut of_committed = nodes
-        .iter()
-        .filter(|(name, _)| committed.members().iter().any(|member| member.node == **name));
+    let mut of_committed = nodes.iter().filter(|(name, _)| has_node(committed, name));
     let is_settled = announced.settled == committed.epoch();
     if !is_settled && of_committed.all(|(_, seen)| seen.is_connected && seen.committed == state) {
         return Next::Settle;
     }
-    if wanted.is_empty() || wanted == committed.members() {
+    let is_refreshed = situation.wishes.refresh_after.is_none_or(|it| it < committed.epoch());
+    if wanted.is_empty() || (wanted == committed.members() && is_refreshed) {
         return Next::Nothing;
     }
     // Who holds the epoch up: members that have not said that they route by it.
@@ -123,20 +171,92 @@ pub fn decide(
     if is_settled || leaves_out_the_silent() { Next::Prepare(wanted) } else { Next::Nothing }
 }
 
-/// The members that there should be: those of every registered node that has told its address. One
-/// that is away stays what it was.
-fn wanted(announced: &Announced, nodes: &BTreeMap<NodeName, Seen>) -> Vec<TopologyMember> {
-    let before = announced.committed.as_ref();
-    let mut members = Vec::new();
+fn has_node(topology: &Topology, node: &NodeName) -> bool {
+    topology.members().iter().any(|member| member.node == *node)
+}
+
+/// Whether every node that is there has links to every member that is there. Those that are away
+/// cannot be reached, and shall not keep the others from going on.
+fn is_ready(prepared: &Topology, nodes: &BTreeMap<NodeName, Seen>, wishes: &Wishes) -> bool {
+    let mut asked = nodes
+        .iter()
+        .filter(|(name, seen)| seen.is_connected && !wishes.removing.contains(*name))
+        .peekable();
+    let needed: Vec<usize> = prepared
+        .members()
+        .iter()
+        .enumerate()
+        .filter(|(_, member)| nodes.get(&member.node).is_some_and(|seen| seen.is_connected))
+        .map(|(index, _)| index)
+        .collect();
+    asked.peek().is_some()
+        && asked.all(|(_, seen)| {
+            seen.prepared.is_some_and(|(epoch, digest, connected)| {
+                (epoch, digest) == (prepared.epoch(), prepared.digest())
+                    && needed.iter().all(|&member| connected.contains(member))
+            })
+        })
+}
+
+/// The members that there should be: those of every registered node that has told its address, with
+/// the weights they have or that operators wish. One that is away stays what it was, until it is given
+/// up.
+fn wanted(
+    announced: &Announced,
+    nodes: &BTreeMap<NodeName, Seen>,
+    situation: Situation<'_>,
+) -> Vec<TopologyMember> {
+    let before = announced.committed.as_ref().map_or(&[][..], |it| it.members());
+    let given_up = given_up(announced, nodes, situation);
+    let mut members: Vec<TopologyMember> = Vec::new();
     for (name, seen) in nodes {
-        if seen.is_connected {
+        if situation.wishes.removing.contains(name) || given_up.as_ref() == Some(name) {
+            continue;
+        }
+        // Also one that has just been started again, and does not listen yet.
+        if seen.is_connected && !seen.members.is_empty() {
             members.extend(seen.members.iter().cloned());
-        } else if let Some(before) = before {
-            members.extend(before.members().iter().filter(|it| it.node == *name).cloned());
+        } else {
+            members.extend(before.iter().filter(|it| it.node == *name).cloned());
+        }
+    }
+    for member in &mut members {
+        let wished = situation.wishes.weights.get(&member.name).copied();
+        let had = || before.iter().find(|it| it.name == member.name).map(|it| it.weight);
+        if let Some(weight) = wished.or_else(had) {
+            member.weight = weight;
         }
     }
     members.sort_by(|a, b| a.name.cmp(&b.name));
     members
+}
+
+/// The node whose slots are to be given away although nobody asked for it: its process is known to
+/// have ended, others are there to take them, and it is the only one in a long time.
+fn given_up(
+    announced: &Announced,
+    nodes: &BTreeMap<NodeName, Seen>,
+    situation: Situation<'_>,
+) -> Option<NodeName> {
+    let committed = announced.committed.as_ref()?;
+    let of_committed: Vec<_> = nodes.iter().filter(|(name, _)| has_node(committed, name)).collect();
+    let dead: Vec<_> = of_committed
+        .iter()
+        .filter(|(_, seen)| situation.failover.hold_down <= seen.dead_for.unwrap_or_default())
+        .collect();
+    // The choice stays while the epoch without it is being prepared.
+    if let Some(prepared) = &announced.prepared {
+        let left_out = dead.iter().find(|(name, _)| !has_node(prepared, name));
+        return left_out.map(|(name, _)| (*name).clone());
+    }
+    let is_too_soon =
+        situation.since_given_up.is_some_and(|it| it < situation.failover.cold_interval);
+    let connected = of_committed.iter().filter(|(_, seen)| seen.is_connected).count();
+    if is_too_soon || connected * 2 < of_committed.len() {
+        return None;
+    }
+    let longest = dead.iter().max_by_key(|(_, seen)| seen.dead_for)?;
+    Some(longest.0.clone())
 }
 
 /// The backends of a node as members.
@@ -166,6 +286,9 @@ pub struct Driver {
     highest: u64,
     preparing_since: Instant,
     held_until: Option<Instant>,
+    failover: Failover,
+    given_up_at: Option<Instant>,
+    wishes: Arc<watch::Sender<Wishes>>,
 }
 
 impl Driver {
@@ -188,7 +311,15 @@ impl Driver {
             highest,
             preparing_since: Instant::now(),
             held_until: None,
+            failover: Failover::default(),
+            given_up_at: None,
+            wishes: Arc::new(watch::Sender::new(Wishes::default())),
         })
+    }
+
+    /// Where operators' wishes are put.
+    pub fn wishes(&self) -> Arc<watch::Sender<Wishes>> {
+        Arc::clone(&self.wishes)
     }
 
     /// What sessions tell their nodes.
@@ -199,21 +330,96 @@ impl Driver {
     /// Drives until the task is dropped.
     pub async fn run(mut self) {
         let mut changed = self.fleet.subscribe();
+        let mut wished = self.wishes.subscribe();
         let mut look = tokio::time::interval(LOOK_EVERY);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 told = changed.changed() => if told.is_err() { return },
-                _ = look.tick() => (),
+                told = wished.changed() => if told.is_err() { return },
+                _ = look.tick() => self.probe().await,
             }
             let seen = self.look();
             let announced = self.announced.borrow().clone();
-            let next = decide(&announced, &seen, self.preparing_since.elapsed());
-            if let Err(error) = self.carry_out(next, announced, &seen).await {
+            let wishes = self.wishes.borrow().clone();
+            let situation = Situation {
+                preparing_for: self.preparing_since.elapsed(),
+                failover: self.failover,
+                since_given_up: self.given_up_at.map(|at| at.elapsed()),
+                wishes: &wishes,
+            };
+            let next = decide(&announced, &seen, situation);
+            let mut done = self.carry_out(next, announced, &seen).await;
+            if done.is_ok() {
+                done = self.fulfil(wishes).await;
+            }
+            if let Err(error) = done {
                 tracing::error!(error = &error as &dyn std::error::Error, "epoch not moved on");
                 self.held_until = Some(Instant::now() + RETRY_AFTER);
             }
         }
+    }
+
+    /// Asks the machines of nodes that are away whether anyone listens at the nodes' addresses. A
+    /// process listens for as long as it serves anybody, so "nobody" says that it has ended; silence
+    /// says nothing.
+    async fn probe(&self) {
+        let committed = self.announced.borrow().committed.clone();
+        let Some(committed) = committed else { return };
+        let nodes = self.fleet.nodes();
+        let away: Vec<_> = nodes
+            .iter()
+            .filter(|(name, node)| node.link.is_none() && has_node(&committed, name))
+            .collect();
+        let mut probes = JoinSet::new();
+        for (name, node) in away.iter().filter(|_| away.len() <= PROBED_MAX) {
+            let members = committed.members().iter().filter(|member| member.node == **name);
+            let mut addresses: BTreeSet<SocketAddr> = members.map(|it| it.address).collect();
+            addresses.extend(node.addresses().clients);
+            let name = (*name).clone();
+            probes.spawn(async move {
+                for address in addresses {
+                    if !refuses(address).await {
+                        return (name, false);
+                    }
+                }
+                (name, true)
+            });
+        }
+        let answers = probes.join_all().await;
+        self.fleet
+            .note_refusing(answers.into_iter().filter(|(_, refuses)| *refuses).map(|it| it.0));
+    }
+
+    /// Ends the wishes that the topology in force fulfils, and forgets nodes that are in none any more.
+    async fn fulfil(&self, wishes: Wishes) -> Result<(), SourceError> {
+        let announced = self.announced.borrow().clone();
+        let is_in = |name: &NodeName| {
+            let topologies = [&announced.committed, &announced.prepared];
+            topologies.into_iter().flatten().any(|topology| has_node(topology, name))
+        };
+        for name in wishes.removing.into_iter().filter(|name| !is_in(name)) {
+            let text = name.to_string();
+            self.ask(move |registry| registry.remove_node(&text)).await?;
+            tracing::info!(node = %name, "node forgotten");
+            self.fleet.remove(&name);
+            self.wishes.send_if_modified(|wishes| wishes.removing.remove(&name));
+        }
+        let Some(committed) = &announced.committed else { return Ok(()) };
+        let has = |name: &MemberName, weight: Weight| {
+            committed.members().iter().any(|it| it.name == *name && it.weight == weight)
+        };
+        let fulfilled = |wishes: &Wishes| {
+            wishes.weights.iter().any(|(name, &weight)| has(name, weight))
+                || wishes.refresh_after.is_some_and(|epoch| epoch < committed.epoch())
+        };
+        if fulfilled(&self.wishes.borrow()) {
+            self.wishes.send_modify(|wishes| {
+                wishes.weights.retain(|name, weight| !has(name, *weight));
+                wishes.refresh_after.take_if(|epoch| *epoch < committed.epoch());
+            });
+        }
+        Ok(())
     }
 
     fn look(&self) -> BTreeMap<NodeName, Seen> {
@@ -234,6 +440,7 @@ impl Driver {
                 is_connected: link.is_some(),
                 prepared: link.and_then(|link| link.prepared),
                 committed: link.and_then(|link| link.committed),
+                dead_for: node.refusing_since.map(|since| since.elapsed()),
             };
             (name, seen)
         };
@@ -294,15 +501,27 @@ impl Driver {
         let mut bytes = Vec::new();
         topology.encode(&mut bytes);
         let digest = *topology.digest().as_bytes();
-        let nodes = seen.iter().filter(|(_, seen)| seen.is_connected);
-        let nodes: Vec<String> = nodes.map(|(name, _)| name.to_string()).collect();
+        let nodes = self.asked(seen);
+        // Whoever removes nodes by name has confirmed it.
+        let before = announced.committed.as_ref().map_or(&[][..], |it| it.members());
+        let mut dropped = before.iter().filter(|it| !has_node(&topology, &it.node));
+        let forced = dropped.all(|it| self.wishes.borrow().removing.contains(&it.node));
         tracing::info!(epoch = epoch.get(), members = topology.members().len(), "epoch prepared");
         self.ask(move |registry| registry.prepare_epoch(epoch.get(), &bytes, digest, &nodes))
             .await?;
         self.preparing_since = Instant::now();
         let prepared = Some(Arc::new(topology));
-        self.announced.send_replace(Announced { prepared, ..announced });
+        self.announced.send_replace(Announced { prepared, forced, ..announced });
         Ok(())
+    }
+
+    /// The nodes that must be ready before an epoch is committed.
+    fn asked(&self, seen: &BTreeMap<NodeName, Seen>) -> Vec<String> {
+        let wishes = self.wishes.borrow();
+        seen.iter()
+            .filter(|(name, seen)| seen.is_connected && !wishes.removing.contains(*name))
+            .map(|(name, _)| name.to_string())
+            .collect()
     }
 
     async fn commit(
@@ -312,8 +531,7 @@ impl Driver {
     ) -> Result<(), SourceError> {
         let Some(prepared) = announced.prepared.clone() else { return Ok(()) };
         let epoch = prepared.epoch();
-        let nodes = seen.iter().filter(|(_, seen)| seen.is_connected);
-        let nodes: Vec<String> = nodes.map(|(name, _)| name.to_string()).collect();
+        let nodes = self.asked(seen);
         self.ask(move |registry| {
             for node in &nodes {
                 registry.acknowledge_epoch(epoch.get(), node)?;
@@ -322,6 +540,14 @@ impl Driver {
         })
         .await?;
         tracing::info!(epoch = epoch.get(), digest = %prepared.digest(), "epoch committed");
+        let before = announced.committed.as_ref().map_or(&[][..], |it| it.members());
+        let left_out = before.iter().find(|it| {
+            !has_node(&prepared, &it.node) && !self.wishes.borrow().removing.contains(&it.node)
+        });
+        if let Some(member) = left_out {
+            tracing::error!(node = %member.node, "given up: its slots begin empty with the others");
+            self.given_up_at = Some(Instant::now());
+        }
         let committed = Some(prepared);
         self.announced.send_replace(Announced { committed, prepared: None, ..announced });
         Ok(())
@@ -339,6 +565,13 @@ impl Driver {
     }
 }
 
+/// Whether the machine at this address says that nobody listens there.
+async fn refuses(address: SocketAddr) -> bool {
+    let connecting = timeout(PROBE_TIME_MAX, TcpStream::connect(address)).await;
+    let refused = |error: io::Error| error.kind() == io::ErrorKind::ConnectionRefused;
+    connecting.is_ok_and(|connected| connected.err().is_some_and(refused))
+}
+
 fn decode(bytes: &[u8]) -> Result<Topology, SourceError> {
     let mut reader = Reader::new(bytes);
     let topology = Topology::decode(&mut reader);
@@ -354,22 +587,22 @@ mod tests {
     fn nodes_are_led_from_nothing_to_a_settled_epoch() {
         let mut nodes = BTreeMap::from([node("a", 1), node("b", 1)]);
         let mut announced = Announced::default();
-        let Next::Prepare(members) = decide(&announced, &nodes, NOW) else { panic!("it begins") };
+        let Next::Prepare(members) = check(&announced, &nodes) else { panic!("it begins") };
         assert_eq!(members.len(), 2);
         let first = topology(1, &nodes);
         announced.prepared = Some(Arc::clone(&first));
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Nothing);
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
         say_prepared(&mut nodes, "a", &first, MemberSet::first(2));
         say_prepared(&mut nodes, "b", &first, MemberSet::first(1));
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Nothing);
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
         say_prepared(&mut nodes, "b", &first, MemberSet::first(2));
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Commit);
+        assert_eq!(check(&announced, &nodes), Next::Commit);
         announced = Announced { committed: Some(Arc::clone(&first)), ..Announced::default() };
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Nothing);
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
         say_committed(&mut nodes, &first);
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Settle);
+        assert_eq!(check(&announced, &nodes), Next::Settle);
         announced.settled = first.epoch();
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Nothing);
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
     }
 
     #[test]
@@ -377,25 +610,33 @@ mod tests {
         let mut nodes = BTreeMap::from([node("a", 1), node("b", 1)]);
         let prepared = Some(topology(1, &nodes));
         let announced = Announced { prepared, ..Announced::default() };
-        assert_eq!(decide(&announced, &nodes, PREPARE_TIME_MAX), Next::Abort);
+        let none = Wishes::default();
+        assert_eq!(
+            decide(
+                &announced,
+                &nodes,
+                Situation { preparing_for: PREPARE_TIME_MAX, ..quiet(&none) }
+            ),
+            Next::Abort
+        );
         nodes.extend([node("c", 1)]);
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Abort);
+        assert_eq!(check(&announced, &nodes), Next::Abort);
     }
 
     #[test]
     fn a_node_that_is_away_stays_a_member() {
         let (mut nodes, announced) = settled(&["a", "b"]);
         nodes.insert(name("b"), Seen { is_connected: false, ..node("b", 1).1 });
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Nothing);
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
         nodes.remove(&name("b"));
-        assert!(matches!(decide(&announced, &nodes, NOW), Next::Prepare(left) if left.len() == 1));
+        assert!(matches!(check(&announced, &nodes), Next::Prepare(left) if left.len() == 1));
     }
 
     #[test]
     fn a_node_that_came_back_as_another_run_gets_a_new_epoch() {
         let (mut nodes, announced) = settled(&["a", "b"]);
         nodes.extend([node("b", 2)]);
-        let Next::Prepare(members) = decide(&announced, &nodes, NOW) else { panic!("it differs") };
+        let Next::Prepare(members) = check(&announced, &nodes) else { panic!("it differs") };
         assert_eq!(members[1].incarnation, Incarnation::new(2));
     }
 
@@ -405,13 +646,153 @@ mod tests {
         announced.settled = Epoch::new(0);
         nodes.get_mut(&name("b")).expect("it is there").committed = None;
         nodes.extend([node("c", 1)]);
-        assert_eq!(decide(&announced, &nodes, NOW), Next::Nothing);
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
         // Unless the next one leaves it out.
         nodes.remove(&name("b"));
-        assert_ne!(decide(&announced, &nodes, NOW), Next::Nothing);
+        assert_ne!(check(&announced, &nodes), Next::Nothing);
     }
 
-    const NOW: Duration = Duration::ZERO;
+    #[test]
+    fn only_a_node_that_is_known_dead_for_long_enough_is_given_up() {
+        let (mut nodes, announced) = settled(&["a", "b", "c"]);
+        let hold_down = Failover::default().hold_down;
+        let short = hold_down - Duration::from_millis(1);
+        for (dead_for, is_given_up) in
+            [(None, false), (Some(short), false), (Some(hold_down), true)]
+        {
+            nodes.insert(name("b"), Seen { dead_for, ..away() });
+            let expected = if is_given_up { vec!["a", "c"] } else { Vec::new() };
+            assert_eq!(prepared_nodes(&check(&announced, &nodes)), expected, "{dead_for:?}");
+        }
+    }
+
+    #[test]
+    fn the_second_dead_node_waits_for_an_operator_or_for_the_interval() {
+        let (mut nodes, announced) = settled(&["a", "b", "c"]);
+        nodes.insert(name("b"), Seen { dead_for: Some(LONG), ..away() });
+        let mut wishes = Wishes::default();
+        let interval = Failover::default().cold_interval;
+        let soon = |wishes: &Wishes| {
+            let since = interval - Duration::from_secs(1);
+            decide(&announced, &nodes, Situation { since_given_up: Some(since), ..quiet(wishes) })
+        };
+        assert_eq!(soon(&wishes), Next::Nothing);
+        wishes.removing.insert(name("b"));
+        assert_eq!(prepared_nodes(&soon(&wishes)), ["a", "c"]);
+        let none = Wishes::default();
+        let later = Situation { since_given_up: Some(interval), ..quiet(&none) };
+        assert_eq!(prepared_nodes(&decide(&announced, &nodes, later)), ["a", "c"]);
+    }
+
+    #[test]
+    fn of_two_dead_nodes_one_is_given_up_and_the_choice_stays() {
+        let (mut nodes, mut announced) = settled(&["a", "b", "c", "d"]);
+        nodes.insert(name("b"), Seen { dead_for: Some(LONG), ..away() });
+        nodes.insert(name("c"), Seen { dead_for: Some(LONG / 2), ..away() });
+        let Next::Prepare(members) = check(&announced, &nodes) else { panic!("b is given up") };
+        assert!(members.iter().all(|it| it.node != name("b")));
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let next = Topology::new(Epoch::new(2), [1; 16], members, placement).expect("good");
+        announced.prepared = Some(Arc::new(next.clone()));
+        // The other is dead for as long by now.
+        nodes.insert(name("c"), Seen { dead_for: Some(2 * LONG), ..away() });
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
+        for who in ["a", "d"] {
+            // Nobody waits for a link to the one that is dead and still a member.
+            let mut links = MemberSet::NONE;
+            links.insert(0);
+            links.insert(2);
+            say_prepared(&mut nodes, who, &next, links);
+        }
+        assert_eq!(check(&announced, &nodes), Next::Commit);
+        // Once it answers again, it is not given up.
+        nodes.extend([node("b", 1)]);
+        assert_eq!(check(&announced, &nodes), Next::Abort);
+    }
+
+    #[test]
+    fn nobody_is_given_up_by_a_control_plane_that_sees_less_than_half() {
+        let (mut nodes, announced) = settled(&["a", "b", "c"]);
+        nodes.insert(name("a"), Seen { dead_for: Some(LONG), ..away() });
+        nodes.insert(name("b"), away());
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
+    }
+
+    #[test]
+    fn a_node_that_was_given_up_and_comes_back_is_taken_in_again() {
+        let (mut nodes, announced) = settled(&["a", "b"]);
+        nodes.insert(name("c"), Seen { dead_for: Some(LONG), ..away() });
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
+        nodes.extend([node("c", 2)]);
+        assert_eq!(prepared_nodes(&check(&announced, &nodes)), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_node_that_is_started_again_stays_until_it_says_where_it_listens() {
+        let (mut nodes, announced) = settled(&["a", "b"]);
+        nodes.insert(name("b"), Seen { is_connected: true, ..away() });
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
+    }
+
+    #[test]
+    fn a_weight_that_was_wished_stays_when_the_wish_is_fulfilled() {
+        let (mut nodes, mut announced) = settled(&["a", "b"]);
+        let member = MemberName::parse("a.b0").expect("a good name");
+        let wishes =
+            Wishes { weights: BTreeMap::from([(member, Weight::NOTHING)]), ..Wishes::default() };
+        let Next::Prepare(members) = decide(&announced, &nodes, quiet(&wishes)) else {
+            panic!("a weight differs")
+        };
+        assert_eq!(members[0].weight, Weight::NOTHING);
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let next = Topology::new(Epoch::new(2), [1; 16], members, placement).expect("good");
+        announced.committed = Some(Arc::new(next));
+        announced.settled = Epoch::new(2);
+        nodes.extend([node("a", 2)]);
+        let Next::Prepare(members) = check(&announced, &nodes) else { panic!("another run") };
+        assert_eq!(members[0].weight, Weight::NOTHING);
+    }
+
+    #[test]
+    fn a_refresh_makes_one_epoch_of_the_same_members() {
+        let (nodes, announced) = settled(&["a", "b"]);
+        let refresh =
+            |after| Wishes { refresh_after: Some(Epoch::new(after)), ..Wishes::default() };
+        assert_eq!(decide(&announced, &nodes, quiet(&refresh(0))), Next::Nothing);
+        let again = decide(&announced, &nodes, quiet(&refresh(1)));
+        assert_eq!(prepared_nodes(&again), ["a", "b"]);
+    }
+
+    const LONG: Duration = Duration::from_secs(60);
+
+    fn quiet(wishes: &Wishes) -> Situation<'_> {
+        Situation {
+            preparing_for: Duration::ZERO,
+            failover: Failover::default(),
+            since_given_up: None,
+            wishes,
+        }
+    }
+
+    fn check(announced: &Announced, nodes: &BTreeMap<NodeName, Seen>) -> Next {
+        decide(announced, nodes, quiet(&Wishes::default()))
+    }
+
+    /// The nodes of the epoch that is begun; none when none is.
+    fn prepared_nodes(next: &Next) -> Vec<&str> {
+        let Next::Prepare(members) = next else { return Vec::new() };
+        members.iter().map(|member| member.node.as_str()).collect()
+    }
+
+    fn away() -> Seen {
+        Seen {
+            members: Vec::new(),
+            is_connected: false,
+            prepared: None,
+            committed: None,
+            dead_for: None,
+        }
+    }
 
     fn name(name: &str) -> NodeName {
         NodeName::parse(name).expect("a good name")
@@ -422,15 +803,15 @@ mod tests {
             name: text.to_owned(),
             key_digest: [0; 32],
             incarnation,
-            peers: Some(core::net::SocketAddr::from(([10, 0, 0, 1], 1))),
+            peers: Some(SocketAddr::from(([10, 0, 0, 1], 1))),
             backends_mib: vec![64],
         };
         let members = members_of(&registered);
-        (name(text), Seen { members, is_connected: true, prepared: None, committed: None })
+        (name(text), Seen { members, is_connected: true, ..away() })
     }
 
     fn topology(epoch: u64, nodes: &BTreeMap<NodeName, Seen>) -> Arc<Topology> {
-        let members = wanted(&Announced::default(), nodes);
+        let members = wanted(&Announced::default(), nodes, quiet(&Wishes::default()));
         let placement = Placement::Scheme(Scheme::Maglev);
         Arc::new(Topology::new(Epoch::new(epoch), [1; 16], members, placement).expect("good"))
     }

@@ -1,7 +1,7 @@
 //! What the control plane knows of its nodes at this moment: who is connected, who has what, and what
 //! is wrong with whom.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +34,8 @@ pub struct FleetNode {
     pub report: Option<Report>,
     /// When it was heard last.
     pub heard_at: Option<Instant>,
+    /// Since when it has been away while its machine says that nobody listens at its addresses.
+    pub refusing_since: Option<Instant>,
 }
 
 /// A connection of a node.
@@ -101,6 +103,19 @@ impl Fleet {
         addresses.map(|address| address.to_string()).collect()
     }
 
+    /// Notes which nodes are away and their machines say that nobody listens at their addresses. All
+    /// others are not known to have ended.
+    pub(super) fn note_refusing(&self, refusing: impl Iterator<Item = NodeName>) {
+        let refusing: BTreeSet<NodeName> = refusing.collect();
+        for (name, node) in &mut *self.lock() {
+            if node.link.is_none() && refusing.contains(name) {
+                node.refusing_since.get_or_insert_with(Instant::now);
+            } else {
+                node.refusing_since = None;
+            }
+        }
+    }
+
     /// Wakes when anything about any node changes.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
@@ -159,6 +174,7 @@ impl Fleet {
             if let Some(old) = node.link.replace(link) {
                 old.end.notify_one();
             }
+            node.refusing_since = None;
         }
         self.tell();
         Connected { fleet: Arc::clone(self), name: name.clone(), number, force, end }

@@ -15,10 +15,12 @@
 //! one [`history`]. So a slow node costs nothing, and one that falls out of the history gets a snapshot.
 
 pub mod authority;
+pub mod diagnosis;
 pub mod driver;
 mod feed;
 pub mod fleet;
 pub mod history;
+pub mod operate;
 pub mod publisher;
 pub mod server;
 pub mod session;
@@ -34,7 +36,7 @@ use tokio::sync::watch;
 use wire::control::name::NodeName;
 
 use self::authority::{Authority, AuthorityError, TOKEN_LIFE};
-use self::driver::{Announced, Driver};
+use self::driver::{Announced, Driver, Wishes};
 use self::fleet::Fleet;
 use self::publisher::Publisher;
 use self::server::{Server, unix_now};
@@ -46,7 +48,8 @@ pub struct PushControl {
     pub fleet: Arc<Fleet>,
     pub authority: Arc<Authority>,
     pub announced: watch::Receiver<Announced>,
-    registry: Arc<dyn Registry>,
+    /// What operators want; the driver carries it out.
+    wishes: Arc<watch::Sender<Wishes>>,
     chance: Box<Chance>,
 }
 
@@ -85,10 +88,10 @@ impl PushControl {
             started: Instant::now(),
             numbers: AtomicU64::new(1),
         });
-        let announced = driver.subscribe();
+        let (announced, wishes) = (driver.subscribe(), driver.wishes());
         let tasks = PushTasks { publisher: Arc::clone(&publisher), driver, server };
         let chance = Box::new(chance);
-        Ok((PushControl { publisher, fleet, authority, announced, registry, chance }, tasks))
+        Ok((PushControl { publisher, fleet, authority, announced, wishes, chance }, tasks))
     }
 
     /// A token for a node to join with, and when it ends (Unix seconds).
@@ -98,17 +101,6 @@ impl PushControl {
         let mut nonce = [0; 8];
         (self.chance)(&mut nonce)?;
         Ok((self.authority.token(expires_at, node, nonce).to_text(), expires_at))
-    }
-
-    /// Forgets a node: its certificate is refused from now on, and the next epoch is without it.
-    /// Whoever asks for it must know that its process has ended.
-    pub async fn remove(&self, node: NodeName) -> Result<bool, SourceError> {
-        let registry = Arc::clone(&self.registry);
-        let name = node.clone();
-        let removed =
-            tokio::task::spawn_blocking(move || registry.remove_node(name.as_str())).await;
-        let removed = removed.map_err(|panicked| SourceError::Read(panicked.into()))??;
-        Ok(self.fleet.remove(&node) || removed)
     }
 }
 

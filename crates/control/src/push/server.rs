@@ -345,6 +345,13 @@ impl SessionTask<'_> {
         }
         let before = self.epoch_told.replace(announced.clone()).unwrap_or_default();
         let version = self.engine.version();
+        // First: a node that was cut off while an epoch was settled must know that before it takes a
+        // newer topology for a reason to go on serving what it held.
+        if announced.settled != before.settled {
+            let (revision, digest) = self.server.publisher.head();
+            let settled = announced.settled;
+            pipe.out.put(&FromControl::Heartbeat { revision, digest, settled }, version);
+        }
         if announced.committed != before.committed
             && let Some(topology) = &announced.committed
         {
@@ -371,11 +378,6 @@ impl SessionTask<'_> {
             {
                 pipe.out.put(&FromControl::Abort { epoch: given_up.epoch() }, version);
             }
-        }
-        if announced.settled != before.settled {
-            let (revision, digest) = self.server.publisher.head();
-            let settled = announced.settled;
-            pipe.out.put(&FromControl::Heartbeat { revision, digest, settled }, version);
         }
     }
 

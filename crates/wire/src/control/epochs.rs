@@ -18,7 +18,8 @@ use cluster::map::Epoch;
 use super::message::{Reason, Refusal};
 use super::topology::Topology;
 
-/// The part of all members, in percent, that one topology may drop. One member may always go.
+/// The part of all members, in percent, that one topology may drop. One node may always go, with all
+/// its members: they share its fate anyway.
 pub const MEMBERS_DROPPED_PERCENT_MAX: usize = 30;
 
 /// What a node knows of its cluster's topology.
@@ -90,8 +91,10 @@ impl Epochs {
 fn check_dropped(before: &Topology, after: &Topology) -> Result<(), Refusal> {
     let stays = |name| after.members().iter().any(|member| &member.name == name);
     let count = before.members().len();
-    let dropped = before.members().iter().filter(|member| !stays(&member.name)).count();
-    if dropped > 1 && dropped * 100 > count * MEMBERS_DROPPED_PERCENT_MAX {
+    let gone = || before.members().iter().filter(|member| !stays(&member.name));
+    let dropped = gone().count();
+    let is_one_node = gone().zip(gone().skip(1)).all(|(one, next)| one.node == next.node);
+    if !is_one_node && dropped * 100 > count * MEMBERS_DROPPED_PERCENT_MAX {
         return Err(Refusal::new(Reason::DropsTooMuch, format!("{dropped} of {count} members")));
     }
     Ok(())
@@ -106,7 +109,8 @@ mod tests {
     use cluster::scheme::Scheme;
 
     use super::*;
-    use crate::control::topology::{Placement, tests::topology};
+    use crate::control::name::NodeName;
+    use crate::control::topology::{Placement, TopologyMember, tests::topology};
 
     #[test]
     fn an_epoch_is_prepared_then_committed_and_told_twice_is_told_once() {
@@ -151,6 +155,18 @@ mod tests {
         epochs.prepare(of(2, 7), false).expect("three of ten");
         let mut two = Epochs { committed: Some(of(1, 2)), ..Epochs::default() };
         two.prepare(of(2, 1), false).expect("one may always go");
+        // Two of two, of one node and of two.
+        for (last_node, is_allowed) in [("node-1", true), ("node-2", false)] {
+            let members = of(1, 3).members().to_vec().into_iter().enumerate().map(|(index, it)| {
+                let node = if index == 2 { last_node } else { it.node.as_str() };
+                TopologyMember { node: NodeName::parse(node).expect("a good name"), ..it }
+            });
+            let placement = Placement::Scheme(Scheme::Maglev);
+            let before = Topology::new(Epoch::new(1), [7; 16], members.collect(), placement);
+            let before = before.expect("good members");
+            let mut epochs = Epochs { committed: Some(Arc::new(before)), ..Epochs::default() };
+            assert_eq!(epochs.prepare(of(2, 1), false).is_ok(), is_allowed, "{last_node}");
+        }
     }
 
     #[track_caller]
