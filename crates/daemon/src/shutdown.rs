@@ -67,6 +67,18 @@ impl Shutdown {
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
+    /// Begins to drain when nobody holds the other end of standard input any more: for a process that
+    /// shall not outlive the one that started it, however that one ends.
+    pub fn drain_when_stdin_ends(&self) -> io::Result<()> {
+        let heard = self.clone();
+        let wait = move || {
+            // What is written there is nothing to us, and a failure is an end as well.
+            drop(io::copy(&mut io::stdin().lock(), &mut io::sink()));
+            heard.drain();
+        };
+        std::thread::Builder::new().name("stdin".to_owned()).spawn(wait).map(drop)
+    }
+
     /// Has files read again, as SIGHUP does.
     pub fn reload(&self) {
         let callbacks = self.state().on_reload.clone();

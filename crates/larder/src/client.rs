@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use control::contract::Problem;
@@ -50,6 +50,11 @@ pub(crate) struct ConnectionArgs {
 }
 
 impl ConnectionArgs {
+    /// For the Larder with this data directory.
+    pub(crate) fn of(data: &Path) -> Self {
+        ConnectionArgs { data: data.to_owned(), control: None, token_file: None }
+    }
+
     /// Finds out where the API is and what token it wants. Does not connect yet.
     pub(crate) fn client(&self) -> Result<Client, ClientError> {
         let announced = match self.control {

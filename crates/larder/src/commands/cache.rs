@@ -100,7 +100,7 @@ enum CacheCommand {
 }
 
 #[derive(Debug, Args)]
-struct Confirmation {
+pub(super) struct Confirmation {
     /// Do not ask; needed where nobody can answer
     #[arg(long, short)]
     yes: bool,
@@ -119,8 +119,14 @@ pub(crate) enum CommandError {
     Print(#[from] io::Error),
     #[error("{nodes} nodes have an alarm")]
     Alarms { nodes: usize },
-    #[error(transparent)]
-    NodeName(#[from] wire::control::name::InvalidNodeName),
+    #[error("faults found: {count}")]
+    Findings { count: usize },
+    #[error(
+        "it is not done after {seconds} s; control goes on trying: larder cluster status --watch"
+    )]
+    NotSettled { seconds: u64 },
+    #[error("there is no node {name}; `larder node list` shows those there are")]
+    UnknownNode { name: String },
 }
 
 pub(crate) fn run(args: &CacheArgs) -> Result<(), CommandError> {
@@ -271,7 +277,7 @@ fn variables_of_primary(cache: &CacheView) -> String {
 
 impl Confirmation {
     /// Asks on the terminal, unless the command line has already said yes.
-    fn get(&self, act: &str) -> Result<(), CommandError> {
+    pub(super) fn get(&self, act: &str) -> Result<(), CommandError> {
         if self.yes {
             return Ok(());
         }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use control::contract::{ClusterStatusView, PushedView};
+use control::contract::{ChangeMembers, ClusterStatusView, DiagnosisView, FindingView, PushedView};
 use serde_json::json;
 
 use super::cache::CommandError;
+use super::members::{CarryingOut, carry_out};
 use super::output::{done, pairs, print, table, to_json};
 use crate::client::{Client, ConnectionArgs};
 
@@ -16,6 +17,8 @@ use crate::client::{Client, ConnectionArgs};
 Examples:
   larder cluster status
   larder cluster status --watch
+  larder cluster diagnose             name what is wrong, and what to do about it
+  larder cluster reweight node-3 512  let it own half of what one with 1024 MiB does
   larder cluster snapshot node-3      give a node everything anew, and let it drop what it must")]
 pub(crate) struct ClusterArgs {
     #[command(subcommand)]
@@ -36,6 +39,22 @@ enum ClusterCommand {
         /// Show it again every second
         #[arg(long)]
         watch: bool,
+    },
+    /// Compare what all nodes have and reach, name each fault and what to do; fails when there is one
+    Diagnose,
+    /// Have every node make sure of its link to every member, by a new epoch of the same members
+    RefreshLinks {
+        #[command(flatten)]
+        carrying_out: CarryingOut,
+    },
+    /// Let a member, or each member of a node, own more or less; what moves is lost, never stale
+    Reweight {
+        /// A node or one of its members, such as node-3.b0
+        name: String,
+        /// In proportion to the others'; it begins as the backend's memory in MiB
+        weight: u32,
+        #[command(flatten)]
+        carrying_out: CarryingOut,
     },
     /// Have nodes take everything anew, also what they refuse because it drops or adds very much
     Snapshot {
@@ -60,6 +79,26 @@ pub(crate) fn run(args: &ClusterArgs) -> Result<(), CommandError> {
             print(&format!("{}\n", show(&status(&client)?, args.json)))?;
             std::thread::sleep(WATCH_EVERY);
         },
+        ClusterCommand::Diagnose => {
+            let diagnosis: DiagnosisView = client.get("/v1/cluster/diagnosis")?;
+            print(&if args.json { to_json(&diagnosis) } else { told(&diagnosis) })?;
+            match diagnosis.findings.len() {
+                0 => Ok(()),
+                count => Err(CommandError::Findings { count }),
+            }
+        }
+        ClusterCommand::RefreshLinks { carrying_out } => {
+            let change = ChangeMembers { refresh_links: true, ..ChangeMembers::default() };
+            carry_out(&client, change, "have every node check its links", carrying_out, args.json)
+        }
+        ClusterCommand::Reweight { name, weight, carrying_out } => {
+            let change = ChangeMembers {
+                weights: [(name.clone(), *weight)].into(),
+                ..ChangeMembers::default()
+            };
+            let what = format!("give {name} weight {weight}");
+            carry_out(&client, change, &what, carrying_out, args.json)
+        }
         ClusterCommand::Snapshot { node } => {
             let wish = node.as_ref().map_or(json!({}), |node| json!({ "node": node }));
             let pushed: PushedView = client.post("/v1/cluster/snapshot", &wish)?;
@@ -109,6 +148,16 @@ pub(super) fn nodes(status: &ClusterStatusView) -> String {
     let heads =
         ["NODE", "STATE", "REVISION", "BEHIND", "DIGEST", "EPOCH", "CLIENTS", "HEARD", "ALARMS"];
     table(heads, &rows)
+}
+
+/// Findings as paragraphs: what, then what to do.
+pub(super) fn told(diagnosis: &DiagnosisView) -> String {
+    if diagnosis.findings.is_empty() {
+        return "Every node has the same view and reaches every other.\n".to_owned();
+    }
+    let paragraph =
+        |it: &FindingView| format!("{}: {} {}\n  {}\n", it.fault, it.node, it.what, it.advice);
+    diagnosis.findings.iter().map(paragraph).collect()
 }
 
 /// Enough of a digest to be compared by eye.

@@ -69,6 +69,10 @@ pub(crate) struct ControlArgs {
     /// Settings file; `larder settings` prints one with every setting explained
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// End when standard input does; for whoever starts this process to take it along
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 impl ControlArgs {
@@ -115,6 +119,9 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     let _log = daemon::log::start(settings.log_level, settings.log_format)
         .map_err(|error| RunError::Log(error.into()))?;
     let shutdown = Shutdown::on_signals().map_err(RunError::Signals)?;
+    if args.end_with_stdin {
+        shutdown.drain_when_stdin_ends().map_err(RunError::Signals)?;
+    }
     let clock = Clock::start();
     let now = move || UnixSeconds(u64::try_from(clock.now().unix).unwrap_or(0));
     let environment = Environment::new(now, random);

@@ -18,7 +18,7 @@ use backend::{Backend, readiness};
 use clap::{Args, Subcommand};
 use cluster::member::MemberName;
 use cluster::ownership::Run;
-use control::contract::TokenView;
+use control::contract::{ChangeMembers, TokenView};
 use daemon::clock::Clock;
 use daemon::descriptors;
 use daemon::settings::{self, Flag, Settings};
@@ -40,9 +40,10 @@ use wire::control::name::{InvalidNodeName, NodeName};
 
 use super::cache::CommandError;
 use super::cluster::{nodes, status};
-use super::output::{done, print, to_json};
+use super::members::{CarryingOut, carry_out};
+use super::output::{print, to_json};
 use super::up::{UpError, proxy_settings, random_seed, reachable, tls};
-use crate::client::ConnectionArgs;
+use crate::client::{Client, ConnectionArgs};
 use crate::local_link::LocalLink;
 use crate::member::Members;
 
@@ -128,6 +129,10 @@ struct ServeArgs {
     /// Settings file; `larder settings` prints one with every setting explained
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// End when standard input does; for whoever starts this process to take it along
+    #[arg(long, hide = true)]
+    end_with_stdin: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -148,9 +153,33 @@ enum NodeCommand {
         #[command(flatten)]
         common: CommonArgs,
     },
-    /// Forget a node whose process has ended for good; its certificate is refused from then on
+    /// Give all that a node owns to the others; it goes on as a proxy. Items are lost, never stale
+    Drain {
+        name: String,
+        #[command(flatten)]
+        carrying_out: CarryingOut,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Forget a node that is drained or whose process has ended; its certificate is refused from then
+    /// on, and what it owned begins empty with the others
     Remove {
         name: String,
+        /// Its process has ended for good, although that cannot be seen from here. If it had not, its
+        /// own clients could read old values from it
+        #[arg(long)]
+        process_ended: bool,
+        #[command(flatten)]
+        carrying_out: CarryingOut,
+        #[command(flatten)]
+        common: CommonArgs,
+    },
+    /// Print a token with which another machine takes a node's place, name and slots; no slot moves
+    Replace {
+        name: String,
+        /// How long it is good [default: 60]
+        #[arg(long, value_name = "MINUTES")]
+        minutes: Option<u64>,
         #[command(flatten)]
         common: CommonArgs,
     },
@@ -209,8 +238,7 @@ fn manage(command: &NodeCommand) -> Result<(), CommandError> {
     match command {
         NodeCommand::Token { name, minutes, common } => {
             let client = common.connection.client()?;
-            let wish = json!({ "name": name, "seconds": minutes.map(|it| it.saturating_mul(60)) });
-            let token: TokenView = client.post("/v1/nodes/token", &wish)?;
+            let token = token(&client, name.as_deref(), *minutes)?;
             let text = format!("{}\n", token.token);
             print(&if common.json { to_json(&token) } else { text })?;
         }
@@ -218,15 +246,47 @@ fn manage(command: &NodeCommand) -> Result<(), CommandError> {
             let status = status(&common.connection.client()?)?;
             print(&if common.json { to_json(&status.nodes) } else { nodes(&status) })?;
         }
-        NodeCommand::Remove { name, common } => {
-            // A name that could not stand in a path names no node either.
-            let name = NodeName::parse(name).map_err(CommandError::from)?;
-            common.connection.client()?.delete(&format!("/v1/nodes/{name}"))?;
-            let text = format!("node {name} is forgotten\n");
-            print(&done(common.json, "removed", name.as_str(), &text))?;
+        NodeCommand::Drain { name, carrying_out, common } => {
+            let change =
+                ChangeMembers { weights: [(name.clone(), 0)].into(), ..ChangeMembers::default() };
+            let client = common.connection.client()?;
+            carry_out(&client, change, &format!("drain {name}"), carrying_out, common.json)?;
+        }
+        NodeCommand::Remove { name, process_ended, carrying_out, common } => {
+            let change = ChangeMembers {
+                remove: vec![name.clone()],
+                processes_ended: *process_ended,
+                ..ChangeMembers::default()
+            };
+            let client = common.connection.client()?;
+            carry_out(&client, change, &format!("forget {name}"), carrying_out, common.json)?;
+        }
+        NodeCommand::Replace { name, minutes, common } => {
+            let client = common.connection.client()?;
+            // A name that is no node's would make a new one.
+            let status = status(&client)?;
+            if !status.nodes.iter().any(|node| node.name == *name) {
+                return Err(CommandError::UnknownNode { name: name.clone() });
+            }
+            let token = token(&client, Some(name), *minutes)?;
+            let text = format!(
+                "Stop what is left of {name}, and start it on the other machine with\n  larder node \
+                 --name {name} --join {}\nNo slot changes its owner; what {name} held is lost.\n",
+                token.token
+            );
+            print(&if common.json { to_json(&token) } else { text })?;
         }
     }
     Ok(())
+}
+
+fn token(
+    client: &Client,
+    name: Option<&str>,
+    minutes: Option<u64>,
+) -> Result<TokenView, CommandError> {
+    let wish = json!({ "name": name, "seconds": minutes.map(|it| it.saturating_mul(60)) });
+    Ok(client.post("/v1/nodes/token", &wish)?)
 }
 
 impl ServeArgs {
@@ -252,6 +312,9 @@ impl ServeArgs {
         let _log = daemon::log::start(settings.log_level, settings.log_format)
             .map_err(|error| NodeError::Log(error.into()))?;
         let shutdown = Shutdown::on_signals().map_err(NodeError::Start)?;
+        if self.end_with_stdin {
+            shutdown.drain_when_stdin_ends().map_err(NodeError::Start)?;
+        }
         let connections_max =
             descriptors::connections_max(settings.connections_max, descriptors::raise())?;
         let runtime = tokio::runtime::Builder::new_current_thread()

@@ -34,12 +34,15 @@ use proxy::tls::{Tls, TlsFiles};
 use proxy::usage::ProxyUsage;
 use proxy::{Proxy, StartError};
 use tracing::{info, warn};
+use wire::control::message::NODE_BACKENDS_MAX;
 
+use super::up_cluster::{self, ClusterUpError, ClusterWish};
 use crate::development_tls;
 use crate::local_data_plane::LocalDataPlane;
 use crate::local_link::LocalLink;
 
-/// Serve password-protected caches to memcached clients, everything in this one process.
+/// Serve password-protected caches to memcached clients, everything in this one process; or a whole
+/// cluster on this machine, to try it.
 ///
 /// The first start makes a development cache and prints how to connect to it; later starts find the
 /// caches that were there. Stop it with Ctrl-C: clients finish what they have begun.
@@ -50,6 +53,7 @@ Examples:
   larder up --env-file .env                  and write MEMCACHIER_… where your application reads it
   larder up --no-auth                        no passwords, for development on your own machine
   larder up --listen 0.0.0.0:11211 --tls-listen 0.0.0.0:11212
+  larder up --nodes 3 --backends 2           a cluster of processes, to try what happens to it
   larder up --config larder.toml             every other setting; see `larder settings`
 
 Then, in another terminal:
@@ -89,10 +93,24 @@ pub(crate) struct UpArgs {
     #[arg(long, value_name = "SIZE")]
     memory: Option<String>,
 
+    /// Start a cluster: control and this many nodes, each a process of its own. Their ports follow
+    /// on that of --listen
+    #[arg(long, value_name = "N", conflicts_with_all = ["no_auth", "tls_listen"],
+        value_parser = clap::value_parser!(u8).range(1..=NODES_MAX))]
+    nodes: Option<u8>,
+
+    /// Backends of each node
+    #[arg(long, value_name = "M", default_value_t = 1, requires = "nodes",
+        value_parser = clap::value_parser!(u8).range(1..=NODE_BACKENDS_MAX as i64))]
+    backends: u8,
+
     /// Settings file; `larder settings` prints one with every setting explained
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }
+
+/// On one machine more would only share its cores.
+const NODES_MAX: i64 = 16;
 
 impl UpArgs {
     fn settings(&self) -> Result<Settings, settings::SettingsError> {
@@ -146,6 +164,8 @@ pub(crate) enum UpError {
     ControlEnded(#[source] io::Error),
     #[error("cannot write {path}")]
     EnvFile { path: PathBuf, source: io::Error },
+    #[error("cannot run a cluster")]
+    Cluster(#[from] ClusterUpError),
 }
 
 /// Serves until a signal asks to stop and the clients have finished.
@@ -154,6 +174,19 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     let _log = daemon::log::start(settings.log_level, settings.log_format)
         .map_err(|error| UpError::Log(error.into()))?;
     let shutdown = Shutdown::on_signals().map_err(UpError::Signals)?;
+    if let Some(nodes) = args.nodes {
+        let wish = ClusterWish {
+            data: &args.data,
+            nodes,
+            backends: args.backends,
+            listen: settings.listen,
+            control_listen: settings.control_listen,
+            memory_bytes: settings.memory_bytes,
+            threads: threads(settings.threads),
+            config: args.config.as_deref(),
+        };
+        return Ok(up_cluster::run(&wish, args.env_file.as_deref(), &shutdown)?);
+    }
     let connections_max =
         descriptors::connections_max(settings.connections_max, descriptors::raise())?;
     let clock = Clock::start();
@@ -381,7 +414,7 @@ pub(super) fn reachable(listening: SocketAddr) -> SocketAddr {
 }
 
 /// Writes a file that holds a password: readable by its owner only.
-fn write_private(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_private(path: &Path, text: &str) -> io::Result<()> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = fs::OpenOptions::new();
     let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(path)?;
