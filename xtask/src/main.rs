@@ -21,6 +21,7 @@ Usage: cargo xtask <task>
   miri                   run the store's tests of memory under Miri; needs nightly with miri
   sanitize               run the store's tests under the address sanitizer
   kill-control […]       SIGKILL the control plane under load; --help tells more
+  faults [--quick]       stop, hold up and kill parts of a cluster, and print what clients notice
   fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
 ";
 
@@ -38,6 +39,8 @@ fn main() -> ExitCode {
             return bench_peers::run(rest.iter().map(|&word| word.to_owned()));
         }
         ["kill-control", rest @ ..] => vec![kill_control(rest)],
+        ["faults"] => vec![faults(false)],
+        ["faults", "--quick"] => vec![faults(true)],
         ["fuzz", rest @ ..] => match fuzz::minutes(rest) {
             Ok(minutes) => fuzz::steps(minutes),
             Err(problem) => {
@@ -61,6 +64,23 @@ fn kill_control(arguments: &[&str]) -> step::Step {
         let arguments = arguments.iter().map(String::as_str);
         let words: Vec<&str> = run.into_iter().chain(arguments).collect();
         step::carry_out(step::command("cargo", &words))
+    })
+}
+
+/// One test after the other, on a machine that has nothing else to do, with what they print.
+fn faults(quick: bool) -> step::Step {
+    step::Step::new("faults", move || {
+        let run = ["test", "--package", "testbed", "--test", "faults", "--test", "cluster", "--"];
+        let how = ["--include-ignored", "--nocapture", "--test-threads=1"];
+        let words: Vec<&str> = run.into_iter().chain(how).collect();
+        let mut tests = step::command("cargo", &words);
+        tests.env("LARDER_FAULTS_STRICT", "1");
+        if quick {
+            tests.env("LARDER_FAULTS_QUICK", "1");
+        } else {
+            tests.env("LARDER_CLUSTER_KEYS", "100000");
+        }
+        step::carry_out(tests)
     })
 }
 

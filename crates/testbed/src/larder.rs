@@ -220,7 +220,7 @@ fn build() -> PathBuf {
 }
 
 #[track_caller]
-fn resolve(server: &str) -> SocketAddr {
+pub(crate) fn resolve(server: &str) -> SocketAddr {
     server
         .to_socket_addrs()
         .ok()

@@ -7,21 +7,29 @@
 //!
 //! * [`process`]: a child process that cannot outlive its test, its log, its memory and CPU time.
 //! * [`larder`], [`memcached`]: the two servers, ready to be connected to.
-//! * [`cluster`]: a control plane and its nodes.
+//! * [`cluster`]: a control plane and nodes; [`fleet`]: a whole cluster, its nodes killed and restarted.
+//! * [`keys`]: many keys with known values, to see which are left.
+//! * [`client_scripts`]: real clients. [`relay`]: a way between two processes that can be held up.
 //! * [`oracle`]: a well-behaved client beside a test that misbehaves.
+//! * [`freshness`]: clients of all proxies of a cluster that know which values may be read.
 //! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
 //! * [`eventually`]: waits for a condition instead of for time.
 //! * [`workload`]: requests of many tenants, drawn from a seed, to replay on a cache.
 //! * [`kill_control`]: kills the control plane under load, and looks whether what it said was so.
 //! * [`differential`]: the same random commands to both servers, and the same answers wanted.
 
+pub mod client_scripts;
 pub mod cluster;
 pub mod connection;
 pub mod differential;
 pub mod eventually;
+pub mod fleet;
+pub mod freshness;
+pub mod keys;
 pub mod kill_control;
 pub mod larder;
 pub mod memcached;
 pub mod oracle;
 pub mod process;
+pub mod relay;
 pub mod workload;

@@ -5,10 +5,9 @@
 //! printed twice fails the test as a false one does.
 
 use std::collections::BTreeMap;
-use std::env;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::sync::OnceLock;
+use testbed::client_scripts::{self, installed, script};
 use testbed::eventually::DEADLINE;
 use testbed::larder::Larder;
 use testbed::process::Process;
@@ -163,24 +162,5 @@ fn check(client: Client) {
 }
 
 fn python(client: &str) -> Vec<PathBuf> {
-    vec![installed().join("python/bin/python"), script(&format!("{client}/run.py"))]
-}
-
-fn script(name: &str) -> PathBuf {
-    clients().join(name)
-}
-
-fn clients() -> &'static Path {
-    Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients"))
-}
-
-/// The folder into which `clients/install.sh` has put the clients; runs it once.
-fn installed() -> &'static Path {
-    static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
-    INSTALLED.get_or_init(|| {
-        let status = Command::new(clients().join("install.sh")).status();
-        assert!(status.is_ok_and(|status| status.success()), "clients/install.sh failed");
-        env::var_os("LARDER_CLIENTS")
-            .map_or_else(|| clients().join("../target/clients"), PathBuf::from)
-    })
+    vec![client_scripts::python(), script(&format!("{client}/run.py"))]
 }

@@ -1,0 +1,91 @@
+//! Many keys with known values, written and read in pipelines: to see which of them are still there.
+
+use crate::connection::Connection;
+use std::io;
+use std::ops::Range;
+
+/// Keys on their way at once: enough to keep a proxy busy, and their answers fit in socket buffers.
+const PIPELINED: u64 = 500;
+/// A write that a busy machine let time out is written again this often.
+const ATTEMPTS_MAX: usize = 20;
+
+/// Sets the keys of these numbers, again where the service was too busy. Returns how many had to be
+/// written again.
+///
+/// # Panics
+///
+/// When a key cannot be written in [`ATTEMPTS_MAX`] attempts.
+#[track_caller]
+pub fn set(connection: &mut Connection, numbers: Range<u64>) -> u64 {
+    let mut again = 0;
+    let mut left: Vec<u64> = numbers.collect();
+    for _ in 0..ATTEMPTS_MAX {
+        let mut failed = Vec::new();
+        for some in left.chunks(PIPELINED as usize) {
+            let commands: String = some.iter().map(|&number| command(number)).collect();
+            connection.send(commands.as_bytes());
+            for &number in some {
+                match connection.line().as_str() {
+                    "STORED\r\n" => (),
+                    error if error.starts_with("SERVER_ERROR") => failed.push(number),
+                    other => panic!("key {number} was answered with {other:?}"),
+                }
+            }
+        }
+        if failed.is_empty() {
+            return again;
+        }
+        again += failed.len() as u64;
+        left = failed;
+    }
+    panic!("{} keys could not be written, such as {}", left.len(), left[0]);
+}
+
+/// What became of keys.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Found {
+    pub hits: u64,
+    pub misses: u64,
+    /// Answered with an error, or not at all: their owner could not be asked.
+    pub failures: u64,
+}
+
+/// Reads the keys of these numbers one by one, in pipelines.
+///
+/// # Panics
+///
+/// When a key has another value than it was set to.
+#[track_caller]
+pub fn get(connection: &mut Connection, numbers: Range<u64>) -> io::Result<Found> {
+    let mut found = Found::default();
+    let all: Vec<u64> = numbers.collect();
+    for some in all.chunks(PIPELINED as usize) {
+        let commands: String = some.iter().map(|number| format!("get key-{number}\r\n")).collect();
+        connection.try_send(commands.as_bytes())?;
+        for &number in some {
+            let line = connection.try_line()?;
+            if line == "END\r\n" {
+                found.misses += 1;
+            } else if line.starts_with("SERVER_ERROR") {
+                found.failures += 1;
+            } else {
+                let (value, bytes) = (value(number), value(number).len());
+                assert_eq!(line, format!("VALUE key-{number} 0 {bytes}\r\n"));
+                assert_eq!(connection.try_line()?, format!("{value}\r\n"));
+                assert_eq!(connection.try_line()?, "END\r\n");
+                found.hits += 1;
+            }
+        }
+    }
+    Ok(found)
+}
+
+fn command(number: u64) -> String {
+    let value = value(number);
+    format!("set key-{number} 0 0 {}\r\n{value}\r\n", value.len())
+}
+
+/// The value of a key; of different lengths, so that a mix-up is noticed.
+fn value(number: u64) -> String {
+    format!("{:0width$}", number, width = 10 + (number % 50) as usize)
+}
