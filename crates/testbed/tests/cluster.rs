@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::time::Instant;
 
 use testbed::client_scripts;
-use testbed::fleet::Cluster;
+use testbed::eventually::eventually;
+use testbed::fleet::{Cluster, SETTLED_TIME_MAX};
 use testbed::freshness::Freshness;
 use testbed::keys;
 
@@ -32,6 +33,9 @@ fn what_is_set_through_one_proxy_is_found_through_all_and_a_killed_node_loses_it
     println!("{count} keys set ({again} again), all found through 3 proxies");
 
     let share = share_of(&cluster, "n2");
+    // Half a point, or what the choice of keys makes of it: four standard deviations.
+    let deviation = (share * (1.0 - share) / count as f64).sqrt();
+    let apart_max = (4.0 * deviation).max(0.005);
     let fresh = Freshness::start(&[cluster.nodes[0].addr, cluster.nodes[1].addr], &login, 2);
     cluster.kill(2);
     let killed_at = Instant::now();
@@ -39,7 +43,7 @@ fn what_is_set_through_one_proxy_is_found_through_all_and_a_killed_node_loses_it
         let found = keys::get(&mut cluster.connect(node, &login), 0..count).expect("it answers");
         let lost = 1.0 - found.hits as f64 / count as f64;
         assert!(
-            (lost - share).abs() <= 0.005,
+            (lost - share).abs() <= apart_max,
             "lost {lost:.4}, its share is {share:.4}: {found:?}"
         );
         println!(
@@ -52,10 +56,12 @@ fn what_is_set_through_one_proxy_is_found_through_all_and_a_killed_node_loses_it
     // Its process is known to have ended, so its slots go to the others once the hold-down is over.
     cluster.wait_until_settled(2);
     let served_after = killed_at.elapsed();
-    let found = keys::get(&mut cluster.connect(0, &login), 0..count).expect("it answers");
-    assert_eq!(found.failures, 0, "every slot is served again: {found:?}");
+    let found = eventually("every slot is served again", SETTLED_TIME_MAX, || {
+        let found = keys::get(&mut cluster.connect(0, &login), 0..count).expect("it answers");
+        (found.failures == 0).then_some(found)
+    });
     let lost = 1.0 - found.hits as f64 / count as f64;
-    assert!((lost - share).abs() <= 0.005, "no other key was lost: {lost:.4} of {share:.4}");
+    assert!((lost - share).abs() <= apart_max, "no other key was lost: {lost:.4} of {share:.4}");
     println!("slots of a killed node served again, empty, after {served_after:.1?}");
 
     fresh.wait_for_rounds(2);
