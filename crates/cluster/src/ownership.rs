@@ -222,7 +222,7 @@ impl Ownership {
     #[cold]
     fn elsewhere(&self, at: usize) -> Elsewhere<'_> {
         match self.cells[at].state {
-            State::None => Elsewhere::Unknown { epoch: self.epoch() },
+            State::None => self.to_come(at),
             State::Waiting => Elsewhere::NotYet { ask: self.had(at) },
             State::Sweeping => Elsewhere::NotYet { ask: None },
             State::Owned | State::Frozen => Elsewhere::Frozen,
@@ -231,6 +231,18 @@ impl Ownership {
                 let token = Token { epoch: gift.epoch, to: gift.to.incarnation };
                 Elsewhere::Moved { to: &gift.to.name, token }
             }
+        }
+    }
+
+    /// A slot that is not ours by the committed view. When the prepared one gives it to us, others may
+    /// have committed that one and send their proxies here: those need the giver, who has the token.
+    fn to_come(&self, at: usize) -> Elsewhere<'_> {
+        let is_to_come = self.prepared.as_ref().is_some_and(|next| *next.owner_at(at) == self.me);
+        match &self.view {
+            Some(view) if is_to_come && *view.owner_at(at) != self.me => {
+                Elsewhere::NotYet { ask: Some(&view.owner_at(at).name) }
+            }
+            _ => Elsewhere::Unknown { epoch: self.epoch() },
         }
     }
 

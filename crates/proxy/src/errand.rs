@@ -32,6 +32,10 @@ pub(crate) fn run<L: BackendLink>(
     if let Err(not_here) = checked {
         return links.errand_done(id, Err(not_here.refusal()), now_us, sink);
     }
+    // Who has a slot is a question about no cache, and the check has answered it.
+    if let Ok(Operation::Who | Operation::Ping) = Operation::decode(&errand.operation) {
+        return links.errand_done(id, Ok(Outcome::Done), now_us, sink);
+    }
     let Some(cache) = link.open(errand.cache) else {
         return links.errand_done(id, Err(Refusal::NoSuchCache), now_us, sink);
     };
@@ -42,7 +46,8 @@ pub(crate) fn run<L: BackendLink>(
     }
 }
 
-/// `None` for an operation that cannot be read, which we wrote ourselves and so can.
+/// `None` for an operation that cannot be read, which we wrote ourselves and so can, or is about no
+/// cache.
 fn carry_out<'v, L: BackendLink>(
     errand: &Errand,
     link: &L,
@@ -82,7 +87,8 @@ fn carry_out<'v, L: BackendLink>(
             link.reset_stats(cache);
             Outcome::Done
         }
-        Operation::Who | Operation::Ping => Outcome::Done,
+        // Answered before, without a cache.
+        Operation::Who | Operation::Ping => return None,
     })
 }
 

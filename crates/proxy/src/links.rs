@@ -595,9 +595,11 @@ impl Links {
 
     /// A backend did not execute the request, and said why.
     fn refused(&mut self, id: u64, refusal: &Refusal<'_>, now: Micros, sink: &mut impl Sink) {
+        let Some(request) = self.requests.get(id) else { return };
+        // Whoever it was for has had it, and it is of no use to another.
+        request.token = None;
         match refusal {
             Refusal::Moved { to, token } => {
-                let Some(request) = self.requests.get(id) else { return };
                 request.token = Some(*token);
                 let slot = request.slot;
                 if let (Some(slot), Some(member)) = (slot, self.member_named(to)) {
