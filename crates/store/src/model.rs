@@ -72,13 +72,14 @@ impl Item {
 }
 
 impl Model {
-    pub fn new(limits: CacheLimits) -> Self {
+    /// `cas_before` is the value before the first one that it gives.
+    pub fn new(limits: CacheLimits, cas_before: u64) -> Self {
         Model {
             limits,
             items: HashMap::new(),
             order: VecDeque::new(),
             births: 0,
-            cas_last: 0,
+            cas_last: cas_before,
             flush_at: None,
             stats: CacheStats::default(),
         }

@@ -103,6 +103,15 @@ impl Contents {
     }
 }
 
+/// 20 bits, so that a CAS value stays below 2^53 for long: some clients keep them as floating-point
+/// numbers.
+const FIRST_EPOCH_MAX: u32 = (1 << 20) - 1;
+
+/// The epoch in which every slice of a store begins.
+pub(crate) fn first_epoch(hasher: &FixedState) -> u32 {
+    hasher.hash_one("the first epoch") as u32 & FIRST_EPOCH_MAX
+}
+
 pub(crate) struct Slice {
     pub(crate) contents: Contents,
     pub(crate) quota: Quota,
@@ -110,7 +119,8 @@ pub(crate) struct Slice {
     pub(crate) stats: CacheStats,
     memory: Arc<Memory>,
     hasher: FixedState,
-    /// High half of all counted CAS values; one more with each flush.
+    /// High half of all counted CAS values; one more with each flush. Begins at chance, so that a value
+    /// that a client holds from another backend, or from before a restart, means no item of ours.
     epoch: u32,
     /// Low half of the last counted CAS value.
     cas_last: u32,
@@ -187,13 +197,14 @@ impl Keys for KeysOf<'_> {
 
 impl Slice {
     pub(crate) fn new(quota: Quota, memory: Arc<Memory>, hasher: FixedState) -> Self {
+        let epoch = first_epoch(&hasher);
         Slice {
             contents: Contents::default(),
             quota,
             stats: CacheStats::default(),
             memory,
             hasher,
-            epoch: 0,
+            epoch,
             cas_last: 0,
             overdraft: [0; 2],
             quota_set: Seconds(0),
@@ -311,7 +322,7 @@ impl Slice {
         self.hasher.hash_one(key)
     }
 
-    /// Flushes so far.
+    /// Another one after each flush.
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }

@@ -132,6 +132,12 @@ impl Store {
         self
     }
 
+    /// The CAS value before the first one that a cache gives.
+    #[cfg(test)]
+    pub(crate) fn cas_before(&self) -> u64 {
+        u64::from(crate::slice::first_epoch(&self.hasher)) << 32
+    }
+
     /// Creates an empty cache and promises it its memory.
     ///
     /// # Errors

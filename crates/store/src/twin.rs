@@ -619,7 +619,7 @@ fn create(store: &Store, scale: Scale, number: u8) -> Pair {
         CacheLimits { memory_bytes: scale.cache_bytes, item_bytes_max: largest(scale) as u32 };
     let created = store.create_cache(CacheId::new(u64::from(number)), limits);
     let engine = created.expect("the scale fits its memory");
-    let model = Model::new(CacheLimits { memory_bytes: u64::MAX, ..limits });
+    let model = Model::new(CacheLimits { memory_bytes: u64::MAX, ..limits }, store.cas_before());
     Pair { engine, model, limits, evictions_known: 0 }
 }
 
