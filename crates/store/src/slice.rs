@@ -103,13 +103,12 @@ impl Contents {
     }
 }
 
-/// 20 bits, so that a CAS value stays below 2^53 for long: some clients keep them as floating-point
-/// numbers.
-const FIRST_EPOCH_MAX: u32 = (1 << 20) - 1;
+/// 30 bits: some clients read CAS values into 32, and misread larger ones.
+const CAS_BEFORE_MAX: u32 = (1 << 30) - 1;
 
-/// The epoch in which every slice of a store begins.
-pub(crate) fn first_epoch(hasher: &FixedState) -> u32 {
-    hasher.hash_one("the first epoch") as u32 & FIRST_EPOCH_MAX
+/// The CAS value before the first one that a slice of this store gives.
+pub(crate) fn cas_before(hasher: &FixedState) -> u32 {
+    hasher.hash_one("CAS") as u32 & CAS_BEFORE_MAX
 }
 
 pub(crate) struct Slice {
@@ -119,10 +118,10 @@ pub(crate) struct Slice {
     pub(crate) stats: CacheStats,
     memory: Arc<Memory>,
     hasher: FixedState,
-    /// High half of all counted CAS values; one more with each flush. Begins at chance, so that a value
-    /// that a client holds from another backend, or from before a restart, means no item of ours.
+    /// High half of all counted CAS values; one more with each flush.
     epoch: u32,
-    /// Low half of the last counted CAS value.
+    /// Low half of the last counted CAS value. Begins at chance, so that a value that a client holds
+    /// from another backend, or from before a restart, hardly ever means an item of ours.
     cas_last: u32,
     /// What large items have used of the quota's `credit` since the last quota, and before it: the
     /// next one may have been worked out without knowing of them, the one after it knows.
@@ -197,15 +196,15 @@ impl Keys for KeysOf<'_> {
 
 impl Slice {
     pub(crate) fn new(quota: Quota, memory: Arc<Memory>, hasher: FixedState) -> Self {
-        let epoch = first_epoch(&hasher);
+        let cas_last = cas_before(&hasher);
         Slice {
             contents: Contents::default(),
             quota,
             stats: CacheStats::default(),
             memory,
             hasher,
-            epoch,
-            cas_last: 0,
+            epoch: 0,
+            cas_last,
             overdraft: [0; 2],
             quota_set: Seconds(0),
             flush_at: None,
@@ -322,7 +321,7 @@ impl Slice {
         self.hasher.hash_one(key)
     }
 
-    /// Another one after each flush.
+    /// Flushes so far.
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch
     }

@@ -135,7 +135,7 @@ impl Store {
     /// The CAS value before the first one that a cache gives.
     #[cfg(test)]
     pub(crate) fn cas_before(&self) -> u64 {
-        u64::from(crate::slice::first_epoch(&self.hasher)) << 32
+        crate::slice::cas_before(&self.hasher).into()
     }
 
     /// Creates an empty cache and promises it its memory.
