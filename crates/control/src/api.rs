@@ -24,7 +24,7 @@
 
 mod cluster;
 mod handlers;
-mod problem;
+pub(crate) mod problem;
 mod request;
 mod write;
 
@@ -43,6 +43,7 @@ use tokio::task::spawn_blocking;
 
 use crate::applied::{Applied, AppliedHere};
 use crate::control::Control;
+use crate::dashboard;
 use crate::error::ControlError;
 use crate::push::PushControl;
 use problem::Refusal;
@@ -85,9 +86,9 @@ impl Default for ApiSettings {
 
 /// What every handler has.
 #[derive(Clone)]
-struct Api {
-    control: Arc<Control>,
-    settings: Arc<ApiSettings>,
+pub(crate) struct Api {
+    pub(crate) control: Arc<Control>,
+    pub(crate) settings: Arc<ApiSettings>,
     requests: Arc<Semaphore>,
     request_time_max: Duration,
 }
@@ -142,6 +143,7 @@ pub(crate) fn router_with(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .merge(v1)
+        .merge(dashboard::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(api.clone(), limit_time))
         .with_state(api)
@@ -193,7 +195,7 @@ async fn ready(State(api): State<Api>) -> Response {
 impl Api {
     /// Runs one call of [`Control`] where it may block. When the client's time is up the call still
     /// ends, and until then it counts as a request.
-    async fn call<T: Send + 'static>(
+    pub(crate) async fn call<T: Send + 'static>(
         &self,
         call: impl FnOnce(&Control) -> Result<T, ControlError> + Send + 'static,
     ) -> Result<T, Refusal> {

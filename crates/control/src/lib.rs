@@ -26,6 +26,7 @@ pub mod campaign;
 pub mod contract;
 pub mod control;
 pub mod couriers;
+pub(crate) mod dashboard;
 pub mod data_dir;
 pub mod data_plane;
 pub mod database;

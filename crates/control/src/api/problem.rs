@@ -10,7 +10,7 @@ use crate::error::{ControlError, DatabaseError, DatabaseFault, Fault};
 
 /// Why a request is not answered with what it asked for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Refusal {
+pub(crate) enum Refusal {
     #[error("send the token of the data directory as \"Authorization: Bearer …\"")]
     NoToken,
     #[error("the bearer token is not this installation's")]
