@@ -13,5 +13,7 @@
 pub mod clock;
 pub mod descriptors;
 pub mod log;
+#[cfg(feature = "simulation")]
+pub mod memory_stream;
 pub mod settings;
 pub mod shutdown;

@@ -28,7 +28,7 @@ use tenancy::secret::SecretKey;
 use wire::control::name::{ClusterId, NodeName};
 use wire::control::topology::{MemberSet, Placement, Topology, TopologyMember};
 
-use crate::local_link::LocalLink;
+use larder::local_link::LocalLink;
 
 const NODES: usize = 3;
 const BACKENDS: usize = 2;

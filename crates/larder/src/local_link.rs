@@ -18,11 +18,11 @@ use tenancy::id::CacheId;
 use wire::control::message::NODE_BACKENDS_MAX;
 
 /// The backends of this process, by number.
-pub(crate) struct LocalLink(pub(crate) Vec<Arc<Backend>>);
+pub struct LocalLink(pub Vec<Arc<Backend>>);
 
 /// A key's place in one of them.
 #[derive(Clone, Copy)]
-pub(crate) struct Place<'k> {
+pub struct Place<'k> {
     backend: usize,
     at: Located<'k>,
 }

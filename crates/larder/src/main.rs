@@ -6,8 +6,6 @@ mod cluster_tests;
 mod commands;
 mod development_tls;
 mod local_data_plane;
-mod local_link;
-mod member;
 
 use std::error::Error;
 use std::process::ExitCode;

@@ -19,7 +19,7 @@ use tenancy::plan::Limits;
 use wire::control::topology::{MemberSet, Topology};
 
 /// The backends of one node as members of its cluster.
-pub(crate) struct Members {
+pub struct Members {
     backends: Vec<(Run, Arc<Backend>)>,
     handle: ClusterHandle,
     identity: ViewIdentity,
@@ -38,7 +38,7 @@ struct State {
 }
 
 impl Members {
-    pub(crate) fn new(
+    pub fn new(
         backends: Vec<(Run, Arc<Backend>)>,
         handle: ClusterHandle,
         identity: ViewIdentity,

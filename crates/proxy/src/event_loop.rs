@@ -10,7 +10,6 @@
 //!             … then what the links have to write, one write for each
 //! ```
 
-use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -21,21 +20,18 @@ use daemon::clock::{Clock, Now};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
-use protocol::operation::Key;
-use slab::Slab;
 use socket2::{SockRef, TcpKeepalive};
 use tenancy::directory::Directory;
 use tracing::{error, warn};
 use wire::data::frame::Seal;
-use wire::data::reply::Outcome;
 
-use crate::answers::Failure;
+use crate::clients::Clients;
 use crate::cluster_handle::ClusterHandle;
 use crate::connection::{After, Connection, Scratch};
 use crate::errand;
 use crate::link::BackendLink;
 use crate::link_sockets::LinkSockets;
-use crate::links::{Asker, Links, Micros, Sink};
+use crate::links::{Links, Micros};
 use crate::outbox::Outgoing;
 use crate::routing::Routing;
 use crate::session::Turn;
@@ -112,56 +108,6 @@ pub(crate) struct EventLoop<L: BackendLink> {
     drain_until: Option<Instant>,
 }
 
-/// The clients' connections, and which of them want a turn.
-struct Clients<L: BackendLink> {
-    connections: Slab<Connection<L>>,
-    /// Connections that have more to do although the kernel will not say so again. None is in it
-    /// twice.
-    again: VecDeque<usize>,
-}
-
-impl<L: BackendLink> Clients<L> {
-    fn queue(&mut self, key: usize) {
-        if let Some(connection) = self.connections.get_mut(key)
-            && !connection.is_queued
-        {
-            connection.is_queued = true;
-            self.again.push_back(key);
-        }
-    }
-
-    /// Whoever asked, if it is still there.
-    fn asker(&mut self, asker: &Asker) -> Option<&mut Connection<L>> {
-        let connection = self.connections.get_mut(asker.connection)?;
-        (connection.serial() == asker.serial).then_some(connection)
-    }
-}
-
-impl<L: BackendLink> Sink for Clients<L> {
-    fn answered(
-        &mut self,
-        asker: &Asker,
-        was_held_to: bool,
-        key: Option<Key<'_>>,
-        result: &Result<Outcome<'_>, Failure>,
-    ) {
-        if let Some(connection) = self.asker(asker) {
-            connection.answered(asker.number, was_held_to, key, result);
-            self.queue(asker.connection);
-        }
-    }
-
-    fn hold(&mut self, asker: &Asker) {
-        if let Some(connection) = self.asker(asker) {
-            connection.note_resent();
-        }
-    }
-
-    fn may_repeat(&mut self, asker: &Asker) -> bool {
-        self.asker(asker).is_some_and(Connection::may_repeat)
-    }
-}
-
 /// A listening socket.
 struct Door {
     listener: TcpListener,
@@ -202,7 +148,7 @@ impl<L: BackendLink> EventLoop<L> {
             plain,
             tls,
             poll,
-            clients: Clients { connections: Slab::new(), again: VecDeque::new() },
+            clients: Clients::new(),
             connections_total: 0,
             links,
             sockets: LinkSockets::new(LINKS_FROM),

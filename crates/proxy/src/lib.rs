@@ -16,6 +16,7 @@
 //! never works out another one by itself.
 
 mod answers;
+mod clients;
 pub mod cluster_handle;
 mod connection;
 mod errand;
@@ -29,6 +30,8 @@ mod outbox;
 mod routing;
 mod session;
 pub mod settings;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod statistics;
 pub mod tls;
 mod transport;

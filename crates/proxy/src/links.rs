@@ -1134,6 +1134,12 @@ impl Links {
         self.is_current(id).then(|| &self.peers[id.peer].name)
     }
 
+    /// Requests on their way, and the bytes kept of them.
+    #[cfg(feature = "simulation")]
+    pub(crate) fn requests_under_way(&self) -> (usize, usize) {
+        (self.requests.len(), self.requests.bytes())
+    }
+
     fn link_id(&self, peer: usize, link: usize) -> LinkId {
         LinkId { peer, link, serial: self.peers[peer].links[link].serial }
     }

@@ -13,6 +13,8 @@ pub(crate) enum Transport {
     Plain(TcpStream),
     // Boxed: it is large, and most connections are plain.
     Tls(Box<TlsStream>),
+    #[cfg(feature = "simulation")]
+    Memory(daemon::memory_stream::MemoryStream),
 }
 
 pub(crate) struct TlsStream {
@@ -34,6 +36,8 @@ impl Transport {
         match self {
             Transport::Plain(socket) => socket,
             Transport::Tls(stream) => &mut stream.socket,
+            #[cfg(feature = "simulation")]
+            Transport::Memory(_) => unreachable!("the simulator has no sockets"),
         }
     }
 
@@ -42,6 +46,8 @@ impl Transport {
         match self {
             Transport::Plain(socket) => retry_interrupted(|| socket.read(buffer)),
             Transport::Tls(stream) => stream.read(buffer),
+            #[cfg(feature = "simulation")]
+            Transport::Memory(stream) => stream.read(buffer),
         }
     }
 
@@ -50,6 +56,8 @@ impl Transport {
         match self {
             Transport::Plain(socket) => retry_interrupted(|| socket.write(data)),
             Transport::Tls(stream) => stream.write(data),
+            #[cfg(feature = "simulation")]
+            Transport::Memory(stream) => stream.write(data),
         }
     }
 
@@ -58,16 +66,22 @@ impl Transport {
         match self {
             Transport::Plain(_) => Ok(true),
             Transport::Tls(stream) => stream.flush(),
+            #[cfg(feature = "simulation")]
+            Transport::Memory(_) => Ok(true),
         }
     }
 
     /// Whether a short read means that the socket is empty. TLS may hold records it has not opened.
     pub(crate) fn short_read_means_empty(&self) -> bool {
-        matches!(self, Transport::Plain(_))
+        !matches!(self, Transport::Tls(_))
     }
 
     /// Tells the peer that nothing more will be said. It may still be read from.
     pub(crate) fn finish(&mut self) {
+        #[cfg(feature = "simulation")]
+        if let Transport::Memory(stream) = self {
+            return stream.finish();
+        }
         if let Transport::Tls(stream) = self {
             stream.session.send_close_notify();
             // A peer that is gone or behind misses a courtesy, nothing else.

@@ -36,6 +36,7 @@ use crate::peer::Shared;
 use crate::peer::execute::{NotHere, PARKED, Replies, execute, locate};
 use crate::peer::fair::{Late, OPERATION_COST};
 use crate::peer::link::Link;
+use crate::peer::socket::Socket;
 
 pub(super) const WAKE: Token = Token(usize::MAX);
 const DOOR: Token = Token(usize::MAX - 1);
@@ -111,12 +112,16 @@ struct Kept {
 impl EventLoop {
     pub(super) fn new(shared: Arc<Shared>, poll: Poll, mut door: TcpListener) -> io::Result<Self> {
         poll.registry().register(&mut door, DOOR, Interest::READABLE)?;
+        Ok(EventLoop { door: Some(door), ..Self::without_door(shared, poll) })
+    }
+
+    fn without_door(shared: Arc<Shared>, poll: Poll) -> Self {
         let started = Instant::now();
         let now = shared.clock.now();
-        Ok(EventLoop {
+        EventLoop {
             shared,
             poll,
-            door: Some(door),
+            door: None,
             door_ready: true,
             door_rests_until: None,
             links: Slab::new(),
@@ -133,7 +138,7 @@ impl EventLoop {
             turn_cost: 0,
             next_sweep: started + SWEEP_EVERY,
             drain_until: None,
-        })
+        }
     }
 
     /// Serves until the server is stopped and every link has gone, or has used up its time.
@@ -194,9 +199,13 @@ impl EventLoop {
     }
 
     fn begin_turn(&mut self) {
-        self.now = self.shared.clock.now();
-        let before = self.now_ms;
-        self.now_ms = self.started.elapsed().as_millis() as u64;
+        let now_ms = self.started.elapsed().as_millis() as u64;
+        self.begin_turn_at(self.shared.clock.now(), now_ms);
+    }
+
+    fn begin_turn_at(&mut self, now: Now, now_ms: u64) {
+        self.now = now;
+        let before = std::mem::replace(&mut self.now_ms, now_ms);
         self.turn_cost = 0;
         let stood_still = self.now_ms - before;
         if STOOD_STILL_MS < stood_still {
@@ -580,12 +589,17 @@ impl EventLoop {
         drop(socket.set_nodelay(true));
         drop(SockRef::from(&socket).set_tcp_keepalive(&keepalive));
         let interest = Interest::READABLE | Interest::WRITABLE;
+        let key = self.links.vacant_key();
+        if self.poll.registry().register(&mut socket, Token(key), interest).is_ok() {
+            self.admit(Socket::Kernel(socket));
+        }
+    }
+
+    /// Takes in a link. Returns its key.
+    fn admit(&mut self, socket: Socket) -> usize {
         let is_full = LINKS_MAX <= self.links.len();
         let entry = self.links.vacant_entry();
         let key = entry.key();
-        if self.poll.registry().register(&mut socket, Token(key), interest).is_err() {
-            return;
-        }
         self.links_ever += 1;
         let link = entry.insert(Link::new(socket, self.links_ever, self.now_ms));
         if is_full {
@@ -593,6 +607,7 @@ impl EventLoop {
         }
         self.shared.usage.links.fetch_add(1, Relaxed);
         self.again.push_back(key);
+        key
     }
 
     fn write_all(&mut self) {
@@ -635,7 +650,57 @@ impl EventLoop {
         let Some(mut link) = self.links.try_remove(key) else { return };
         self.shared.usage.links.fetch_sub(1, Relaxed);
         // Closing the descriptor takes it out of epoll as well; this keeps mio's books.
-        drop(self.poll.registry().deregister(&mut link.socket));
+        if let Some(socket) = link.socket.kernel() {
+            drop(self.poll.registry().deregister(socket));
+        }
+    }
+}
+
+/// Turns at a simulator's time, with links that it brings.
+#[cfg(feature = "simulation")]
+impl EventLoop {
+    pub(super) fn simulated(shared: Arc<Shared>) -> io::Result<Self> {
+        Ok(Self::without_door(shared, Poll::new()?))
+    }
+
+    /// Takes in a link; it is told of by the number returned.
+    pub(super) fn bring(&mut self, stream: daemon::memory_stream::MemoryStream) -> (usize, u64) {
+        let key = self.admit(Socket::Memory(stream));
+        (key, self.links_ever)
+    }
+
+    /// Bytes, or the end, have come for a link.
+    pub(super) fn note_readable(&mut self, (key, number): (usize, u64)) {
+        if let Some(link) = self.links.get_mut(key)
+            && link.number == number
+        {
+            link.readable = true;
+            self.again.push_back(key);
+        }
+    }
+
+    /// All that one round of [`EventLoop::run`] does. Says after how many milliseconds another one
+    /// must follow even if nothing comes.
+    pub(super) fn turn_at(&mut self, now: Now, now_ms: u64, sweep: bool) -> Option<u64> {
+        self.begin_turn_at(now, now_ms);
+        for _ in 0..self.again.len() {
+            if let Some(key) = self.again.pop_front() {
+                self.serve(key);
+            }
+        }
+        self.serve_late();
+        self.serve_parked();
+        self.write_all();
+        if sweep {
+            self.sweep();
+        }
+        if !self.again.is_empty() || !self.late.is_empty() {
+            Some(0)
+        } else if self.parked.is_empty() {
+            None
+        } else {
+            Some(PARKED_LOOK.as_millis() as u64)
+        }
     }
 }
 

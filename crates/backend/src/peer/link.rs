@@ -3,13 +3,13 @@
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
-use mio::net::TcpStream;
 use tracing::warn;
 use wire::control::name::ClusterId;
 use wire::data::frame::Seal;
 use wire::data::handshake::{Greeting, Hello, Refused, VERSION_MAX, VERSION_MIN, Welcome};
 
 use crate::Backend;
+use crate::peer::socket::Socket;
 
 /// Time for a caller to say who it is.
 const HANDSHAKE_MS: u64 = 5_000;
@@ -24,7 +24,7 @@ pub(super) const OUTPUT_BYTES_MAX: usize = 16 << 20;
 const OUTPUT_BYTES_KEPT: usize = 64 * 1024;
 
 pub(super) struct Link {
-    pub(super) socket: TcpStream,
+    pub(super) socket: Socket,
     /// Whom the proxy wanted; `None` until the handshake is done.
     pub(super) member: Option<Arc<Backend>>,
     pub(super) seal: Seal,
@@ -50,7 +50,7 @@ pub(super) struct Link {
 }
 
 impl Link {
-    pub(super) fn new(socket: TcpStream, number: u64, now_ms: u64) -> Self {
+    pub(super) fn new(socket: Socket, number: u64, now_ms: u64) -> Self {
         Link {
             socket,
             member: None,

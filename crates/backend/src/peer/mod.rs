@@ -18,6 +18,9 @@ mod event_loop;
 mod execute;
 mod fair;
 mod link;
+#[cfg(feature = "simulation")]
+pub mod simulated;
+mod socket;
 
 use std::io;
 use std::net::SocketAddr;

@@ -44,8 +44,8 @@ use super::members::{CarryingOut, carry_out};
 use super::output::{print, to_json};
 use super::up::{UpError, proxy_settings, random_seed, reachable, tls};
 use crate::client::{Client, ConnectionArgs};
-use crate::local_link::LocalLink;
-use crate::member::Members;
+use larder::local_link::LocalLink;
+use larder::member::Members;
 
 /// Where a node keeps its identity and its copy unless told otherwise.
 const NODE_DIR_DEFAULT: &str = "larder-node";

@@ -39,7 +39,7 @@ use wire::control::message::NODE_BACKENDS_MAX;
 use super::up_cluster::{self, ClusterUpError, ClusterWish};
 use crate::development_tls;
 use crate::local_data_plane::LocalDataPlane;
-use crate::local_link::LocalLink;
+use larder::local_link::LocalLink;
 
 /// Serve password-protected caches to memcached clients, everything in this one process; or a whole
 /// cluster on this machine, to try it.
