@@ -29,6 +29,7 @@ use daemon::clock::Now;
 use protocol::operation as ask;
 use store::operation as act;
 use store::store::{Cache, CacheLimits, LimitError, Located, Settings, Store};
+use store::turn::Turn;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 
@@ -130,7 +131,7 @@ impl Backend {
 
 #[inline]
 pub fn get<R>(
-    cache: &Cache,
+    turn: &mut Turn<'_>,
     at: &Located<'_>,
     get: &ask::Get<'_>,
     now: Now,
@@ -144,21 +145,21 @@ pub fn get<R>(
         leases: get.leases,
         unseen: get.unseen,
     };
-    cache.get(at, args, seconds(now), |hit| visit(hit.map(told)))
+    turn.get(at, args, seconds(now), |hit| visit(hit.map(told)))
 }
 
 pub fn peek<R>(
-    cache: &Cache,
+    turn: &mut Turn<'_>,
     at: &Located<'_>,
     now: Now,
     visit: impl FnOnce(Option<ask::Hit<'_>>) -> R,
 ) -> R {
-    cache.peek(at, seconds(now), |hit| visit(hit.map(told)))
+    turn.peek(at, seconds(now), |hit| visit(hit.map(told)))
 }
 
 #[inline]
 pub fn store(
-    cache: &Cache,
+    turn: &mut Turn<'_>,
     at: &Located<'_>,
     store: &ask::Store<'_>,
     now: Now,
@@ -179,7 +180,7 @@ pub fn store(
         invalidate: store.invalidate,
         vivify: store.vivify.map(|exptime| expiry(exptime, now)),
     };
-    match cache.store(at, args, seconds(now)) {
+    match turn.store(at, args, seconds(now)) {
         act::StoreOutcome::Stored { cas, value_bytes } => {
             ask::StoreOutcome::Stored { cas, value_bytes }
         }
@@ -192,7 +193,7 @@ pub fn store(
 }
 
 pub fn delete(
-    cache: &Cache,
+    turn: &mut Turn<'_>,
     at: &Located<'_>,
     delete: &ask::Delete<'_>,
     now: Now,
@@ -204,7 +205,7 @@ pub fn delete(
         touch: delete.touch.map(|exptime| expiry(exptime, now)),
         remove_value: delete.remove_value,
     };
-    match cache.delete(at, args, seconds(now)) {
+    match turn.delete(at, args, seconds(now)) {
         act::DeleteOutcome::Deleted => ask::DeleteOutcome::Deleted,
         act::DeleteOutcome::NotFound => ask::DeleteOutcome::NotFound,
         act::DeleteOutcome::Exists => ask::DeleteOutcome::Exists,
@@ -212,7 +213,7 @@ pub fn delete(
 }
 
 pub fn arithmetic(
-    cache: &Cache,
+    turn: &mut Turn<'_>,
     at: &Located<'_>,
     arithmetic: &ask::Arithmetic<'_>,
     now: Now,
@@ -231,7 +232,7 @@ pub fn arithmetic(
         new_cas: arithmetic.new_cas,
         touch: arithmetic.touch.map(|exptime| expiry(exptime, now)),
     };
-    match cache.arithmetic(at, args, seconds(now)) {
+    match turn.arithmetic(at, args, seconds(now)) {
         act::ArithmeticOutcome::Counted { number, cas, ttl_seconds } => {
             ask::ArithmeticOutcome::Counted { number, cas, ttl_seconds }
         }
@@ -243,12 +244,12 @@ pub fn arithmetic(
 }
 
 pub fn touch(
-    cache: &Cache,
+    turn: &mut Turn<'_>,
     at: &Located<'_>,
     touch: &ask::Touch<'_>,
     now: Now,
 ) -> ask::TouchOutcome {
-    match cache.touch(at, expiry(touch.exptime, now), seconds(now)) {
+    match turn.touch(at, expiry(touch.exptime, now), seconds(now)) {
         act::TouchOutcome::Touched { cas, flags } => ask::TouchOutcome::Touched { cas, flags },
         act::TouchOutcome::NotFound => ask::TouchOutcome::NotFound,
     }

@@ -105,7 +105,7 @@ impl Cluster {
             vivify: None,
         };
         let cache = &self.parts[owner];
-        backend::store(cache, &cache.locate(key.as_bytes()), &store, now(self.seconds))
+        backend::store(&mut cache.turn(), &cache.locate(key.as_bytes()), &store, now(self.seconds))
     }
 
     /// A second passes: reports go out, and the shares of the second before come in.
@@ -259,7 +259,7 @@ fn a_value_as_large_as_the_limit_allows_always_fits_and_stays() {
             let cache = &cluster.parts[owner];
             let get = Get::plain(Key::new(key.as_bytes()).expect("a good key"));
             let at = cache.locate(key.as_bytes());
-            let found = backend::get(cache, &at, &get, now(cluster.seconds), |hit| {
+            let found = backend::get(&mut cache.turn(), &at, &get, now(cluster.seconds), |hit| {
                 hit.map(|hit| hit.value.len())
             });
             assert_eq!(found, Some(largest), "round {round}");

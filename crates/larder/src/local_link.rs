@@ -14,11 +14,33 @@ use protocol::operation::{
 };
 use proxy::link::{BackendLink, NotHere};
 use store::store::{Cache, Located};
+use store::turn::Turn;
 use tenancy::id::CacheId;
 use wire::control::message::NODE_BACKENDS_MAX;
 
 /// The backends of this process, by number.
 pub struct LocalLink(pub Vec<Arc<Backend>>);
+
+/// Requests of one cache that follow one another at once. Holds at most one lock, of a shard of the
+/// backend that was asked last.
+pub(crate) struct Batch<'b> {
+    /// The cache's part in each backend.
+    parts: &'b [Arc<Cache>],
+    backend: usize,
+    turn: Turn<'b>,
+}
+
+impl<'b> Batch<'b> {
+    #[inline]
+    fn turn(&mut self, backend: usize) -> &mut Turn<'b> {
+        if self.backend != backend {
+            // The new turn holds no lock yet, and the old one's goes here: nobody holds two.
+            self.turn = self.parts[backend].turn();
+            self.backend = backend;
+        }
+        &mut self.turn
+    }
+}
 
 /// A key's place in one of them.
 #[derive(Clone, Copy)]
@@ -34,6 +56,7 @@ impl BackendLink for LocalLink {
     /// The cache's part in each backend.
     type Cache = Box<[Arc<Cache>]>;
     type Located<'k> = Place<'k>;
+    type Batch<'b> = Batch<'b>;
     type Guard<'g> = ArrayVec<Entered<'g>, NODE_BACKENDS_MAX>;
 
     /// Always in the same order, so that two threads and two maps on their way cannot wait for one
@@ -62,80 +85,87 @@ impl BackendLink for LocalLink {
     }
 
     #[inline]
-    fn warm(&self, cache: &Self::Cache, batch: &[Place<'_>]) {
-        for (backend, part) in cache.iter().enumerate() {
-            for some in batch.chunks(WARM_KEYS_MAX) {
+    fn warm(&self, batch: &mut Batch<'_>, places: &[Place<'_>]) {
+        for backend in 0..batch.parts.len() {
+            for some in places.chunks(WARM_KEYS_MAX) {
                 let mine: ArrayVec<Located<'_>, WARM_KEYS_MAX> = some
                     .iter()
                     .filter(|place| place.backend == backend)
                     .map(|place| place.at)
                     .collect();
-                part.warm(&mine);
+                if !mine.is_empty() {
+                    batch.turn(backend).warm(&mine);
+                }
             }
         }
     }
 
     #[inline]
+    fn begin<'b>(&self, cache: &'b Self::Cache) -> Batch<'b> {
+        Batch { parts: cache, backend: 0, turn: cache[0].turn() }
+    }
+
+    #[inline]
     fn get<R>(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Batch<'_>,
         place: Place<'_>,
         get: &Get<'_>,
         now: Now,
         visit: impl FnOnce(GetOutcome<'_>) -> R,
     ) -> R {
-        backend::get(&cache[place.backend], &place.at, get, now, visit)
+        backend::get(batch.turn(place.backend), &place.at, get, now, visit)
     }
 
     fn peek<R>(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Batch<'_>,
         place: Place<'_>,
         now: Now,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
-        backend::peek(&cache[place.backend], &place.at, now, visit)
+        backend::peek(batch.turn(place.backend), &place.at, now, visit)
     }
 
     #[inline]
     fn store(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Batch<'_>,
         place: Place<'_>,
         store: &Store<'_>,
         now: Now,
     ) -> StoreOutcome {
-        backend::store(&cache[place.backend], &place.at, store, now)
+        backend::store(batch.turn(place.backend), &place.at, store, now)
     }
 
     fn delete(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Batch<'_>,
         place: Place<'_>,
         delete: &Delete<'_>,
         now: Now,
     ) -> DeleteOutcome {
-        backend::delete(&cache[place.backend], &place.at, delete, now)
+        backend::delete(batch.turn(place.backend), &place.at, delete, now)
     }
 
     fn arithmetic(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Batch<'_>,
         place: Place<'_>,
         arithmetic: &Arithmetic<'_>,
         now: Now,
     ) -> ArithmeticOutcome {
-        backend::arithmetic(&cache[place.backend], &place.at, arithmetic, now)
+        backend::arithmetic(batch.turn(place.backend), &place.at, arithmetic, now)
     }
 
     fn touch(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Batch<'_>,
         place: Place<'_>,
         touch: &Touch<'_>,
         now: Now,
     ) -> TouchOutcome {
-        backend::touch(&cache[place.backend], &place.at, touch, now)
+        backend::touch(batch.turn(place.backend), &place.at, touch, now)
     }
 
     fn flush(&self, cache: &Self::Cache, delay: Exptime, now: Now) {

@@ -56,28 +56,25 @@ fn carry_out<'v, L: BackendLink>(
     value: &'v mut Vec<u8>,
 ) -> Option<Outcome<'v>> {
     let operation = Operation::decode(&errand.operation).ok()?;
+    let here = &mut link.begin(cache);
     let locate = |key| link.locate(cache, errand.backend, key);
     Some(match operation {
         Operation::Get(get) => {
-            let hit = link.get(cache, locate(get.key), &get, now, |hit| keep(hit, value));
+            let hit = link.get(here, locate(get.key), &get, now, |hit| keep(hit, value));
             Outcome::Get(hit.map(|hit| Hit { value, ..hit }))
         }
         Operation::Peek(key) => {
-            let hit = link.peek(cache, locate(key), now, |hit| keep(hit, value));
+            let hit = link.peek(here, locate(key), now, |hit| keep(hit, value));
             Outcome::Get(hit.map(|hit| Hit { value, ..hit }))
         }
-        Operation::Store(store) => {
-            Outcome::Store(link.store(cache, locate(store.key), &store, now))
-        }
+        Operation::Store(store) => Outcome::Store(link.store(here, locate(store.key), &store, now)),
         Operation::Delete(delete) => {
-            Outcome::Delete(link.delete(cache, locate(delete.key), &delete, now))
+            Outcome::Delete(link.delete(here, locate(delete.key), &delete, now))
         }
         Operation::Arithmetic(arithmetic) => {
-            Outcome::Arithmetic(link.arithmetic(cache, locate(arithmetic.key), &arithmetic, now))
+            Outcome::Arithmetic(link.arithmetic(here, locate(arithmetic.key), &arithmetic, now))
         }
-        Operation::Touch(touch) => {
-            Outcome::Touch(link.touch(cache, locate(touch.key), &touch, now))
-        }
+        Operation::Touch(touch) => Outcome::Touch(link.touch(here, locate(touch.key), &touch, now)),
         Operation::Flush { delay } => {
             link.flush(cache, delay, now);
             Outcome::Done

@@ -48,12 +48,16 @@ impl NotHere {
 /// How a proxy reaches the items of a cache in its own process.
 ///
 /// In steps on purpose: a whole batch of keys is [located](Self::locate) and [warmed](Self::warm)
-/// first, and the operations follow.
+/// first, and the operations follow, under as few locks as may be.
 pub trait BackendLink: Send + Sync + 'static {
     /// A cache once found, so that a request need not look it up again.
     type Cache: Send;
     /// Where a key lives; valid for the cache it was made with.
     type Located<'k>: Copy;
+    /// Requests of one cache that follow one another at once. It may hold a lock that others wait
+    /// for, but never two; so it should live for microseconds, and meanwhile its thread must not come
+    /// to the same cache by another way.
+    type Batch<'b>;
 
     /// While one lives, no backend of this process gives a slot away.
     type Guard<'g>;
@@ -76,15 +80,18 @@ pub trait BackendLink: Send + Sync + 'static {
     /// `backend` is which of the process's backends owns the key: 0 where there is but one.
     fn locate<'k>(&self, cache: &Self::Cache, backend: usize, key: Key<'k>) -> Self::Located<'k>;
 
+    /// Begins a batch; holds nothing yet.
+    fn begin<'b>(&self, cache: &'b Self::Cache) -> Self::Batch<'b>;
+
     /// Tells that these keys will be asked for at once. An implementation may start fetching their
     /// memory; it need not do anything. Worth its price for [`WARM_KEYS_MIN`] keys and more.
-    fn warm(&self, cache: &Self::Cache, batch: &[Self::Located<'_>]);
+    fn warm(&self, batch: &mut Self::Batch<'_>, places: &[Self::Located<'_>]);
 
     /// Calls `visit` with what was found. The value may be borrowed from memory that is locked
     /// meanwhile, so `visit` copies and returns.
     fn get<R>(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Self::Batch<'_>,
         at: Self::Located<'_>,
         get: &Get<'_>,
         now: Now,
@@ -94,7 +101,7 @@ pub trait BackendLink: Send + Sync + 'static {
     /// Everything about an item; does not count as a read. Same rules as [`get`](Self::get).
     fn peek<R>(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Self::Batch<'_>,
         at: Self::Located<'_>,
         now: Now,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
@@ -102,7 +109,7 @@ pub trait BackendLink: Send + Sync + 'static {
 
     fn store(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Self::Batch<'_>,
         at: Self::Located<'_>,
         store: &Store<'_>,
         now: Now,
@@ -110,7 +117,7 @@ pub trait BackendLink: Send + Sync + 'static {
 
     fn delete(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Self::Batch<'_>,
         at: Self::Located<'_>,
         delete: &Delete<'_>,
         now: Now,
@@ -118,7 +125,7 @@ pub trait BackendLink: Send + Sync + 'static {
 
     fn arithmetic(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Self::Batch<'_>,
         at: Self::Located<'_>,
         arithmetic: &Arithmetic<'_>,
         now: Now,
@@ -126,7 +133,7 @@ pub trait BackendLink: Send + Sync + 'static {
 
     fn touch(
         &self,
-        cache: &Self::Cache,
+        batch: &mut Self::Batch<'_>,
         at: Self::Located<'_>,
         touch: &Touch<'_>,
         now: Now,

@@ -119,12 +119,22 @@ struct Member<L: BackendLink> {
 /// not check again.
 struct Admitted<'r, 'a>(&'r Request<'a>);
 
+/// A request about one item.
 struct Pending<'a> {
     request: Request<'a>,
-    /// Who has the item it is about; `None` when it is not about one.
-    owner: Option<Owner>,
+    /// Who has the item it is about.
+    owner: Owner,
     /// Bytes of the input up to and including this request.
     end: usize,
+}
+
+/// The authenticated side of a session while requests are carried out: all of it but the right to
+/// become another member.
+struct Desk<'s, L: BackendLink> {
+    member: &'s Member<L>,
+    keys_answered: &'s mut usize,
+    answers: &'s mut Option<Box<Answers>>,
+    next_number: u64,
 }
 
 impl<L: BackendLink> Session<L> {
@@ -348,7 +358,8 @@ impl<L: BackendLink> Session<L> {
         turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
         room.clear();
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        let mut desk = self.desk();
+        let member = desk.member;
         if member.is_revoked() {
             return Some(Then::Close);
         }
@@ -356,19 +367,23 @@ impl<L: BackendLink> Session<L> {
         let mut batch = ArrayVec::<Pending<'_>, BATCH_REQUESTS_MAX>::new();
         let mut places = ArrayVec::<L::Located<'_>, BATCH_REQUESTS_MAX>::new();
         let mut end = *consumed;
+        // What has no key of its own may change the session, so nothing is read past it before it
+        // was carried out.
+        let mut last = None;
         let stopped = loop {
             match decode(dialect, &input[end..], &limits, room) {
                 Decoded::Complete(request, length) => {
                     end += length;
-                    let key = key_of(&request.body);
-                    let owner = key.map(|key| turn.owner(member.entry.id(), key));
-                    if let (Some(key), Some(Owner::Here { backend, .. })) = (key, owner) {
+                    let Some(key) = key_of(&request.body) else {
+                        last = Some(request);
+                        break None;
+                    };
+                    let owner = turn.owner(member.entry.id(), key);
+                    if let Owner::Here { backend, .. } = owner {
                         places.push(turn.link.locate(&member.cache, backend, key));
                     }
                     batch.push(Pending { request, owner, end });
-                    // What has no key of its own may change the session, so nothing is read past
-                    // it before it was carried out.
-                    if key.is_none() || batch.is_full() {
+                    if batch.is_full() {
                         break None;
                     }
                 }
@@ -376,42 +391,131 @@ impl<L: BackendLink> Session<L> {
                 Decoded::Wrong(wrong) => break Some(Ok(wrong)),
             }
         };
+        let guard = turn.guard();
+        let mut here = turn.link.begin(&member.cache);
         if WARM_KEYS_MIN <= places.len() {
-            turn.link.warm(&member.cache, &places);
+            turn.link.warm(&mut here, &places);
         }
         let mut places = places.into_iter();
-        let guard = turn.guard();
         for pending in &batch {
-            if let Some(then) = self.must_stop(out, turn) {
+            if let Some(then) = desk.must_stop(out, turn) {
                 return Some(then);
             }
-            let flow = match pending.owner {
-                None => self.on_session(&pending.request, &guard, out, turn),
-                Some(owner) => {
-                    let place = if owner.is_here() { places.next() } else { None };
-                    self.on_one_item(&pending.request, owner, place, &guard, out, turn);
-                    Flow::Done
-                }
-            };
-            match flow {
-                Flow::Done => *consumed = pending.end,
+            let place = if pending.owner.is_here() { places.next() } else { None };
+            desk.on_one_item(pending, place, &mut here, &guard, out, turn);
+            *consumed = pending.end;
+        }
+        // What follows may come to the cache by other ways.
+        drop(here);
+        if let Some(request) = last {
+            if let Some(then) = desk.must_stop(out, turn) {
+                return Some(then);
+            }
+            match self.on_session(&request, &guard, out, turn) {
+                Flow::Done => *consumed = end,
                 Flow::Unfinished(then) => return Some(then),
                 Flow::Close => {
-                    *consumed = pending.end;
+                    *consumed = end;
                     return Some(Then::Close);
                 }
             }
         }
+        drop(guard);
         match stopped {
             None => None,
             Some(Err(bytes_total)) => Some(Then::Read { bytes_total }),
             Some(Ok(wrong)) => {
-                let stop = self.must_stop(out, turn);
-                stop.or_else(|| self.refuse(&wrong, consumed, out, turn))
+                let mut desk = self.desk();
+                let stop = desk.must_stop(out, turn);
+                stop.or_else(|| desk.refuse(&wrong, consumed, out, turn))
             }
         }
     }
 
+    /// For authenticated sessions only.
+    #[inline]
+    fn desk(&mut self) -> Desk<'_, L> {
+        Desk {
+            member: self.member.as_ref().expect("called for authenticated sessions only"),
+            keys_answered: &mut self.keys_answered,
+            answers: &mut self.answers,
+            next_number: self.next_number,
+        }
+    }
+
+    /// Requests that are not about one item.
+    fn on_session(
+        &mut self,
+        request: &Request<'_>,
+        guard: &Option<L::Guard<'_>>,
+        out: &mut Vec<u8>,
+        turn: &mut Turn<'_, L>,
+    ) -> Flow {
+        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        let reply = &request.reply;
+        if member.admit(request).is_none() {
+            let refusal = Refusal::Capability(request.needs);
+            reply.refused(tail(&mut self.answers, out), refusal);
+            return Flow::Done;
+        }
+        match request.body {
+            Body::GetMany { keys, touch } => {
+                return self.desk().get_many(keys, touch, reply, guard, out, turn);
+            }
+            Body::Flush { delay } => self.desk().flush(delay, reply, out, turn),
+            Body::Stats { argument } => self.desk().stats(argument, reply, out, turn),
+            Body::Sasl { mechanism, data } => {
+                // It may change the cache, and with it whose answers are said.
+                if self.is_awaiting() {
+                    return Flow::Unfinished(Then::Await);
+                }
+                return self.again(mechanism, data, reply, out, turn);
+            }
+            Body::Quit => {
+                reply.quit(tail(&mut self.answers, out));
+                return Flow::Close;
+            }
+            Body::Version => {
+                reply.version(tail(&mut self.answers, out), statistics::VERSION);
+            }
+            Body::Verbosity => reply.ok(tail(&mut self.answers, out)),
+            Body::Noop => reply.noop(tail(&mut self.answers, out)),
+            Body::SaslMechanisms => reply.sasl_mechanisms(tail(&mut self.answers, out)),
+            Body::NotOffered => {
+                reply.refused(tail(&mut self.answers, out), Refusal::NotOffered);
+            }
+            Body::Get(_)
+            | Body::Store(_)
+            | Body::Delete(_)
+            | Body::Arithmetic(_)
+            | Body::Touch(_)
+            | Body::Peek(_) => unreachable!("has a key, so it has an owner"),
+        }
+        Flow::Done
+    }
+
+    /// Authentication on a session that already is: to the same cache or another.
+    fn again(
+        &mut self,
+        mechanism: &[u8],
+        data: &[u8],
+        reply: &Reply<'_>,
+        out: &mut Vec<u8>,
+        turn: &mut Turn<'_, L>,
+    ) -> Flow {
+        if matches!(turn.access, Access::Everyone(_)) {
+            // An application configured for a password works unchanged on a developer's machine.
+            reply.authenticated(out);
+            return Flow::Done;
+        }
+        match self.authenticate_by_sasl(mechanism, data, reply, out, turn) {
+            None => Flow::Done,
+            Some(_) => Flow::Close,
+        }
+    }
+}
+
+impl<L: BackendLink> Desk<'_, L> {
     /// Whether no more may be answered, or sent, now.
     #[inline]
     fn must_stop(&self, out: &[u8], turn: &Turn<'_, L>) -> Option<Then> {
@@ -433,8 +537,8 @@ impl<L: BackendLink> Session<L> {
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
-        wrong.reply.wrong(tail(&mut self.answers, out), wrong.problem);
+        let member = self.member;
+        wrong.reply.wrong(tail(self.answers, out), wrong.problem);
         *consumed += wrong.consumed;
         if let Some(key) = wrong.forget
             && member.may(Needs::Write)
@@ -455,7 +559,7 @@ impl<L: BackendLink> Session<L> {
                 }
                 (Ok(()), Owner::Here { backend, .. }) => {
                     let at = turn.link.locate(&member.cache, backend, key);
-                    turn.link.delete(&member.cache, at, &delete, turn.now);
+                    turn.link.delete(&mut turn.link.begin(&member.cache), at, &delete, turn.now);
                 }
                 (Ok(()), Owner::There(_)) => (),
             }
@@ -474,22 +578,23 @@ impl<L: BackendLink> Session<L> {
     #[inline]
     fn on_one_item(
         &mut self,
-        request: &Request<'_>,
-        owner: Owner,
+        pending: &Pending<'_>,
         place: Option<L::Located<'_>>,
+        here: &mut L::Batch<'_>,
         guard: &Option<L::Guard<'_>>,
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) {
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        let Pending { request, owner, .. } = pending;
+        let member = self.member;
         let Some(admitted) = member.admit(request) else {
             let refusal = Refusal::Capability(request.needs);
-            return request.reply.refused(tail(&mut self.answers, out), refusal);
+            return request.reply.refused(tail(self.answers, out), refusal);
         };
-        match (turn.check(owner, guard), place) {
+        match (turn.check(*owner, guard), place) {
             (Ok(()), Some(place)) => {
-                let out = tail(&mut self.answers, out);
-                member.on_one_item(&admitted, place, out, turn);
+                let out = tail(self.answers, out);
+                member.on_one_item(&admitted, place, here, out, turn);
             }
             (Ok(()), None) => unreachable!("what is here was located"),
             (Err((far, elsewhere)), _) => {
@@ -509,8 +614,8 @@ impl<L: BackendLink> Session<L> {
         part: Part,
         turn: &mut Turn<'_, L>,
     ) {
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
-        let answers = awaiting(&mut self.answers, self.next_number, turn.routing);
+        let member = self.member;
+        let answers = awaiting(self.answers, self.next_number, turn.routing);
         let number = answers.next_number();
         let mut outgoing = Outgoing::new(number, member.entry.id(), far, operation);
         outgoing.elsewhere = elsewhere;
@@ -547,8 +652,8 @@ impl<L: BackendLink> Session<L> {
         reply: &Reply<'_>,
         turn: &mut Turn<'_, L>,
     ) {
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
-        let answers = awaiting(&mut self.answers, self.next_number, turn.routing);
+        let member = self.member;
+        let answers = awaiting(self.answers, self.next_number, turn.routing);
         let number = answers.next_number();
         let mut asked_bytes = 0;
         let before = turn.outbox.len();
@@ -569,57 +674,6 @@ impl<L: BackendLink> Session<L> {
         });
     }
 
-    /// Requests that are not about one item.
-    fn on_session(
-        &mut self,
-        request: &Request<'_>,
-        guard: &Option<L::Guard<'_>>,
-        out: &mut Vec<u8>,
-        turn: &mut Turn<'_, L>,
-    ) -> Flow {
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
-        let reply = &request.reply;
-        if member.admit(request).is_none() {
-            let refusal = Refusal::Capability(request.needs);
-            reply.refused(tail(&mut self.answers, out), refusal);
-            return Flow::Done;
-        }
-        match request.body {
-            Body::GetMany { keys, touch } => {
-                return self.get_many(keys, touch, reply, guard, out, turn);
-            }
-            Body::Flush { delay } => self.flush(delay, reply, out, turn),
-            Body::Stats { argument } => self.stats(argument, reply, out, turn),
-            Body::Sasl { mechanism, data } => {
-                // It may change the cache, and with it whose answers are said.
-                if self.is_awaiting() {
-                    return Flow::Unfinished(Then::Await);
-                }
-                return self.again(mechanism, data, reply, out, turn);
-            }
-            Body::Quit => {
-                reply.quit(tail(&mut self.answers, out));
-                return Flow::Close;
-            }
-            Body::Version => {
-                reply.version(tail(&mut self.answers, out), statistics::VERSION);
-            }
-            Body::Verbosity => reply.ok(tail(&mut self.answers, out)),
-            Body::Noop => reply.noop(tail(&mut self.answers, out)),
-            Body::SaslMechanisms => reply.sasl_mechanisms(tail(&mut self.answers, out)),
-            Body::NotOffered => {
-                reply.refused(tail(&mut self.answers, out), Refusal::NotOffered);
-            }
-            Body::Get(_)
-            | Body::Store(_)
-            | Body::Delete(_)
-            | Body::Arithmetic(_)
-            | Body::Touch(_)
-            | Body::Peek(_) => unreachable!("has a key, so it has an owner"),
-        }
-        Flow::Done
-    }
-
     /// Forgets everything in the cache, here and on every other node.
     fn flush(
         &mut self,
@@ -628,14 +682,14 @@ impl<L: BackendLink> Session<L> {
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) {
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        let member = self.member;
         turn.link.flush(&member.cache, delay, turn.now);
         match turn.routing {
             Some(routing) if routing.is_elsewhere_too() => {
                 let gathered = Gathered::new(Gathering::Flush);
                 self.send_to_all(routing, gathered, &Operation::Flush { delay }, reply, turn);
             }
-            Some(_) | None => reply.ok(tail(&mut self.answers, out)),
+            Some(_) | None => reply.ok(tail(self.answers, out)),
         }
     }
 
@@ -646,7 +700,7 @@ impl<L: BackendLink> Session<L> {
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) {
-        let member = self.member.as_ref().expect("called for authenticated sessions only");
+        let member = self.member;
         let routing = turn.routing.filter(|routing| routing.is_elsewhere_too());
         let asked = match Argument::read(argument) {
             Argument::Figures => Gathering::Figures,
@@ -655,22 +709,22 @@ impl<L: BackendLink> Session<L> {
                 member.usage.reset();
                 Gathering::ResetStats
             }
-            Argument::Nothing => return reply.stats_end(tail(&mut self.answers, out)),
+            Argument::Nothing => return reply.stats_end(tail(self.answers, out)),
             Argument::Unknown => {
-                return reply.stats_unknown(tail(&mut self.answers, out));
+                return reply.stats_unknown(tail(self.answers, out));
             }
         };
         let mut gathered = Gathered::new(asked);
         if asked == Gathering::Figures {
             let connections = member.entry.connections();
-            let out = tail(&mut self.answers, out);
+            let out = tail(self.answers, out);
             statistics::say_own(reply, out, &member.usage, connections, turn.now);
             for (name, figure) in turn.link.figures(&member.cache) {
                 gathered.add_figure(name, figure);
             }
         }
         match routing {
-            None => gathered.speak(reply, tail(&mut self.answers, out)),
+            None => gathered.speak(reply, tail(self.answers, out)),
             Some(routing) => {
                 let operation = match asked {
                     Gathering::ResetStats => Operation::ResetFigures,
@@ -678,26 +732,6 @@ impl<L: BackendLink> Session<L> {
                 };
                 self.send_to_all(routing, gathered, &operation, reply, turn);
             }
-        }
-    }
-
-    /// Authentication on a session that already is: to the same cache or another.
-    fn again(
-        &mut self,
-        mechanism: &[u8],
-        data: &[u8],
-        reply: &Reply<'_>,
-        out: &mut Vec<u8>,
-        turn: &mut Turn<'_, L>,
-    ) -> Flow {
-        if matches!(turn.access, Access::Everyone(_)) {
-            // An application configured for a password works unchanged on a developer's machine.
-            reply.authenticated(out);
-            return Flow::Done;
-        }
-        match self.authenticate_by_sasl(mechanism, data, reply, out, turn) {
-            None => Flow::Done,
-            Some(_) => Flow::Close,
         }
     }
 
@@ -711,9 +745,9 @@ impl<L: BackendLink> Session<L> {
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) -> Flow {
-        let mut keys = keys.skip(self.keys_answered);
+        let member = self.member;
+        let mut keys = keys.skip(*self.keys_answered);
         loop {
-            let member = self.member.as_ref().expect("called for authenticated sessions only");
             let mut batch = ArrayVec::<(Key<'_>, Owner), BATCH_REQUESTS_MAX>::new();
             let mut places = ArrayVec::<L::Located<'_>, BATCH_REQUESTS_MAX>::new();
             for key in keys.by_ref().take(BATCH_REQUESTS_MAX) {
@@ -726,8 +760,9 @@ impl<L: BackendLink> Session<L> {
             if batch.is_empty() {
                 break;
             }
+            let mut here = turn.link.begin(&member.cache);
             if WARM_KEYS_MIN <= places.len() {
-                turn.link.warm(&member.cache, &places);
+                turn.link.warm(&mut here, &places);
             }
             let mut places = places.into_iter();
             for (key, owner) in batch {
@@ -738,9 +773,8 @@ impl<L: BackendLink> Session<L> {
                 let place = if owner.is_here() { places.next() } else { None };
                 match (turn.check(owner, guard), place) {
                     (Ok(()), Some(place)) => {
-                        let member = self.member.as_ref().expect("it was there a moment ago");
-                        let out = tail(&mut self.answers, out);
-                        turn.link.get(&member.cache, place, &get, turn.now, |outcome| {
+                        let out = tail(self.answers, out);
+                        turn.link.get(&mut here, place, &get, turn.now, |outcome| {
                             if let Some(hit) = outcome {
                                 reply.item(out, key, &hit);
                             }
@@ -752,11 +786,11 @@ impl<L: BackendLink> Session<L> {
                         self.send(far, elsewhere, &operation, reply, Part::Item, turn);
                     }
                 }
-                self.keys_answered += 1;
+                *self.keys_answered += 1;
             }
         }
-        self.keys_answered = 0;
-        reply.items_end(tail(&mut self.answers, out));
+        *self.keys_answered = 0;
+        reply.items_end(tail(self.answers, out));
         Flow::Done
     }
 }
@@ -898,17 +932,18 @@ impl<L: BackendLink> Member<L> {
         &self,
         admitted: &Admitted<'_, '_>,
         at: L::Located<'_>,
+        here: &mut L::Batch<'_>,
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) {
-        let (link, cache, now) = (turn.link, &self.cache, turn.now);
+        let (link, now) = (turn.link, turn.now);
         let reply = &admitted.0.reply;
         match &admitted.0.body {
             // A text get of one key was located like any other; its answer has an end line.
             Body::GetMany { keys, touch } => {
                 let key = keys.clone().next().expect("located, so it has a key");
                 let get = Get { touch: *touch, ..Get::plain(key) };
-                link.get(cache, at, &get, now, |outcome| {
+                link.get(here, at, &get, now, |outcome| {
                     if let Some(hit) = outcome {
                         reply.item(out, key, &hit);
                     }
@@ -916,23 +951,23 @@ impl<L: BackendLink> Member<L> {
                 reply.items_end(out);
             }
             Body::Get(get) => {
-                link.get(cache, at, get, now, |outcome| reply.get(out, get.key, &outcome));
+                link.get(here, at, get, now, |outcome| reply.get(out, get.key, &outcome));
             }
             Body::Store(store) => {
-                reply.store(out, store.key, link.store(cache, at, store, now));
+                reply.store(out, store.key, link.store(here, at, store, now));
             }
             Body::Delete(delete) => {
-                reply.delete(out, delete.key, link.delete(cache, at, delete, now));
+                reply.delete(out, delete.key, link.delete(here, at, delete, now));
             }
             Body::Arithmetic(arithmetic) => {
-                let outcome = link.arithmetic(cache, at, arithmetic, now);
+                let outcome = link.arithmetic(here, at, arithmetic, now);
                 reply.arithmetic(out, arithmetic.key, outcome);
             }
             Body::Touch(touch) => {
-                reply.touch(out, touch.key, link.touch(cache, at, touch, now));
+                reply.touch(out, touch.key, link.touch(here, at, touch, now));
             }
             Body::Peek(key) => {
-                link.peek(cache, at, now, |hit| reply.peek(out, *key, hit.as_ref()));
+                link.peek(here, at, now, |hit| reply.peek(out, *key, hit.as_ref()));
             }
             Body::Flush { .. }
             | Body::Stats { .. }

@@ -17,9 +17,13 @@ use crate::sync::MutexGuard;
 /// the time, and warming 10 million items saved a fifth.
 const WARM_BYTES_MIN: u64 = 4 << 20;
 
+/// Value bytes moved under one lock before others have their turn at it: copying as many takes some
+/// ten microseconds, as a batch of small requests does.
+const LOCKED_BYTES_MAX: usize = 64 << 10;
+
 /// Operations that follow one another at once. Whoever holds one holds a lock that others wait for,
 /// so it should live for some microseconds, and its thread must ask the same cache for nothing by
-/// another way meanwhile: it would wait for itself.
+/// another way meanwhile: it would wait for itself. After large values the lock is let go in between.
 pub struct Turn<'c> {
     cache: &'c Cache,
     held: Option<Held<'c>>,
@@ -30,6 +34,8 @@ struct Held<'c> {
     shard: &'c Shard,
     number: usize,
     slice: MutexGuard<'c, Slice>,
+    /// Value bytes that may still be moved under this lock.
+    bytes_left: usize,
 }
 
 impl<'c> Turn<'c> {
@@ -73,7 +79,15 @@ impl<'c> Turn<'c> {
             return self
                 .write(at, item_bytes, now, |slice| slice.get(at.parts(), args, now, visit));
         }
-        self.read(at, |slice| slice.get(at.parts(), args, now, visit))
+        let mut bytes = 0;
+        let result = self.read(at, |slice| {
+            slice.get(at.parts(), args, now, |hit| {
+                bytes = hit.as_ref().map_or(0, |hit| hit.value.len());
+                visit(hit)
+            })
+        });
+        self.moved(bytes);
+        result
     }
 
     /// Looks at an item without leaving a trace (meta `me`): neither counted nor marked as read.
@@ -88,7 +102,9 @@ impl<'c> Turn<'c> {
 
     pub fn store(&mut self, at: &Located<'_>, args: StoreArgs<'_>, now: Seconds) -> StoreOutcome {
         let item_bytes = at.key().len() + args.value.len();
-        self.write(at, item_bytes, now, |slice| slice.store(at.parts(), args, now))
+        let outcome = self.write(at, item_bytes, now, |slice| slice.store(at.parts(), args, now));
+        self.moved(args.value.len());
+        outcome
     }
 
     /// Removes an item that no client asked to be removed, and counts nothing.
@@ -120,7 +136,23 @@ impl<'c> Turn<'c> {
             self.held = None;
         }
         let shard = &self.cache.shards()[number];
-        self.held.get_or_insert_with(|| Held { shard, number, slice: shard.lock() })
+        self.held.get_or_insert_with(|| Held {
+            shard,
+            number,
+            slice: shard.lock(),
+            bytes_left: LOCKED_BYTES_MAX,
+        })
+    }
+
+    /// Lets go of the lock when much was done under it.
+    #[inline]
+    fn moved(&mut self, bytes: usize) {
+        if let Some(held) = &mut self.held {
+            held.bytes_left = held.bytes_left.saturating_sub(bytes);
+            if held.bytes_left == 0 {
+                self.held = None;
+            }
+        }
     }
 
     #[inline]

@@ -20,6 +20,24 @@ const STEPS: u64 = 40_000;
 const WORKERS: u64 = 4;
 const LIMITS: CacheLimits = CacheLimits { memory_bytes: 120_000, item_bytes_max: 60_000 };
 
+/// The requests of a batch share the lock; after a large one others have their turn.
+#[test]
+fn a_batch_lets_others_in_after_a_large_value() {
+    let store = Store::new(Settings { memory_bytes: 8 << 20, seed: 5 });
+    let limits = CacheLimits { memory_bytes: 1 << 20, item_bytes_max: 200_000 };
+    let cache = store.create_cache(CacheId::new(1), limits).expect("it fits");
+    let set = |bytes| StoreArgs::set(&[7; 100_000][..bytes], 0, Expiry::Never);
+    let mut batch = cache.turn();
+    batch.store(&cache.locate(b"small"), set(10), Seconds(1));
+    batch.store(&cache.locate(b"large"), set(100_000), Seconds(1));
+    let found = |key: &[u8]| {
+        cache.get(&cache.locate(key), GetArgs::default(), Seconds(1), |hit| hit.is_some())
+    };
+    assert!(found(b"large"), "the lock was let go, else this thread would wait for itself");
+    batch.get(&cache.locate(b"large"), GetArgs::default(), Seconds(1), |_| ());
+    assert!(found(b"small"), "a read of much lets go as well");
+}
+
 #[test]
 fn values_are_whole_whatever_other_threads_do() {
     let store = Store::new(Settings { memory_bytes: 1 << 20, seed: 5 }).lending(500);

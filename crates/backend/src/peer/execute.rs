@@ -97,26 +97,26 @@ fn on_item(
     replies: &mut Replies<'_>,
 ) {
     match &request.operation {
-        Operation::Get(get) => crate::get(cache, at, get, now, |found| {
+        Operation::Get(get) => crate::get(&mut cache.turn(), at, get, now, |found| {
             replies.done(request, Outcome::Get(found));
         }),
-        Operation::Peek(_) => crate::peek(cache, at, now, |found| {
+        Operation::Peek(_) => crate::peek(&mut cache.turn(), at, now, |found| {
             replies.done(request, Outcome::Get(found));
         }),
         Operation::Store(store) => {
-            let outcome = crate::store(cache, at, store, now);
+            let outcome = crate::store(&mut cache.turn(), at, store, now);
             replies.done(request, Outcome::Store(outcome));
         }
         Operation::Delete(delete) => {
-            let outcome = crate::delete(cache, at, delete, now);
+            let outcome = crate::delete(&mut cache.turn(), at, delete, now);
             replies.done(request, Outcome::Delete(outcome));
         }
         Operation::Arithmetic(arithmetic) => {
-            let outcome = crate::arithmetic(cache, at, arithmetic, now);
+            let outcome = crate::arithmetic(&mut cache.turn(), at, arithmetic, now);
             replies.done(request, Outcome::Arithmetic(outcome));
         }
         Operation::Touch(touch) => {
-            let outcome = crate::touch(cache, at, touch, now);
+            let outcome = crate::touch(&mut cache.turn(), at, touch, now);
             replies.done(request, Outcome::Touch(outcome));
         }
         Operation::Flush { .. }

@@ -310,6 +310,7 @@ impl BackendLink for MapLink {
         (cache == CACHE).then_some(())
     }
 
+    type Batch<'b> = ();
     type Guard<'g> = ();
 
     fn enter(&self) {}
@@ -324,11 +325,13 @@ impl BackendLink for MapLink {
         key
     }
 
-    fn warm(&self, (): &(), _batch: &[Key<'_>]) {}
+    fn begin(&self, (): &()) {}
+
+    fn warm(&self, (): &mut (), _places: &[Key<'_>]) {}
 
     fn get<R>(
         &self,
-        (): &(),
+        (): &mut (),
         at: Key<'_>,
         _get: &Get<'_>,
         _now: Now,
@@ -347,7 +350,7 @@ impl BackendLink for MapLink {
 
     fn peek<R>(
         &self,
-        (): &(),
+        (): &mut (),
         _at: Key<'_>,
         _now: Now,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
@@ -355,12 +358,12 @@ impl BackendLink for MapLink {
         visit(None)
     }
 
-    fn store(&self, (): &(), at: Key<'_>, store: &Store<'_>, _now: Now) -> StoreOutcome {
+    fn store(&self, (): &mut (), at: Key<'_>, store: &Store<'_>, _now: Now) -> StoreOutcome {
         self.items().insert(at.bytes().to_vec(), (store.value.to_vec(), store.flags));
         StoreOutcome::Stored { cas: 1, value_bytes: store.value.len() as u32 }
     }
 
-    fn delete(&self, (): &(), at: Key<'_>, _delete: &Delete<'_>, _now: Now) -> DeleteOutcome {
+    fn delete(&self, (): &mut (), at: Key<'_>, _delete: &Delete<'_>, _now: Now) -> DeleteOutcome {
         match self.items().remove(at.bytes()) {
             Some(_) => DeleteOutcome::Deleted,
             None => DeleteOutcome::NotFound,
@@ -369,7 +372,7 @@ impl BackendLink for MapLink {
 
     fn arithmetic(
         &self,
-        (): &(),
+        (): &mut (),
         _at: Key<'_>,
         _arithmetic: &Arithmetic<'_>,
         _now: Now,
@@ -377,7 +380,7 @@ impl BackendLink for MapLink {
         ArithmeticOutcome::NotFound
     }
 
-    fn touch(&self, (): &(), _at: Key<'_>, _touch: &Touch<'_>, _now: Now) -> TouchOutcome {
+    fn touch(&self, (): &mut (), _at: Key<'_>, _touch: &Touch<'_>, _now: Now) -> TouchOutcome {
         TouchOutcome::NotFound
     }
 
@@ -665,20 +668,22 @@ mod far {
             let mut buffer = Vec::new();
             match operation {
                 Operation::Get(get) => {
-                    link.get(&(), get.key, &get, NOW, |hit| answer(Outcome::Get(hit)));
+                    link.get(&mut (), get.key, &get, NOW, |hit| answer(Outcome::Get(hit)));
                 }
-                Operation::Peek(key) => link.peek(&(), key, NOW, |hit| answer(Outcome::Get(hit))),
+                Operation::Peek(key) => {
+                    link.peek(&mut (), key, NOW, |hit| answer(Outcome::Get(hit)))
+                }
                 Operation::Store(store) => {
-                    answer(Outcome::Store(link.store(&(), store.key, &store, NOW)));
+                    answer(Outcome::Store(link.store(&mut (), store.key, &store, NOW)));
                 }
                 Operation::Delete(delete) => {
-                    answer(Outcome::Delete(link.delete(&(), delete.key, &delete, NOW)));
+                    answer(Outcome::Delete(link.delete(&mut (), delete.key, &delete, NOW)));
                 }
                 Operation::Arithmetic(sum) => {
-                    answer(Outcome::Arithmetic(link.arithmetic(&(), sum.key, &sum, NOW)));
+                    answer(Outcome::Arithmetic(link.arithmetic(&mut (), sum.key, &sum, NOW)));
                 }
                 Operation::Touch(touch) => {
-                    answer(Outcome::Touch(link.touch(&(), touch.key, &touch, NOW)));
+                    answer(Outcome::Touch(link.touch(&mut (), touch.key, &touch, NOW)));
                 }
                 Operation::Flush { delay } => {
                     link.flush(&(), delay, NOW);
