@@ -27,6 +27,7 @@ use wire::control::name::{ClusterId, NodeName};
 use wire::control::topology::{Placement, Topology, TopologyMember};
 use wire::data::frame::{Decoded, Seal};
 use wire::data::handshake::{Greeting, Hello, Refused, VERSION_MAX, VERSION_MIN};
+use wire::data::many;
 use wire::data::operation::Operation;
 use wire::data::reply::{Answer, Outcome, Refusal, Reply};
 use wire::data::request::{HOPS_MAX, Request, RequestHeader};
@@ -177,6 +178,35 @@ impl Caller {
         let mut out = Vec::new();
         Request { header, operation }.encode(&mut out, Seal::Checksum);
         out
+    }
+
+    /// Asks for several keys in one frame.
+    fn frame_of_many(&mut self, cache: CacheId, keys: &[String]) -> Vec<u8> {
+        let mut operation = Vec::new();
+        many::begin(&mut operation);
+        for key in keys {
+            many::push(&mut operation, hasher().slot(cache, key.as_bytes()), &get(key));
+        }
+        let operation = Operation::decode(&operation).expect("just written");
+        self.frame(cache, operation, Change::default())
+    }
+
+    /// What came of each of several reads, in however many frames.
+    fn replies_of_many(&mut self, count: usize) -> Vec<String> {
+        let mut all = Vec::new();
+        while all.len() < count {
+            let id = self.id;
+            all.extend(self.reply(|reply| {
+                assert_eq!(reply.header.id, id);
+                match reply.answer {
+                    Answer::Many(answers) => {
+                        answers.iter().map(|answer| told(&answer.expect("ours"))).collect()
+                    }
+                    other => vec![told(&other); count],
+                }
+            }));
+        }
+        all
     }
 
     /// Waits for the next reply and shows it.
@@ -378,6 +408,88 @@ fn a_request_for_a_frozen_slot_waits_a_moment() {
     node.a.slots().thaw(Slot::all());
     assert_eq!(caller.reply(|reply| told(&reply.answer)), "stored");
     assert_eq!(caller.reply(|reply| told(&reply.answer)), "v");
+}
+
+#[test]
+fn many_reads_are_answered_in_their_order() {
+    let node = node();
+    let mut caller = Caller::welcomed(&node, "a");
+    let large = "x".repeat(100_000);
+    for number in (0..100).step_by(2) {
+        let value = if number == 50 { large.clone() } else { format!("value {number}") };
+        assert_eq!(caller.ask(set(&format!("k{number}"), value.as_bytes())), "stored");
+    }
+    let keys: Vec<String> = (0..100).map(|number| format!("k{number}")).collect();
+    let bytes = caller.frame_of_many(CACHE, &keys);
+    caller.send(&bytes);
+    let expected = (0..100).map(|number| match number {
+        50 => large.clone(),
+        number if number % 2 == 0 => format!("value {number}"),
+        _ => "miss".to_owned(),
+    });
+    assert_eq!(caller.replies_of_many(100), expected.collect::<Vec<_>>());
+    // And a request behind them is answered behind them.
+    let mut bytes = caller.frame_of_many(CACHE, &keys[..3]);
+    let many = caller.id;
+    bytes.extend(caller.frame(CACHE, get("k4"), Change::default()));
+    caller.send(&bytes);
+    caller.id = many;
+    assert_eq!(caller.replies_of_many(3), ["value 0", "miss", "value 2"]);
+    assert_eq!(caller.reply(|reply| told(&reply.answer)), "value 4");
+    let bytes = caller.frame_of_many(CacheId::new(99), &keys[..2]);
+    caller.send(&bytes);
+    assert_eq!(caller.replies_of_many(2), ["Refused(NoSuchCache)"; 2]);
+}
+
+#[test]
+fn of_many_reads_those_of_other_slots_are_refused_alone() {
+    let node = node();
+    let mut caller = Caller::welcomed(&node, "a");
+    let keys: Vec<String> = (0..40).map(|number| format!("k{number}")).collect();
+    for key in &keys {
+        assert_eq!(caller.ask(set(key, key.as_bytes())), "stored");
+    }
+    let topology = topology(2, None);
+    let table = topology.map().table();
+    node.a.slots().commit(&topology, Epoch::new(1));
+    let bytes = caller.frame_of_many(CACHE, &keys);
+    caller.send(&bytes);
+    let told = caller.replies_of_many(keys.len());
+    let mut refused = 0;
+    for (key, told) in keys.iter().zip(told) {
+        let owner = table.owner(hasher().slot(CACHE, key.as_bytes()));
+        if owner.index() == 0 {
+            assert_eq!(told, *key);
+        } else {
+            assert!(told.starts_with("Refused(Moved { to: \"b\""), "{told}");
+            refused += 1;
+        }
+    }
+    assert!((5..35).contains(&refused), "{refused} were refused");
+}
+
+#[test]
+fn many_reads_wait_together_for_a_frozen_slot_and_nothing_passes_them() {
+    let node = node();
+    let mut caller = Caller::welcomed(&node, "a");
+    let keys = ["one".to_owned(), "two".to_owned()];
+    assert_eq!(caller.ask(set("two", b"old")), "stored");
+    let frozen = hasher().slot(CACHE, b"two");
+    node.a.slots().freeze([frozen]);
+    let begun = Instant::now();
+    let bytes = caller.frame_of_many(CACHE, &keys);
+    caller.send(&bytes);
+    assert_eq!(caller.replies_of_many(2), ["Refused(Busy(Parked))"; 2]);
+    assert!(Duration::from_millis(45) < begun.elapsed());
+    // A write of the other key stands behind the reads that wait.
+    let mut bytes = caller.frame_of_many(CACHE, &keys);
+    let many = caller.id;
+    bytes.extend(caller.frame(CACHE, set("one", b"new"), Change::default()));
+    caller.send(&bytes);
+    node.a.slots().thaw([frozen]);
+    caller.id = many;
+    assert_eq!(caller.replies_of_many(2), ["miss", "old"]);
+    assert_eq!(caller.reply(|reply| told(&reply.answer)), "stored");
 }
 
 #[test]

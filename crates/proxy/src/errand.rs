@@ -84,8 +84,8 @@ fn carry_out<'v, L: BackendLink>(
             link.reset_stats(cache);
             Outcome::Done
         }
-        // Answered before, without a cache.
-        Operation::Who | Operation::Ping => return None,
+        // Answered before, without a cache; and several reads are taken apart before.
+        Operation::Who | Operation::Ping | Operation::Many(_) => return None,
     })
 }
 

@@ -32,7 +32,7 @@ use crate::errand;
 use crate::link::BackendLink;
 use crate::link_sockets::LinkSockets;
 use crate::links::{Links, Micros};
-use crate::outbox::Outgoing;
+use crate::outbox::Outbox;
 use crate::routing::Routing;
 use crate::session::Turn;
 use crate::settings::ProxySettings;
@@ -96,7 +96,7 @@ pub(crate) struct EventLoop<L: BackendLink> {
     /// How often this loop has made its links anew because it was told to.
     refreshes: u64,
     /// What the sessions of one turn ask of other nodes.
-    outbox: Vec<Outgoing>,
+    outbox: Outbox,
     scratch: Scratch,
     /// Memory held for half requests by all connections of this loop, in bytes.
     input_bytes_held: usize,
@@ -154,7 +154,7 @@ impl<L: BackendLink> EventLoop<L> {
             sockets: LinkSockets::new(LINKS_FROM),
             news: 0,
             refreshes: 0,
-            outbox: Vec::new(),
+            outbox: Outbox::default(),
             scratch: Scratch::new(),
             input_bytes_held: 0,
             started,
@@ -326,7 +326,7 @@ impl<L: BackendLink> EventLoop<L> {
         }
         // Also those of a connection that is gone: what it asked for is still to be done.
         if !self.outbox.is_empty() {
-            for outgoing in self.outbox.drain(..) {
+            for outgoing in self.outbox.drain() {
                 self.links.submit(key, serial, outgoing, self.now_us, &mut self.clients);
             }
         }

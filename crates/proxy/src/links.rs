@@ -22,6 +22,10 @@
 //! request looks for its owner the session sends nothing more. Requests of the same client and slot
 //! that were on their way already wait behind the first of them.
 //!
+//! Several reads of one client for one backend go in one frame ([`crate::outbox`]) and are answered
+//! in order. One that is refused goes its own way from then on; a connection that is lost, a repetition
+//! and a time-out are about all of them.
+//!
 //! Who answers nothing. A request is answered at its deadline at the latest. A backend that was
 //! silent for [`LinkSettings::silence`] while something was asked of it is taken for silent: all
 //! that waits for it fails, and what comes fails at once, until it is heard again. Its slots have
@@ -50,6 +54,7 @@ use slab::Slab;
 use tenancy::id::CacheId;
 use wire::data::frame::{Decoded, Seal};
 use wire::data::handshake::{Greeting, Hello, VERSION_MAX, VERSION_MIN};
+use wire::data::many::{self, Answers, ReadAt, Reads};
 use wire::data::operation::Operation;
 use wire::data::reply::{Answer, Busy, Outcome, Refusal, Reply};
 use wire::data::request::{HOPS_MAX, RequestHeader};
@@ -158,6 +163,12 @@ pub(crate) struct LinkId {
     peer: usize,
     link: usize,
     serial: u32,
+}
+
+impl LinkId {
+    fn parts(self) -> (usize, usize, u32) {
+        (self.peer, self.link, self.serial)
+    }
 }
 
 /// A request that must be executed in this process.
@@ -315,13 +326,16 @@ impl Links {
         let asker = Asker { connection, serial, number: outgoing.number };
         let bytes = self.requests.bytes() + outgoing.operation.len();
         let is_full = REQUESTS_MAX <= self.requests.len() || REQUEST_BYTES_MAX < bytes;
+        let is_many = !outgoing.numbers.is_empty();
         let id = self.requests.insert(Request {
             id: 0,
             asker: Some(asker),
             who: None,
             cache: outgoing.cache,
-            slot: outgoing.far.slot,
+            slot: outgoing.far.slot.filter(|_| !is_many),
             is_read: outgoing.is_read,
+            numbers: outgoing.numbers,
+            reads_done: 0,
             operation: outgoing.operation,
             deadline: now + self.settings.request_timeout.as_micros() as Micros,
             hops_left: HOPS_MAX,
@@ -333,7 +347,7 @@ impl Links {
         if is_full {
             return self.finish(id, &Err(Failure::Busy), sink);
         }
-        self.budget.earn();
+        self.budget.earn(self.requests.get(id).map_or(1, |request| request.weight()));
         match outgoing.elsewhere {
             None => self.dispatch(id, outgoing.far.member, now, sink),
             Some(elsewhere) => {
@@ -381,7 +395,11 @@ impl Links {
         match self.targets.get(member) {
             Some(&Target::There { peer }) => self.send(id, peer, now, sink),
             Some(&Target::Here { backend }) => {
-                if let Some(request) = self.requests.get(id) {
+                if self.requests.get(id).is_some_and(|request| request.is_many()) {
+                    self.take_apart(id, sink, |links, read, sink| {
+                        links.dispatch(read, member, now, sink);
+                    });
+                } else if let Some(request) = self.requests.get(id) {
                     request.stage = Stage::Here { backend };
                     self.here.push_back(id);
                 }
@@ -397,6 +415,10 @@ impl Links {
         let Some(link) = to.usable() else {
             return self.finish_unreachable(id, peer, sink);
         };
+        if request.is_many() && !to.takes_many {
+            return self
+                .take_apart(id, sink, |links, read, sink| links.send(read, peer, now, sink));
+        }
         if to.queue.is_empty() && to.takes_more(link) {
             return self.write(id, peer, link, now);
         }
@@ -430,11 +452,19 @@ impl Links {
             // Silence counts from the moment something was asked.
             on.heard = now;
         }
-        on.in_flight += 1;
-        request.add_copy(Copy { peer, link, serial: on.serial, end: on.queued_total, at: now });
+        let weight = request.weight();
+        on.in_flight += weight;
+        request.add_copy(Copy {
+            peer,
+            link,
+            serial: on.serial,
+            end: on.queued_total,
+            at: now,
+            reads_answered: 0,
+        });
         request.stage = Stage::Sent;
-        to.usage.requests_total.fetch_add(1, Relaxed);
-        to.usage.in_flight.fetch_add(1, Relaxed);
+        to.usage.requests_total.fetch_add(weight as u64, Relaxed);
+        to.usage.in_flight.fetch_add(weight, Relaxed);
         self.mark_dirty(peer, link);
     }
 
@@ -523,6 +553,7 @@ impl Links {
         peer.usage.connects_total.fetch_add(1, Relaxed);
         peer.links[id.link].phase = Phase::Up;
         peer.links[id.link].heard = now;
+        peer.takes_many = many::VERSION <= welcome.version;
         set_silent(peer, false);
         Ok(())
     }
@@ -539,20 +570,13 @@ impl Links {
         if request.cache != reply.header.cache {
             return Err(LinkFault::Stray);
         }
-        let copy = request.take_copy(on.peer, on.link, on.serial).ok_or(LinkFault::Stray)?;
-        let others = request.copies();
+        if let Answer::Many(answers) = &reply.answer {
+            return self.replied_many(on, id, answers, now, sink);
+        }
         let is_over = request.stage == Stage::Over;
-        let peer = &mut self.peers[on.peer];
-        peer.links[on.link].in_flight -= 1;
-        peer.usage.in_flight.fetch_sub(1, Relaxed);
-        let micros = now.saturating_sub(copy.at);
-        peer.latency.note(micros);
-        peer.usage.note_latency(micros);
-        set_silent(peer, false);
+        let is_many = request.is_many();
+        let others = self.copy_answered(on, id, now).ok_or(LinkFault::Stray)?;
         if is_over {
-            if others == 0 {
-                self.requests.remove(id);
-            }
             return Ok(());
         }
         match &reply.answer {
@@ -564,15 +588,180 @@ impl Links {
             }
             // The other copy may still be answered.
             Answer::Refused(_) | Answer::Failed if 0 < others => (),
+            // Not one by one: whoever refuses all of them has not looked at any.
+            Answer::Refused(refusal) if is_many => {
+                self.take_apart(id, sink, |links, read, sink| {
+                    links.refused(read, refusal, now, sink);
+                });
+            }
             Answer::Refused(refusal) => {
                 if matches!(refusal, Refusal::Moved { .. }) {
                     self.peers[on.peer].usage.moved_total.fetch_add(1, Relaxed);
                 }
                 self.refused(id, refusal, now, sink);
             }
-            Answer::Failed => self.finish_unreachable(id, on.peer, sink),
+            Answer::Failed | Answer::Many(_) => self.finish_unreachable(id, on.peer, sink),
         }
         Ok(())
+    }
+
+    /// A frame that was written to this connection is answered. Returns how many other copies of its
+    /// request are not; `None` when there was no such frame.
+    fn copy_answered(&mut self, on: LinkId, id: u64, now: Micros) -> Option<usize> {
+        let request = self.requests.get(id)?;
+        let copy = request.take_copy(on)?;
+        let (others, weight) = (request.copies(), request.weight());
+        let is_over = request.stage == Stage::Over;
+        let peer = &mut self.peers[on.peer];
+        peer.links[on.link].in_flight -= weight;
+        peer.usage.in_flight.fetch_sub(weight, Relaxed);
+        let micros = now.saturating_sub(copy.at);
+        peer.latency.note(micros);
+        peer.usage.note_latency(micros);
+        set_silent(peer, false);
+        if is_over && others == 0 {
+            self.requests.remove(id);
+        }
+        Some(others)
+    }
+
+    /// Answers came for the next of several reads.
+    fn replied_many(
+        &mut self,
+        on: LinkId,
+        id: u64,
+        answers: &Answers<'_>,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) -> Result<(), LinkFault> {
+        let request = self.requests.get(id).ok_or(LinkFault::Stray)?;
+        let (weight, is_over) = (request.weight(), request.stage == Stage::Over);
+        let asker = request.asker.filter(|_| request.is_many()).ok_or(LinkFault::Stray)?;
+        let first = request.copy_on(on).ok_or(LinkFault::Stray)?.reads_answered;
+        // Taken out for the while, so that requests can be made of what is refused.
+        let operation = std::mem::take(&mut request.operation);
+        let numbers = std::mem::take(&mut request.numbers);
+        let mut answered = first;
+        let mut heard = Ok(());
+        let mut reads =
+            if is_over { None } else { Some(Reads::of_own(&operation).iter().skip(first)) };
+        for answer in answers.iter() {
+            let answer = match answer {
+                Ok(answer) if answered < weight => answer,
+                Ok(_) => {
+                    heard = Err(LinkFault::Stray);
+                    break;
+                }
+                Err(error) => {
+                    heard = Err(LinkFault::Frame(error.into()));
+                    break;
+                }
+            };
+            let read = reads.as_mut().and_then(Iterator::next);
+            let place = answered;
+            answered += 1;
+            let (Some(read), Some(request)) = (read, self.requests.get(id)) else { continue };
+            if place < request.reads_done {
+                // The other copy was answered before.
+                continue;
+            }
+            request.reads_done = answered;
+            let was_held_to = request.is_held_to && answered == weight;
+            let asker = Asker { number: numbers[place], ..asker };
+            match answer {
+                Answer::Done(outcome @ Outcome::Get(_)) => {
+                    let key = key_of(read.operation);
+                    sink.answered(&asker, was_held_to, key, &Ok(outcome));
+                }
+                Answer::Refused(refusal) => {
+                    if matches!(refusal, Refusal::Moved { .. }) {
+                        self.peers[on.peer].usage.moved_total.fetch_add(1, Relaxed);
+                    }
+                    let alone = self.alone(id, asker, read, was_held_to);
+                    self.refused(alone, &refusal, now, sink);
+                }
+                Answer::Failed => {
+                    self.peers[on.peer].usage.failures_total.fetch_add(1, Relaxed);
+                    let key = key_of(read.operation);
+                    sink.answered(&asker, was_held_to, key, &Err(Failure::Unreachable));
+                }
+                Answer::Done(_) | Answer::Many(_) => {
+                    request.reads_done = place;
+                    heard = Err(LinkFault::Stray);
+                    break;
+                }
+            }
+        }
+        drop(reads);
+        let request = self.requests.get(id).expect("its copy is not answered yet");
+        (request.operation, request.numbers) = (operation, numbers);
+        if let Some(copy) = request.copy_on(on) {
+            copy.reads_answered = answered;
+        }
+        heard?;
+        if request.reads_done == weight {
+            self.over(id);
+        }
+        if answered == weight {
+            self.copy_answered(on, id, now);
+        }
+        Ok(())
+    }
+
+    /// Nothing more is to be told of a request; it stays as long as replies may come for it.
+    fn over(&mut self, id: u64) {
+        self.requests.forget_operation(id);
+        let Some(request) = self.requests.get(id) else { return };
+        request.stage = Stage::Over;
+        if request.copies() == 0 {
+            self.requests.remove(id);
+        }
+    }
+
+    /// Makes one of several reads a request of its own.
+    fn alone(&mut self, id: u64, asker: Asker, read: ReadAt<'_>, is_held_to: bool) -> u64 {
+        let together = self.requests.get(id).expect("asked by who has just looked at it");
+        let alone = Request {
+            id: 0,
+            asker: Some(asker),
+            who: None,
+            cache: together.cache,
+            slot: Some(read.slot),
+            is_read: true,
+            numbers: Vec::new(),
+            reads_done: 0,
+            operation: read.operation.to_vec(),
+            deadline: together.deadline,
+            hops_left: together.hops_left,
+            token: None,
+            is_held_to,
+            stage: Stage::Behind,
+            copies: [None; 2],
+        };
+        self.requests.insert(alone)
+    }
+
+    /// Lets each of several reads that is not answered go its own way.
+    fn take_apart<S: Sink>(
+        &mut self,
+        id: u64,
+        sink: &mut S,
+        mut send: impl FnMut(&mut Self, u64, &mut S),
+    ) {
+        let operation = self.requests.forget_operation(id);
+        let Some(request) = self.requests.get(id) else { return };
+        let (Some(asker), numbers) = (request.asker, request.numbers.clone()) else { return };
+        let (done, is_held_to) = (request.reads_done, request.is_held_to);
+        let reads = Reads::of_own(&operation).iter().zip(&numbers).enumerate().skip(done);
+        let mut alone = Vec::with_capacity(numbers.len());
+        for (place, (read, &number)) in reads {
+            let is_last = place + 1 == numbers.len();
+            alone.push(self.alone(id, Asker { number, ..asker }, read, is_held_to && is_last));
+        }
+        self.over(id);
+        for read in alone {
+            send(self, read, sink);
+        }
     }
 
     /// Whether the outcome can be that of the request.
@@ -590,6 +779,8 @@ impl Links {
             | Operation::ResetFigures
             | Operation::Who
             | Operation::Ping => matches!(outcome, Outcome::Done),
+            // Their answers come as many.
+            Operation::Many(_) => false,
         }
     }
 
@@ -675,6 +866,16 @@ impl Links {
         request.stage = Stage::Over;
         let (asker, slot, was_held_to) = (request.asker, request.slot, request.is_held_to);
         let who = request.who;
+        if let (true, Some(asker)) = (request.is_many(), asker) {
+            let (numbers, done) = (request.numbers.clone(), request.reads_done);
+            let reads = Reads::of_own(&operation).iter().zip(&numbers).enumerate().skip(done);
+            for (place, (read, &number)) in reads {
+                let was_held_to = was_held_to && place + 1 == numbers.len();
+                let key = key_of(read.operation);
+                sink.answered(&Asker { number, ..asker }, was_held_to, key, result);
+            }
+            return self.over(id);
+        }
         if request.copies() == 0 {
             self.requests.remove(id);
         }
@@ -682,7 +883,7 @@ impl Links {
             self.heard_who(slot, member, result.is_ok());
         }
         let Some(asker) = asker else { return };
-        let key = Operation::decode(&operation).ok().and_then(|operation| operation.key());
+        let key = key_of(&operation);
         sink.answered(&asker, was_held_to, key, result);
         if let (true, Some(slot)) = (was_held_to, slot) {
             self.release(asker.serial, slot, id);
@@ -818,7 +1019,7 @@ impl Links {
         sink: &mut impl Sink,
     ) {
         let Some(request) = self.requests.get(id) else { return };
-        request.take_copy(on.peer, on.link, on.serial);
+        request.take_copy(on);
         if 0 < request.copies() {
             return;
         }
@@ -826,10 +1027,11 @@ impl Links {
             return self.requests.remove(id);
         }
         let (is_read, asker, is_held_to) = (request.is_read, request.asker, request.is_held_to);
+        let weight = request.weight();
         let again = self.peers[on.peer].usable().filter(|_| {
             !may_have_run
                 || is_read
-                    && self.budget.take()
+                    && self.budget.take(weight)
                     && asker.is_some_and(|asker| is_held_to || sink.may_repeat(&asker))
         });
         let Some(link) = again else { return self.finish_unreachable(id, on.peer, sink) };
@@ -945,7 +1147,7 @@ impl Links {
         if request.stage != Stage::Sent || !self.peers[peer].links[link].has_room() {
             return;
         }
-        if !self.budget.take() || !sink.may_repeat(&asker) {
+        if !self.budget.take(request.weight()) || !sink.may_repeat(&asker) {
             return;
         }
         if let Some(request) = self.requests.get(id) {
@@ -1054,6 +1256,8 @@ impl Links {
             cache: NO_CACHE,
             slot,
             is_read: true,
+            numbers: Vec::new(),
+            reads_done: 0,
             operation: encoded,
             deadline: now + self.settings.request_timeout.as_micros() as Micros,
             hops_left: 0,
@@ -1164,6 +1368,12 @@ enum Due {
     Again,
     Silent { peer: usize },
     Hedge { peer: usize, link: usize },
+}
+
+/// The key of an operation of ours.
+#[inline]
+fn key_of(operation: &[u8]) -> Option<Key<'_>> {
+    Operation::decode(operation).ok()?.key()
 }
 
 fn set_silent(peer: &mut Peer, is_silent: bool) {

@@ -39,7 +39,7 @@ use wire::data::reply::Outcome;
 
 use crate::answers::{Answers, Asked, Awaited, Failure, Gathered, Gathering, Part};
 use crate::link::{BackendLink, NotHere, WARM_KEYS_MIN};
-use crate::outbox::{Far, Outgoing};
+use crate::outbox::{Far, Outbox};
 use crate::routing::{Owner, Routing};
 use crate::settings::Access;
 use crate::statistics::{self, Argument};
@@ -67,7 +67,7 @@ pub(crate) struct Turn<'a, L> {
     /// `None` where every item is in this process.
     pub(crate) routing: Option<&'a Routing>,
     /// Takes what is asked of other nodes.
-    pub(crate) outbox: &'a mut Vec<Outgoing>,
+    pub(crate) outbox: &'a mut Outbox,
 }
 
 /// How far one turn came.
@@ -617,9 +617,7 @@ impl<L: BackendLink> Desk<'_, L> {
         let member = self.member;
         let answers = awaiting(self.answers, self.next_number, turn.routing);
         let number = answers.next_number();
-        let mut outgoing = Outgoing::new(number, member.entry.id(), far, operation);
-        outgoing.elsewhere = elsewhere;
-        let asked_bytes = outgoing.operation.len();
+        let asking = turn.outbox.ask(number, member.entry.id(), far, elsewhere, operation);
         let asked = match operation {
             Operation::Get(_) => Asked::Get,
             Operation::Peek(_) => Asked::Peek,
@@ -631,16 +629,16 @@ impl<L: BackendLink> Desk<'_, L> {
             | Operation::Figures
             | Operation::ResetFigures
             | Operation::Who
-            | Operation::Ping => Asked::Other,
+            | Operation::Ping
+            | Operation::Many(_) => Asked::Other,
         };
         answers.await_one(Awaited {
             reply: reply.keep(),
             part,
             asked,
-            is_read: outgoing.is_read,
-            asked_bytes,
+            is_read: asking.is_read,
+            asked_bytes: asking.bytes,
         });
-        turn.outbox.push(outgoing);
     }
 
     /// Asks every backend on other nodes. `here` is what those of this process contributed.
@@ -655,14 +653,11 @@ impl<L: BackendLink> Desk<'_, L> {
         let member = self.member;
         let answers = awaiting(self.answers, self.next_number, turn.routing);
         let number = answers.next_number();
-        let mut asked_bytes = 0;
-        let before = turn.outbox.len();
+        let (mut asked_bytes, mut left) = (0, 0);
         for far in routing.owners_elsewhere() {
-            let outgoing = Outgoing::new(number, member.entry.id(), far, operation);
-            asked_bytes += outgoing.operation.len();
-            turn.outbox.push(outgoing);
+            asked_bytes += turn.outbox.ask(number, member.entry.id(), far, None, operation).bytes;
+            left += 1;
         }
-        let left = turn.outbox.len() - before;
         debug_assert!(left != 0, "with nobody to ask, the answer is known");
         let part = Part::Gathered(Box::new(Gathered { left, ..gathered }));
         answers.await_one(Awaited {

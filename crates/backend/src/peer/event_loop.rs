@@ -33,7 +33,9 @@ use wire::data::request::Request;
 
 use crate::Backend;
 use crate::peer::Shared;
-use crate::peer::execute::{NotHere, PARKED, Replies, execute, locate};
+use crate::peer::execute::{
+    BATCH_REQUESTS_MAX, NotHere, PARKED, Replies, WARM_KEYS_MIN, execute, locate, slots, weight,
+};
 use crate::peer::fair::{Late, OPERATION_COST};
 use crate::peer::link::Link;
 use crate::peer::socket::Socket;
@@ -45,11 +47,6 @@ const DOOR: Token = Token(usize::MAX - 1);
 const EVENTS_MAX: usize = 256;
 /// Bytes read from one link at once.
 const READ_BYTES: usize = 64 * 1024;
-/// Requests located and warmed before the first is executed. Twice the misses a core can have under
-/// way.
-const BATCH_REQUESTS_MAX: usize = 32;
-/// Fewest keys that are worth warming.
-const WARM_KEYS_MIN: usize = 4;
 /// Links of one loop: several of every loop of the largest cluster.
 const LINKS_MAX: usize = 8_192;
 /// What a turn may cost before requests wait for their cache's turn: about 100 µs of work.
@@ -103,7 +100,7 @@ pub(super) struct EventLoop {
 struct Kept {
     link: usize,
     number: u64,
-    slot: Slot,
+    slots: Box<[Slot]>,
     frame: Box<[u8]>,
     cost: u64,
     expires_ms: u64,
@@ -363,16 +360,18 @@ impl EventLoop {
                 }
             }
         }
-        self.shared.usage.requests_total.fetch_add(batch.len() as u64, Relaxed);
         let places = warm(&batch, &caches);
         let stood_still_ms = self.links[key].stood_still_ms;
         let draining = self.drain_until.is_some();
         let mut entered = member.slots().enter();
+        let mut requests_total = 0;
         for (pending, place) in batch.iter().zip(&places) {
             let request = &pending.request;
+            let weight = weight(&request.operation);
+            requests_total += weight;
             let header = &request.header;
             let frame = &input[pending.start..pending.end];
-            let is_behind_parked = self.is_behind_parked(key, header.slot);
+            let is_behind_parked = self.is_behind_parked(key, request);
             let link = &mut self.links[key];
             let is_full = link.is_full();
             let mut replies = Replies { out: &mut link.output, seal };
@@ -409,7 +408,7 @@ impl EventLoop {
             let cache = caches[pending.cache].1.as_deref();
             let done = execute(request, cache, place.as_ref(), &entered, self.now, &mut replies);
             let written = replies.out.len() - before;
-            self.turn_cost += OPERATION_COST + (frame.len() + written) as u64;
+            self.turn_cost += OPERATION_COST * weight + (frame.len() + written) as u64;
             match done {
                 Ok(()) => (),
                 Err(NotHere::Refused) => {
@@ -418,6 +417,7 @@ impl EventLoop {
                 Err(NotHere::Frozen) => self.park(key, request, frame),
             }
         }
+        self.shared.usage.requests_total.fetch_add(requests_total, Relaxed);
         Ok(ServedBatch { consumed: end, wants })
     }
 
@@ -446,18 +446,21 @@ impl EventLoop {
     }
 
     /// Whether an earlier request of the same link waits for the same slot: order is kept.
-    fn is_behind_parked(&self, key: usize, slot: Slot) -> bool {
-        !self.parked.is_empty()
-            && self.parked.iter().any(|(kept, _)| kept.link == key && kept.slot == slot)
+    fn is_behind_parked(&self, key: usize, request: &Request<'_>) -> bool {
+        let waits = |slot| {
+            let mut parked = self.parked.iter().map(|(kept, _)| kept);
+            parked.any(|kept| kept.link == key && kept.slots.contains(&slot))
+        };
+        !self.parked.is_empty() && slots(request).any(waits)
     }
 
     fn keep(&self, key: usize, request: &Request<'_>, frame: &[u8]) -> Kept {
         Kept {
             link: key,
             number: self.links[key].number,
-            slot: request.header.slot,
+            slots: slots(request).collect(),
             frame: frame.into(),
-            cost: OPERATION_COST + frame.len() as u64,
+            cost: OPERATION_COST * weight(&request.operation) + frame.len() as u64,
             expires_ms: self.now_ms + u64::from(request.header.deadline_ms),
         }
     }

@@ -1,15 +1,26 @@
 //! One request carried out, or refused, and its reply written.
 
+use arrayvec::ArrayVec;
 use cluster::ownership::Elsewhere;
+use cluster::slot::Slot;
 use daemon::clock::Now;
 use protocol::operation::Key;
 use store::store::{Cache, Located};
 use wire::data::frame::Seal;
+use wire::data::many::{AnswersWriter, ReadAt, Reads};
 use wire::data::operation::Operation;
 use wire::data::reply::{Answer, Busy, Figures, Outcome, Refusal, Reply, ReplyHeader};
 use wire::data::request::Request;
 
+use crate::peer::link::OUTPUT_BYTES_MAX;
 use crate::slots::Entered;
+
+/// Requests located and warmed before the first is executed. Twice the misses a core can have under
+/// way.
+pub(super) const BATCH_REQUESTS_MAX: usize = 32;
+
+/// Fewest keys that are worth warming.
+pub(super) const WARM_KEYS_MIN: usize = 4;
 
 /// Where replies go.
 pub(super) struct Replies<'a> {
@@ -53,6 +64,9 @@ pub(super) fn execute(
     now: Now,
     replies: &mut Replies<'_>,
 ) -> Result<(), NotHere> {
+    if let Operation::Many(reads) = &request.operation {
+        return execute_many(request, reads, cache, entered, now, replies);
+    }
     let is_of_slot =
         request.operation.key().is_some() || matches!(request.operation, Operation::Who);
     if is_of_slot && let Err(elsewhere) = entered.check(request.header.slot) {
@@ -78,14 +92,88 @@ fn refuse_elsewhere(
     elsewhere: Elsewhere<'_>,
     replies: &mut Replies<'_>,
 ) -> Result<(), NotHere> {
-    let refusal = match elsewhere {
+    if matches!(elsewhere, Elsewhere::Frozen) {
+        return Err(NotHere::Frozen);
+    }
+    replies.refuse(request, refusal_of(elsewhere));
+    Err(NotHere::Refused)
+}
+
+fn refusal_of(elsewhere: Elsewhere<'_>) -> Refusal<'_> {
+    match elsewhere {
         Elsewhere::Moved { to, token } => Refusal::Moved { to: to.as_str(), token },
         Elsewhere::NotYet { ask } => Refusal::NotYet { ask: ask.map(|name| name.as_str()) },
         Elsewhere::Unknown { epoch } => Refusal::Unknown { epoch },
-        Elsewhere::Frozen => return Err(NotHere::Frozen),
+        Elsewhere::Frozen => PARKED,
+    }
+}
+
+/// Carries out several reads, each if its slot is ours. All wait together while one of the slots is
+/// about to move: so they keep their place among the link's requests for it.
+fn execute_many(
+    request: &Request<'_>,
+    reads: &Reads<'_>,
+    cache: Option<&Cache>,
+    entered: &Entered<'_>,
+    now: Now,
+    replies: &mut Replies<'_>,
+) -> Result<(), NotHere> {
+    let Some(cache) = cache else {
+        replies.refuse(request, Refusal::NoSuchCache);
+        return Err(NotHere::Refused);
     };
-    replies.refuse(request, refusal);
-    Err(NotHere::Refused)
+    if reads.iter().any(|read| matches!(entered.check(read.slot), Err(Elsewhere::Frozen))) {
+        return Err(NotHere::Frozen);
+    }
+    let mut answers = AnswersWriter::new(replies.out, header(request), replies.seal);
+    let mut are_all_done = true;
+    let mut rest = reads.iter();
+    loop {
+        let batch: ArrayVec<ReadAt<'_>, BATCH_REQUESTS_MAX> =
+            rest.by_ref().take(BATCH_REQUESTS_MAX).collect();
+        if batch.is_empty() {
+            break;
+        }
+        let batch: ArrayVec<_, BATCH_REQUESTS_MAX> = batch
+            .iter()
+            .map(|read| {
+                let operation = read.decode();
+                let key = operation.as_ref().ok().and_then(Operation::key);
+                (read.slot, operation, locate(Some(cache), key))
+            })
+            .collect();
+        if WARM_KEYS_MIN <= batch.len() {
+            let places: ArrayVec<Located<'_>, BATCH_REQUESTS_MAX> =
+                batch.iter().filter_map(|(.., place)| *place).collect();
+            cache.warm(&places);
+        }
+        for (slot, operation, at) in &batch {
+            let refusal = if OUTPUT_BYTES_MAX < answers.bytes() {
+                Some(Refusal::Busy(Busy::Link))
+            } else {
+                entered.check(*slot).err().map(refusal_of)
+            };
+            match (refusal, operation, at) {
+                (Some(refusal), ..) => {
+                    are_all_done = false;
+                    answers.push(&Answer::Refused(refusal));
+                }
+                (None, Ok(Operation::Get(get)), Some(at)) => {
+                    crate::get(cache, at, get, now, |found| {
+                        answers.push(&Answer::Done(Outcome::Get(found)));
+                    });
+                }
+                (None, Ok(Operation::Peek(_)), Some(at)) => {
+                    crate::peek(cache, at, now, |found| {
+                        answers.push(&Answer::Done(Outcome::Get(found)));
+                    });
+                }
+                // It is none that we understand; whoever sent it should have known.
+                (None, ..) => answers.push(&Answer::Failed),
+            }
+        }
+    }
+    if are_all_done { Ok(()) } else { Err(NotHere::Refused) }
 }
 
 #[inline]
@@ -123,7 +211,8 @@ fn on_item(
         | Operation::Figures
         | Operation::ResetFigures
         | Operation::Who
-        | Operation::Ping => on_cache(request, cache, now, replies),
+        | Operation::Ping
+        | Operation::Many(_) => on_cache(request, cache, now, replies),
     }
 }
 
@@ -148,8 +237,22 @@ fn on_cache(request: &Request<'_>, cache: &Cache, now: Now, replies: &mut Replie
         | Operation::Store(_)
         | Operation::Delete(_)
         | Operation::Arithmetic(_)
-        | Operation::Touch(_) => replies.answer(request, Answer::Failed),
+        | Operation::Touch(_)
+        | Operation::Many(_) => replies.answer(request, Answer::Failed),
     }
+}
+
+/// How many requests of clients it is.
+#[inline]
+pub(super) fn weight(operation: &Operation<'_>) -> u64 {
+    if let Operation::Many(reads) = operation { reads.iter().count() as u64 } else { 1 }
+}
+
+/// The slots it is about.
+pub(super) fn slots<'r>(request: &'r Request<'_>) -> impl Iterator<Item = Slot> + use<'r> {
+    let many = if let Operation::Many(reads) = request.operation { Some(reads) } else { None };
+    let one = many.is_none().then_some(request.header.slot);
+    one.into_iter().chain(many.into_iter().flat_map(|reads| reads.iter()).map(|read| read.slot))
 }
 
 /// The place of a request's key; `None` without a key or a cache.

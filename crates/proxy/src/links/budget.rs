@@ -15,18 +15,24 @@ pub(super) struct Budget {
 }
 
 impl Budget {
-    pub(super) fn earn(&mut self) {
-        self.saved = (self.saved + 1).min(SAVED_MAX);
+    /// So many requests were asked for the first time.
+    pub(super) fn earn(&mut self, requests: usize) {
+        self.saved = self.saved.saturating_add(units(requests)).min(SAVED_MAX);
     }
 
-    /// Whether one more request may be repeated.
-    pub(super) fn take(&mut self) -> bool {
-        let enough = COST <= self.saved;
+    /// Whether so many requests, which go together, may be repeated.
+    pub(super) fn take(&mut self, requests: usize) -> bool {
+        let cost = units(requests).saturating_mul(COST);
+        let enough = cost <= self.saved;
         if enough {
-            self.saved -= COST;
+            self.saved -= cost;
         }
         enough
     }
+}
+
+fn units(requests: usize) -> u32 {
+    u32::try_from(requests).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -36,14 +42,14 @@ mod tests {
     #[test]
     fn a_tenth_may_be_repeated_and_little_is_saved_up() {
         let mut budget = Budget::default();
-        assert!(!budget.take());
+        assert!(!budget.take(1));
         let mut repeated = 0;
         for _ in 0..10_000 {
-            budget.earn();
-            repeated += u32::from(budget.take());
+            budget.earn(1);
+            repeated += u32::from(budget.take(1));
         }
         assert_eq!(repeated, 1_000);
-        (0..100_000).for_each(|_| budget.earn());
-        assert_eq!((0..100_000).filter(|_| budget.take()).count() as u32, SAVED_MAX / COST);
+        (0..100_000).for_each(|_| budget.earn(1));
+        assert_eq!((0..100_000).filter(|_| budget.take(1)).count() as u32, SAVED_MAX / COST);
     }
 }

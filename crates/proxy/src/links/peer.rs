@@ -36,6 +36,8 @@ pub(super) struct Peer {
     pub(super) is_silent: bool,
     /// The active connection is about to be another; nothing is sent until it is.
     pub(super) is_changing: bool,
+    /// Whether its process takes several reads in one frame.
+    pub(super) takes_many: bool,
     pub(super) queue: FairQueue,
     pub(super) latency: Percentile95,
     pub(super) usage: Arc<MemberLinks>,
@@ -88,6 +90,7 @@ impl Peer {
             active: 0,
             is_silent: false,
             is_changing: false,
+            takes_many: false,
             queue: FairQueue::default(),
             latency: Percentile95::new(),
             usage,

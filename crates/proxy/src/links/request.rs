@@ -6,7 +6,7 @@ use cluster::slot::Slot;
 use slab::Slab;
 use tenancy::id::CacheId;
 
-use super::Micros;
+use super::{LinkId, Micros};
 
 /// Whom an answer is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,8 +26,13 @@ pub(super) struct Request {
     /// Of a question who has a slot: which member of the view is asked.
     pub(super) who: Option<usize>,
     pub(super) cache: CacheId,
+    /// `None` where it is about none, or about several.
     pub(super) slot: Option<Slot>,
     pub(super) is_read: bool,
+    /// Of several reads, the numbers of their answers; else empty.
+    pub(super) numbers: Vec<u64>,
+    /// How many of several reads are answered, or go their own ways; always the first ones.
+    pub(super) reads_done: usize,
     /// As it stands in a frame; empty once the request is over.
     pub(super) operation: Vec<u8>,
     pub(super) deadline: Micros,
@@ -52,6 +57,8 @@ pub(super) struct Copy {
     /// Where in the bytes of that connection the frame ends.
     pub(super) end: u64,
     pub(super) at: Micros,
+    /// How many of several reads were answered on that connection.
+    pub(super) reads_answered: usize,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,17 +78,31 @@ pub(super) enum Stage {
 }
 
 impl Request {
+    /// Whether it is several reads that go together.
+    pub(super) fn is_many(&self) -> bool {
+        !self.numbers.is_empty()
+    }
+
+    /// How many requests of clients it is.
+    pub(super) fn weight(&self) -> usize {
+        self.numbers.len().max(1)
+    }
+
     pub(super) fn add_copy(&mut self, copy: Copy) {
         let free = self.copies.iter_mut().find(|place| place.is_none());
         *free.expect("a request is repeated once") = Some(copy);
     }
 
-    /// Takes away the copy that was written to this connection.
-    pub(super) fn take_copy(&mut self, peer: usize, link: usize, serial: u32) -> Option<Copy> {
-        let written = |copy: &Option<Copy>| {
-            copy.is_some_and(|c| (c.peer, c.link, c.serial) == (peer, link, serial))
-        };
-        self.copies.iter_mut().find(|copy| written(copy))?.take()
+    /// The copy that was written to this connection.
+    pub(super) fn copy_on(&mut self, on: LinkId) -> Option<&mut Copy> {
+        let written = |copy: &&mut Copy| (copy.peer, copy.link, copy.serial) == on.parts();
+        self.copies.iter_mut().flatten().find(written)
+    }
+
+    /// Takes that copy away.
+    pub(super) fn take_copy(&mut self, on: LinkId) -> Option<Copy> {
+        let written = |copy: &Copy| (copy.peer, copy.link, copy.serial) == on.parts();
+        self.copies.iter_mut().find(|copy| copy.as_ref().is_some_and(written))?.take()
     }
 
     pub(super) fn copies(&self) -> usize {

@@ -19,19 +19,20 @@ use tenancy::id::CacheId;
 use wire::control::name::{ClusterId, NodeName};
 use wire::data::frame::{Decoded, Seal};
 use wire::data::handshake::{Greeting, Hello, Welcome};
+use wire::data::many::{AnswersWriter, VERSION as MANY_VERSION};
 use wire::data::operation::Operation;
 use wire::data::reply::{Answer, Outcome, Refusal, Reply, ReplyHeader};
-use wire::data::request::Request;
+use wire::data::request::{Request, RequestHeader};
 
 use super::{Asker, LinkId, LinkSettings, Links, Micros, Sink};
 use crate::answers::Failure;
 use crate::link_usage::LinkUsage;
-use crate::outbox::{Far, Outgoing};
+use crate::outbox::{Far, Outbox};
 use crate::view::{ClusterView, Networks, Place, ViewIdentity, ViewMember};
 
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
 const CLIENTS: usize = 6;
-const KEYS: usize = 4;
+const KEYS: usize = 6;
 
 #[test]
 fn whatever_happens_every_request_is_answered_once_with_what_its_client_wrote() {
@@ -53,6 +54,7 @@ fn whatever_happens_every_request_is_answered_once_with_what_its_client_wrote() 
         assert!(10_000 < reached.answered, "{reached:?}");
         assert!(100 < reached.moved && 100 < reached.lost && 50 < reached.silent, "{reached:?}");
         assert!(20 < reached.strays && 20 < reached.hedges && 20 < reached.retries, "{reached:?}");
+        assert!(1_000 < reached.together && 100 < reached.parted, "{reached:?}");
         assert!(reached.failed * 4 < reached.answered, "{reached:?}");
     }
 }
@@ -210,6 +212,11 @@ struct World {
     moves: u64,
     lost: u64,
     silences: u64,
+    /// The version that all backends speak.
+    version: u8,
+    /// Reads that came together with others, and those of them that were refused.
+    together: u64,
+    parted: u64,
 }
 
 /// One connection: bytes on their way, and when they arrive.
@@ -285,6 +292,8 @@ struct Reached {
     strays: u64,
     hedges: u64,
     retries: u64,
+    together: u64,
+    parted: u64,
 }
 
 impl Reached {
@@ -294,6 +303,8 @@ impl Reached {
         self.moved += world.moves;
         self.lost += world.lost;
         self.silent += world.silences;
+        self.together += world.together;
+        self.parted += world.parted;
         self.strays += world.total(|usage| &usage.poisoned_total);
         self.hedges += world.total(|usage| &usage.hedges_total);
         self.retries += world.total(|usage| &usage.retries_total);
@@ -324,6 +335,9 @@ impl World {
             moves: 0,
             lost: 0,
             silences: 0,
+            version: if seed % 5 == 4 { MANY_VERSION - 1 } else { MANY_VERSION },
+            together: 0,
+            parted: 0,
         }
     }
 
@@ -503,7 +517,13 @@ impl World {
         } else if talk.version != routing.version() {
             return;
         }
-        self.submit(client, cache, key, wrote, member, slot);
+        let mut all = vec![(key, slot)];
+        if wrote.is_none() && self.random.below(2) == 0 {
+            let routing = self.links.routing().expect("there is one");
+            let others = (0..KEYS).map(|key| (key, self.slot(cache, &key_bytes(client, key))));
+            all.extend(others.filter(|&(_, slot)| routing.member_of(slot) == member));
+        }
+        self.submit(client, cache, &all, wrote, member);
     }
 
     /// A get that is sent to this member, whose slot it is said to be.
@@ -513,17 +533,36 @@ impl World {
             (0..).find(|&key| self.owner(self.slot(cache, &key_bytes(client, key))) == member);
         let key = key.expect("every member owns some");
         let slot = self.slot(cache, &key_bytes(client, key));
-        self.submit(client, cache, key, None, member, slot);
+        self.submit(client, cache, &[(key, slot)], None, member);
     }
 
+    /// Sends a write of the only key, or gets of all, to one member.
     fn submit(
+        &mut self,
+        client: usize,
+        cache: CacheId,
+        keys: &[(usize, Slot)],
+        wrote: Option<u64>,
+        member: usize,
+    ) {
+        let mut outbox = Outbox::default();
+        for &(key, slot) in keys {
+            let far = Far { member, slot: Some(slot) };
+            self.put(client, cache, key, wrote, far, &mut outbox);
+        }
+        for outgoing in outbox.drain() {
+            self.links.submit(client, client as u64, outgoing, self.now, &mut self.clients);
+        }
+    }
+
+    fn put(
         &mut self,
         client: usize,
         cache: CacheId,
         key: usize,
         wrote: Option<u64>,
-        member: usize,
-        slot: Slot,
+        far: Far,
+        outbox: &mut Outbox,
     ) {
         let talk = &mut self.clients.talks[client];
         let number = talk.next;
@@ -546,9 +585,7 @@ impl World {
                 vivify: None,
             }),
         };
-        let far = Far { member, slot: Some(slot) };
-        let outgoing = Outgoing::new(number, cache, far, &operation);
-        self.links.submit(client, client as u64, outgoing, self.now, &mut self.clients);
+        outbox.ask(number, cache, far, None, &operation);
     }
 
     /// A little time passes.
@@ -650,7 +687,8 @@ impl World {
                     heard.drain(..consumed);
                     pipe.greeted = true;
                     let (epoch, digest) = (hello.epoch, hello.digest);
-                    Greeting::Welcome(Welcome { version: 1, epoch, digest }).encode(&mut answers);
+                    Greeting::Welcome(Welcome { version: self.version, epoch, digest })
+                        .encode(&mut answers);
                 }
             }
         }
@@ -672,15 +710,49 @@ impl World {
     }
 
     fn execute(&mut self, me: usize, request: &Request<'_>, answers: &mut Vec<u8>) {
-        let header = request.header;
-        let mut cache = header.cache;
+        let mut cache = request.header.cache;
         if self.backends[me].wrong_cache {
             cache = CacheId::new(cache.get() + 1);
         }
-        let mut say = |answer: Answer<'_>| {
-            let header = ReplyHeader { id: header.id, cache };
-            Reply { header, answer }.encode(answers, Seal::Checksum);
+        let header = ReplyHeader { id: request.header.id, cache };
+        let Operation::Many(reads) = request.operation else {
+            return self.execute_one(me, request, &mut |answer| {
+                Reply { header, answer }.encode(answers, Seal::Checksum);
+            });
         };
+        assert_eq!(self.version, MANY_VERSION, "what it does not understand");
+        let mut frames: Vec<Vec<u8>> = Vec::new();
+        for read in reads.iter() {
+            self.together += 1;
+            let one = Request {
+                header: RequestHeader { slot: read.slot, ..request.header },
+                operation: read.decode().expect("our own"),
+            };
+            let mut said = Vec::new();
+            let mut is_refused = false;
+            self.execute_one(me, &one, &mut |answer| {
+                is_refused = matches!(answer, Answer::Refused(_));
+                AnswersWriter::new(&mut said, header, Seal::Checksum).push(&answer);
+            });
+            self.parted += u64::from(is_refused);
+            frames.push(said);
+        }
+        // By lot each answer has its frame, or all have one.
+        if self.random.below(2) == 0 {
+            return answers.extend(frames.concat());
+        }
+        let mut together = AnswersWriter::new(answers, header, Seal::Checksum);
+        for frame in &frames {
+            let Ok(Decoded::Complete { frame, .. }) = Reply::decode(frame, Seal::Checksum) else {
+                panic!("it was just written");
+            };
+            let Answer::Many(some) = frame.answer else { panic!("it was just written") };
+            some.iter().for_each(|answer| together.push(&answer.expect("our own")));
+        }
+    }
+
+    fn execute_one(&mut self, me: usize, request: &Request<'_>, say: &mut dyn FnMut(Answer<'_>)) {
+        let header = request.header;
         let owner = self.owner(header.slot);
         let token = Token { epoch: Epoch::new(2), to: Incarnation::new(owner as u64) };
         if let Some(key) = request.operation.key() {
@@ -730,7 +802,8 @@ impl World {
             | Operation::Touch(_)
             | Operation::Flush { .. }
             | Operation::Figures
-            | Operation::ResetFigures => panic!("nobody asks {:?}", request.operation),
+            | Operation::ResetFigures
+            | Operation::Many(_) => panic!("nobody asks {:?}", request.operation),
         }
     }
 

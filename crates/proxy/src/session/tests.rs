@@ -19,7 +19,7 @@ use tenancy::secret::SecretKey;
 
 use super::{Session, Then, Turn};
 use crate::link::{BackendLink, NotHere};
-use crate::outbox::Outgoing;
+use crate::outbox::{Outbox, Outgoing};
 use crate::routing::Routing;
 use crate::settings::Access;
 use crate::usage::ProxyUsage;
@@ -256,6 +256,7 @@ impl Talk<'_> {
     fn hears(&mut self, input: &[u8]) {
         self.pending.extend_from_slice(input);
         self.consumed = 0;
+        let mut outbox = Outbox::default();
         let mut turn = Turn {
             link: &self.bench.link,
             directory: &self.bench.directory,
@@ -264,7 +265,7 @@ impl Talk<'_> {
             now: NOW,
             output_bytes_max: self.output_bytes_max,
             routing: self.routing,
-            outbox: &mut self.outbox,
+            outbox: &mut outbox,
         };
         let mut room = KeyRoom::new();
         loop {
@@ -280,9 +281,10 @@ impl Talk<'_> {
                 Then::Read { .. } | Then::Skip { .. } | Then::Close => (),
             }
             if served.then != Then::Drain {
-                return;
+                break;
             }
         }
+        self.outbox.extend(outbox.drain());
     }
 }
 
@@ -425,6 +427,7 @@ mod far {
     #[test]
     fn answers_come_in_order_whoever_answers_first() {
         let routing = routing();
+        let mut together = 0;
         for input in conversations() {
             let bench = Bench::new();
             let mut near = Far::new(bench.talk(), None, 0);
@@ -436,8 +439,10 @@ mod far {
                 far.says(&input);
                 assert_eq!(far.talk.heard.escape_ascii().to_string(), expected, "seed {seed}");
                 assert!(4 < far.asked, "only {} requests left the node", far.asked);
+                together += far.together;
             }
         }
+        assert!(1_000 < together, "only {together} reads went together");
     }
 
     #[test]
@@ -592,6 +597,8 @@ mod far {
         nodes: [MapLink; 3],
         random: u64,
         asked: usize,
+        /// Of those, reads that came with others.
+        together: usize,
         /// Bytes still to come that belong to a refused request.
         skip: usize,
         /// All other nodes fail so.
@@ -602,7 +609,7 @@ mod far {
         fn new(mut talk: Talk<'a>, routing: Option<&'a Routing>, seed: u64) -> Self {
             talk.routing = routing;
             let nodes = std::array::from_fn(|_| MapLink::default());
-            Far { talk, nodes, random: seed, asked: 0, skip: 0, failure: None }
+            Far { talk, nodes, random: seed, asked: 0, together: 0, skip: 0, failure: None }
         }
 
         #[track_caller]
@@ -654,19 +661,40 @@ mod far {
 
         /// What the owner does.
         fn execute(&mut self, outgoing: &Outgoing, resent: bool) {
+            let member = outgoing.far.member;
+            let operation = Operation::decode(&outgoing.operation).expect("our own");
+            let Operation::Many(reads) = operation else {
+                return self.execute_one(member, outgoing.number, &operation, resent);
+            };
+            assert_eq!(reads.iter().count(), outgoing.numbers.len());
+            let last = outgoing.numbers.last();
+            for (read, number) in reads.iter().zip(&outgoing.numbers) {
+                self.together += 1;
+                let read = read.decode().expect("our own");
+                // The links count them as one.
+                self.execute_one(member, *number, &read, resent && Some(number) == last);
+            }
+        }
+
+        fn execute_one(
+            &mut self,
+            member: usize,
+            number: u64,
+            operation: &Operation<'_>,
+            resent: bool,
+        ) {
             self.asked += 1;
             let session = &mut self.talk.session;
-            let operation = Operation::decode(&outgoing.operation).expect("our own");
             let key = operation.key();
             if let Some(failure) = self.failure {
-                return session.answered(outgoing.number, resent, key, &Err(failure));
+                return session.answered(number, resent, key, &Err(failure));
             }
             let mut answer = |outcome: Outcome<'_>| {
-                session.answered(outgoing.number, resent, key, &Ok(outcome));
+                session.answered(number, resent, key, &Ok(outcome));
             };
-            let link = &self.nodes[outgoing.far.member];
+            let link = &self.nodes[member];
             let mut buffer = Vec::new();
-            match operation {
+            match *operation {
                 Operation::Get(get) => {
                     link.get(&mut (), get.key, &get, NOW, |hit| answer(Outcome::Get(hit)));
                 }
@@ -693,6 +721,7 @@ mod far {
                     answer(Outcome::Figures(Figures::encode([("curr_items", 5)], &mut buffer)));
                 }
                 Operation::ResetFigures | Operation::Who | Operation::Ping => answer(Outcome::Done),
+                Operation::Many(_) => panic!("they go one by one"),
             }
         }
     }

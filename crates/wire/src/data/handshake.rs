@@ -17,7 +17,7 @@ use crate::frame::{self, FrameError};
 
 /// The versions of the frames in [`crate::data`] that this program speaks.
 pub const VERSION_MIN: u8 = 1;
-pub const VERSION_MAX: u8 = 1;
+pub const VERSION_MAX: u8 = crate::data::many::VERSION;
 
 /// The version of the handshake itself.
 const HANDSHAKE_VERSION: u8 = 1;

@@ -18,6 +18,7 @@ use protocol::operation::{
 use tenancy::id::CacheId;
 
 use super::frame::{Decoded, Seal, WrongFrame};
+use super::many::{self, AnswersWriter, READS_MAX, Reads};
 use super::operation::Operation;
 use super::reply::{Answer, Busy, Figures, Outcome, Refusal, Reply, ReplyHeader};
 use super::request::{HOPS_MAX, Request, RequestHeader};
@@ -208,6 +209,66 @@ fn shown(value: &impl std::fmt::Debug) -> String {
     format!("{value:?}")
 }
 
+#[test]
+fn answers_that_are_large_together_take_several_frames() {
+    let value = vec![7; 100_000];
+    let hit = Hit {
+        value: &value,
+        flags: 1,
+        cas: 2,
+        ttl_seconds: None,
+        read_before: false,
+        idle_seconds: 3,
+        lease: Lease::default(),
+    };
+    let header = ReplyHeader { id: 1, cache: CacheId::new(2) };
+    let mut written = Vec::new();
+    let mut writer = AnswersWriter::new(&mut written, header, Seal::Checksum);
+    (0..10).for_each(|_| writer.push(&Answer::Done(Outcome::Get(Some(hit)))));
+    drop(writer);
+    let (mut rest, mut answers, mut frames) = (&written[..], 0, 0);
+    while let Ok(Decoded::Complete { frame, consumed }) = Reply::decode(rest, Seal::Checksum) {
+        assert_eq!(frame.header, header);
+        let Answer::Many(some) = frame.answer else { panic!("many were written") };
+        answers += some.iter().filter(Result::is_ok).count();
+        frames += 1;
+        rest = &rest[consumed..];
+    }
+    assert_eq!((answers, frames, rest.len()), (10, 4, 0));
+}
+
+#[test]
+fn what_may_not_go_together_is_no_frame() {
+    let key = Key::new(b"key").expect("a good key");
+    let slot = Slot::new(1).expect("there are more");
+    let get = |out: &mut Vec<u8>| many::push(out, slot, &Operation::Get(Get::plain(key)));
+    let decoded = |operation: &[u8]| match Operation::decode(operation) {
+        Ok(Operation::Many(reads)) => reads.iter().map(|read| read.decode().is_ok()).collect(),
+        _ => Vec::new(),
+    };
+    let mut many = Vec::new();
+    many::begin(&mut many);
+    assert!(Operation::decode(&many).is_err(), "no read at all");
+    (0..READS_MAX).for_each(|_| get(&mut many));
+    assert_eq!(decoded(&many), vec![true; READS_MAX]);
+    let mut too_many = many.clone();
+    get(&mut too_many);
+    assert!(Operation::decode(&too_many).is_err(), "one too many");
+    assert!(Operation::decode(&many[..many.len() - 1]).is_err(), "one cut short");
+    for other in [Operation::Ping, Operation::Touch(Touch { key, exptime: Exptime(1) })] {
+        let (mut alone, mut mixed) = (Vec::new(), Vec::new());
+        other.encode(&mut alone);
+        many::begin(&mut mixed);
+        many::push_encoded(&mut mixed, slot, &alone);
+        get(&mut mixed);
+        assert_eq!(decoded(&mixed), [false, true]);
+    }
+    let mut nested = Vec::new();
+    many::begin(&mut nested);
+    many::push_encoded(&mut nested, slot, &many[..20]);
+    assert!(!decoded(&nested).contains(&true));
+}
+
 proptest! {
     #[test]
     fn a_request_comes_back_as_it_was(
@@ -249,6 +310,67 @@ proptest! {
                 figures.iter().map(|(name, figure)| (name.to_owned(), figure)).collect();
             prop_assert_eq!(&told, &bytes.figures);
         }
+    }
+
+    #[test]
+    fn many_reads_come_back_in_their_order(
+        all in vec((bytes(), 0..2usize, 0..SLOTS), 1..=20), header in header(), seal in seal(),
+    ) {
+        let slot = |slot| Slot::new(slot).expect("below SLOTS");
+        let mut operation = Vec::new();
+        many::begin(&mut operation);
+        for (bytes, kind, at) in &all {
+            let before = operation.len();
+            many::push(&mut operation, slot(*at), &bytes.operation(*kind));
+            let mut again = operation[..before].to_vec();
+            let mut alone = Vec::new();
+            bytes.operation(*kind).encode(&mut alone);
+            many::push_encoded(&mut again, slot(*at), &alone);
+            prop_assert_eq!(&again, &operation);
+        }
+        let mut written = Vec::new();
+        header.encode(&mut written, &operation, seal);
+        let Ok(Decoded::Complete { frame, .. }) = Request::decode(&written, seal) else {
+            panic!("a whole request was written");
+        };
+        let Operation::Many(reads) = frame.operation else { panic!("many were written") };
+        let read: Vec<_> =
+            reads.iter().map(|read| (read.slot.get(), shown(&read.decode().expect("a read")))).collect();
+        let asked: Vec<_> =
+            all.iter().map(|(bytes, kind, at)| (*at, shown(&bytes.operation(*kind)))).collect();
+        prop_assert_eq!(read, asked);
+        prop_assert_eq!(Reads::of_own(&operation).iter().count(), all.len());
+        let mut again = Vec::new();
+        frame.encode(&mut again, seal);
+        prop_assert_eq!(again, written);
+    }
+
+    #[test]
+    fn many_answers_come_back_in_their_order(
+        all in vec((bytes(), 0..22usize), 1..=20), id: u64, cache: u64, seal in seal(),
+    ) {
+        let header = ReplyHeader { id, cache: CacheId::new(cache) };
+        let (mut written, mut said) = (Vec::new(), Vec::new());
+        let mut writer = AnswersWriter::new(&mut written, header, seal);
+        for (bytes, kind) in &all {
+            let mut buffer = Vec::new();
+            let answer = bytes.answer(*kind, &mut buffer);
+            writer.push(&answer);
+            said.push(shown(&answer));
+        }
+        drop(writer);
+        let Ok(Decoded::Complete { frame, consumed }) = Reply::decode(&written, seal) else {
+            panic!("a whole reply was written");
+        };
+        prop_assert_eq!(consumed, written.len(), "short answers take one frame");
+        prop_assert_eq!(frame.header, header);
+        let Answer::Many(answers) = frame.answer else { panic!("many were written") };
+        let heard: Vec<_> =
+            answers.iter().map(|answer| shown(&answer.expect("an answer"))).collect();
+        prop_assert_eq!(heard, said);
+        let mut again = Vec::new();
+        frame.encode(&mut again, seal);
+        prop_assert_eq!(again, written);
     }
 
     #[test]
@@ -332,7 +454,7 @@ proptest! {
             word[3] &= 0x83;
         }
         if let Some(head) = content.get_mut(32) {
-            *head = kind % 13;
+            *head = kind % 14;
         }
         input.truncate(8);
         input.extend_from_slice(&content);

@@ -8,8 +8,8 @@
 //!         ◀── [prefix │ reply header │ answer] …      ──       in the order in which they were done
 //! ```
 //!
-//! A get of many keys is as many frames: each key may have another owner, another fate and another
-//! way to go on, and one write carries them all. Every reply carries the id and the cache of the
+//! What a client asks at one time goes to each backend in as few frames: reads together ([`many`]),
+//! each write by itself, and one write call carries them all. Every reply carries the id and the cache of the
 //! request it answers; a proxy that gets one that it did not wait for closes the link.
 //!
 //! Decoding borrows from the buffer and allocates nothing; encoding appends to a buffer that the
@@ -17,6 +17,7 @@
 
 pub mod frame;
 pub mod handshake;
+pub mod many;
 pub mod operation;
 pub mod reply;
 pub mod request;

@@ -17,6 +17,7 @@ use protocol::operation::{
 };
 
 use crate::codec::{CodecError, Reader};
+use crate::data::many::Reads;
 
 /// One thing asked.
 #[derive(Debug, Clone, Copy)]
@@ -41,6 +42,8 @@ pub enum Operation<'a> {
     Who,
     /// Are you there? Answered in turn with all else, so its time is that of a request.
     Ping,
+    /// Several reads, each of a slot of its own.
+    Many(Reads<'a>),
 }
 
 const GET: u8 = 1;
@@ -54,6 +57,10 @@ const FIGURES: u8 = 8;
 const RESET_FIGURES: u8 = 9;
 const WHO: u8 = 10;
 const PING: u8 = 11;
+pub(super) const MANY: u8 = 12;
+
+/// Kind, key length and bits.
+pub(super) const HEAD_BYTES: usize = 4;
 
 // One bit for each field that need not be there. Shared, so that a bit means one thing.
 const HAS_TOUCH: u16 = 1 << 0;
@@ -77,7 +84,7 @@ const DELETE_BITS: u16 = HAS_COMPARE_CAS | HAS_NEW_CAS | INVALIDATE | HAS_TOUCH 
 const ARITHMETIC_BITS: u16 = DECREMENT | HAS_INITIAL | HAS_COMPARE_CAS | HAS_NEW_CAS | HAS_TOUCH;
 
 /// Most bytes that stand before key and value: the head of four, and six numbers of eight.
-const NUMBERS_BYTES_MAX: usize = 4 + 6 * 8;
+const NUMBERS_BYTES_MAX: usize = HEAD_BYTES + 6 * 8;
 
 impl<'a> Operation<'a> {
     /// Appends the operation's bytes.
@@ -143,6 +150,10 @@ impl<'a> Operation<'a> {
             Operation::ResetFigures => Head::without_key(RESET_FIGURES).write(out),
             Operation::Who => Head::without_key(WHO).write(out),
             Operation::Ping => Head::without_key(PING).write(out),
+            Operation::Many(reads) => {
+                head_of_many(out);
+                out.extend_from_slice(reads.bytes());
+            }
         }
     }
 
@@ -197,6 +208,7 @@ impl<'a> Operation<'a> {
             RESET_FIGURES => fields.keyless().map(|_| Operation::ResetFigures)?,
             WHO => fields.keyless().map(|_| Operation::Who)?,
             PING => fields.keyless().map(|_| Operation::Ping)?,
+            MANY => return Reads::new(fields.keyless()?.reader.rest()).map(Operation::Many),
             _ => return Err(CodecError::Invalid { what: "operation" }),
         };
         fields.reader.end()?;
@@ -217,7 +229,8 @@ impl<'a> Operation<'a> {
             | Operation::Figures
             | Operation::ResetFigures
             | Operation::Who
-            | Operation::Ping => None,
+            | Operation::Ping
+            | Operation::Many(_) => None,
         }
     }
 }
@@ -241,7 +254,7 @@ impl Head {
     fn without_key(kind: u8) -> Self {
         let mut bytes = [0; NUMBERS_BYTES_MAX];
         bytes[0] = kind;
-        Head { bytes, length: 4, bits: 0 }
+        Head { bytes, length: HEAD_BYTES, bits: 0 }
     }
 
     #[inline]
@@ -368,6 +381,10 @@ impl<'a> Fields<'a> {
             touch,
         }))
     }
+}
+
+pub(super) fn head_of_many(out: &mut Vec<u8>) {
+    Head::without_key(MANY).write(out);
 }
 
 fn key_alone(out: &mut Vec<u8>, kind: u8, key: Key<'_>) {

@@ -22,6 +22,7 @@ use tenancy::id::CacheId;
 
 use crate::codec::{CodecError, Reader, put_short_str, put_u32, put_u64};
 use crate::data::frame::{Decoded, PREFIX_BYTES, Seal, WrongFrame, close, open};
+use crate::data::many::{ANSWER_HEAD_BYTES, Answers};
 
 /// What a reply echoes, so that whoever waits can be found, and a stray one recognised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +46,8 @@ pub enum Answer<'a> {
     Refused(Refusal<'a>),
     /// The backend broke down over it, so it may have been executed.
     Failed,
+    /// Of several reads: what came of the next ones, in their order.
+    Many(Answers<'a>),
 }
 
 /// What came of an operation.
@@ -161,6 +164,7 @@ const BUSY: u8 = 35;
 const EXPIRED: u8 = 36;
 const NO_SUCH_CACHE: u8 = 37;
 const FAILED: u8 = 48;
+const MANY: u8 = 49;
 
 // The code of a hit, or of what was counted.
 const WON: u8 = 1 << 0;
@@ -179,7 +183,7 @@ impl<'a> Reply<'a> {
     #[inline]
     pub fn encode(&self, out: &mut Vec<u8>, seal: Seal) {
         let start = out.len();
-        self.write(out);
+        Lead::Frame(&self.header).write(out, &self.answer);
         close(out, start, seal);
     }
 
@@ -195,50 +199,89 @@ impl<'a> Reply<'a> {
     }
 
     #[inline]
-    fn write(&self, out: &mut Vec<u8>) {
-        match self.answer {
+    fn of_body(body: &'a [u8]) -> Result<Self, CodecError> {
+        let mut reader = Reader::new(body);
+        let id = reader.u64()?;
+        let cache = CacheId::new(reader.u64()?);
+        let header = ReplyHeader { id, cache };
+        Ok(Reply { header, answer: decode_answer(reader)? })
+    }
+}
+
+/// What stands before an answer's kind.
+#[derive(Clone, Copy)]
+enum Lead<'h> {
+    /// It has a frame of its own.
+    Frame(&'h ReplyHeader),
+    /// It is one of many; before it stands its length, which is filled in afterwards.
+    Part,
+}
+
+/// Appends one of many answers, with room for its length before it.
+#[inline]
+pub(super) fn write_part(out: &mut Vec<u8>, answer: &Answer<'_>) {
+    Lead::Part.write(out, answer);
+}
+
+/// Begins a frame of many answers.
+#[inline]
+pub(super) fn head_of_many(out: &mut Vec<u8>, header: &ReplyHeader) {
+    Lead::Frame(header).head(out, MANY, 0);
+}
+
+impl Lead<'_> {
+    #[inline]
+    fn write(self, out: &mut Vec<u8>, answer: &Answer<'_>) {
+        match *answer {
             Answer::Done(Outcome::Get(Some(hit))) => self.hit(out, &hit),
             Answer::Done(outcome) => self.outcome(out, outcome),
             Answer::Refused(refusal) => self.refusal(out, refusal),
             Answer::Failed => self.head(out, FAILED, 0),
+            Answer::Many(answers) => {
+                self.head(out, MANY, 0);
+                out.extend_from_slice(answers.bytes());
+            }
         }
     }
 
     #[inline]
-    fn head(&self, out: &mut Vec<u8>, kind: u8, code: u8) {
-        let mut bytes = [0; PREFIX_BYTES + HEADER_BYTES];
-        self.fill(&mut bytes, kind, code);
-        out.extend_from_slice(&bytes);
+    fn head(self, out: &mut Vec<u8>, kind: u8, code: u8) {
+        match self {
+            Lead::Frame(header) => {
+                let mut bytes = [0; PREFIX_BYTES + HEADER_BYTES];
+                bytes[8..16].copy_from_slice(&header.id.to_le_bytes());
+                bytes[16..24].copy_from_slice(&header.cache.get().to_le_bytes());
+                bytes[24..26].copy_from_slice(&[kind, code]);
+                out.extend_from_slice(&bytes);
+            }
+            Lead::Part => {
+                let mut bytes = [0; ANSWER_HEAD_BYTES];
+                bytes[4..6].copy_from_slice(&[kind, code]);
+                out.extend_from_slice(&bytes);
+            }
+        }
     }
 
     #[inline]
-    fn fill(&self, bytes: &mut [u8], kind: u8, code: u8) {
-        bytes[8..16].copy_from_slice(&self.header.id.to_le_bytes());
-        bytes[16..24].copy_from_slice(&self.header.cache.get().to_le_bytes());
-        bytes[24] = kind;
-        bytes[25] = code;
-    }
-
-    #[inline]
-    fn hit(&self, out: &mut Vec<u8>, hit: &Hit<'_>) {
+    fn hit(self, out: &mut Vec<u8>, hit: &Hit<'_>) {
         let bit = |bit, set| if set { bit } else { 0 };
         let code = bit(WON, hit.lease.won)
             | bit(STALE, hit.lease.stale)
             | bit(TAKEN, hit.lease.taken)
             | bit(READ_BEFORE, hit.read_before)
             | bit(HAS_TTL, hit.ttl_seconds.is_some());
-        let mut bytes = [0; PREFIX_BYTES + HEADER_BYTES + HIT_BYTES];
-        self.fill(&mut bytes, HIT, code);
-        bytes[28..36].copy_from_slice(&hit.cas.to_le_bytes());
-        bytes[36..40].copy_from_slice(&hit.flags.to_le_bytes());
-        bytes[40..44].copy_from_slice(&hit.ttl_seconds.unwrap_or(0).to_le_bytes());
-        bytes[44..48].copy_from_slice(&hit.idle_seconds.to_le_bytes());
-        out.reserve(bytes.len() + hit.value.len());
-        out.extend_from_slice(&bytes);
+        let mut numbers = [0; HIT_BYTES];
+        numbers[..8].copy_from_slice(&hit.cas.to_le_bytes());
+        numbers[8..12].copy_from_slice(&hit.flags.to_le_bytes());
+        numbers[12..16].copy_from_slice(&hit.ttl_seconds.unwrap_or(0).to_le_bytes());
+        numbers[16..].copy_from_slice(&hit.idle_seconds.to_le_bytes());
+        out.reserve(PREFIX_BYTES + HEADER_BYTES + HIT_BYTES + hit.value.len());
+        self.head(out, HIT, code);
+        out.extend_from_slice(&numbers);
         out.extend_from_slice(hit.value);
     }
 
-    fn outcome(&self, out: &mut Vec<u8>, outcome: Outcome<'_>) {
+    fn outcome(self, out: &mut Vec<u8>, outcome: Outcome<'_>) {
         match outcome {
             Outcome::Get(Some(hit)) => self.hit(out, &hit),
             Outcome::Get(None) => self.head(out, MISS, 0),
@@ -270,7 +313,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    fn refusal(&self, out: &mut Vec<u8>, refusal: Refusal<'_>) {
+    fn refusal(self, out: &mut Vec<u8>, refusal: Refusal<'_>) {
         match refusal {
             Refusal::Moved { to, token } => {
                 self.head(out, MOVED, 0);
@@ -291,24 +334,21 @@ impl<'a> Reply<'a> {
             Refusal::NoSuchCache => self.head(out, NO_SUCH_CACHE, 0),
         }
     }
+}
 
-    #[inline]
-    fn of_body(body: &'a [u8]) -> Result<Self, CodecError> {
-        let mut reader = Reader::new(body);
-        let id = reader.u64()?;
-        let cache = CacheId::new(reader.u64()?);
-        let [kind, code, 0, 0] = reader.array()? else {
-            return Err(CodecError::Invalid { what: "filling" });
-        };
-        let header = ReplyHeader { id, cache };
-        if kind == HIT {
-            let hit = decode_hit(code, &mut reader)?;
-            return Ok(Reply { header, answer: Answer::Done(Outcome::Get(Some(hit))) });
-        }
-        let answer = decode_other(kind, code, &mut reader)?;
-        reader.end()?;
-        Ok(Reply { header, answer })
+/// Reads an answer from its kind on; it ends with the bytes.
+#[inline]
+pub(super) fn decode_answer(mut reader: Reader<'_>) -> Result<Answer<'_>, CodecError> {
+    let [kind, code, 0, 0] = reader.array()? else {
+        return Err(CodecError::Invalid { what: "filling" });
+    };
+    if kind == HIT {
+        let hit = decode_hit(code, &mut reader)?;
+        return Ok(Answer::Done(Outcome::Get(Some(hit))));
     }
+    let answer = decode_other(kind, code, &mut reader)?;
+    reader.end()?;
+    Ok(answer)
 }
 
 #[inline]
@@ -372,6 +412,7 @@ fn decode_other<'a>(kind: u8, code: u8, reader: &mut Reader<'a>) -> Result<Answe
             Outcome::Figures(Figures::decode(bytes)?)
         }
         FAILED => return Ok(Answer::Failed),
+        MANY => return Answers::new(reader.bytes(reader.rest().len())?).map(Answer::Many),
         _ => return decode_refusal(kind, code, reader).map(Answer::Refused),
     };
     Ok(Answer::Done(outcome))
