@@ -7,8 +7,7 @@
 //!   └──────┴────────┴──────┴──────┴─────────┴─────────┴────────────┘   lies in one block
 //!    sizes  klen:8 │ vlen:22 │ kind of ext:2
 //!    expiry seconds of the store's clock, all ones for never
-//!    cas    low half of the CAS value; the high half is the cache's epoch, so CAS values survive
-//!           moves and die at a flush
+//!    cas    the CAS value, if it was counted: 32 bits, because some clients read no more
 //!    past   last access in seconds, modulo 2^20 │ read │ stale │ won
 //!    ext    nothing (client flags 0), 1 byte of flags, 4 bytes, or 4 bytes and a whole CAS value
 //!           that a client chose
@@ -51,10 +50,21 @@ pub(crate) struct Head {
 /// A CAS value as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Cas {
-    /// Counted by the cache: the low half.
+    /// Counted by the cache, in 32 bits.
     Counted(u32),
     /// Chosen by a client.
     Chosen(u64),
+}
+
+impl Cas {
+    /// As a client sees it.
+    #[inline]
+    pub(crate) fn value(self) -> u64 {
+        match self {
+            Cas::Counted(count) => count.into(),
+            Cas::Chosen(whole) => whole,
+        }
+    }
 }
 
 /// What happened to an item.
@@ -156,7 +166,7 @@ impl Head {
         let kind = self.ext_kind();
         let sizes = self.key_bytes as u32 | (self.value_bytes as u32) << 8 | (kind as u32) << 30;
         let cas = match self.cas {
-            Cas::Counted(low) => low,
+            Cas::Counted(count) => count,
             Cas::Chosen(whole) => whole as u32,
         };
         bytes[0..4].copy_from_slice(&sizes.to_le_bytes());

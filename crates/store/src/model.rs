@@ -305,8 +305,7 @@ impl Model {
                 ttl_seconds: initial.expiry.remaining(now),
             };
         };
-        // As in memcached, an empty value is refused before the compare and any other after it.
-        if old.value.is_empty() {
+        if !number::may_be_number(old.value.len()) {
             return ArithmeticOutcome::NotNumeric;
         }
         if args.compare_cas.is_some_and(|cas| cas != 0 && cas != old.cas) {
@@ -406,8 +405,6 @@ impl Model {
             self.order.clear();
             self.stats.bytes = 0;
             self.stats.first_eviction = None;
-            // The high half counts flushes, so that no CAS value from before comes again.
-            self.cas_last = ((self.cas_last >> 32) + 1) << 32;
         }
     }
 

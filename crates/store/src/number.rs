@@ -5,6 +5,16 @@ use crate::operation::Direction;
 /// Longest text of a `u64`.
 pub(crate) const DIGITS_MAX: usize = 20;
 
+/// Longest value that is looked at for a number. memcached keeps longer ones in pieces (`slab_chunk_max`),
+/// and counts none of these.
+const COUNTED_BYTES_MAX: usize = 512 << 10;
+
+/// Whether a value of so many bytes is looked at at all. As in memcached, one that is not is refused
+/// before its CAS value is compared, and any other after it.
+pub(crate) fn may_be_number(value_bytes: usize) -> bool {
+    (1..=COUNTED_BYTES_MAX).contains(&value_bytes)
+}
+
 /// Reads a counter as memcached's `strtoull` does: blanks and a plus sign before the digits, and
 /// after them the end or a blank, behind which anything may stand (a counter that shrank is padded
 /// with blanks). Anything with a minus sign is no number here; memcached takes `-0`.

@@ -149,7 +149,7 @@ impl Slice {
             self.stats.delete_misses += 1;
             return DeleteOutcome::NotFound;
         };
-        if args.compare_cas.is_some_and(|cas| cas != self.cas(found.head.cas)) {
+        if args.compare_cas.is_some_and(|cas| cas != found.head.cas.value()) {
             self.stats.delete_misses += 1;
             return DeleteOutcome::Exists;
         }
@@ -210,12 +210,11 @@ impl Slice {
             self.stats.total_items += 1;
             return self.count_outcome(key, None, new, text.text(), initial.number, now);
         };
-        // As in memcached, an empty value is refused before the compare and any other after it.
-        if found.head.value_bytes == 0 {
+        if !number::may_be_number(found.head.value_bytes) {
             return ArithmeticOutcome::NotNumeric;
         }
         let compare = args.compare_cas.filter(|&cas| cas != 0);
-        if compare.is_some_and(|cas| cas != self.cas(found.head.cas)) {
+        if compare.is_some_and(|cas| cas != found.head.cas.value()) {
             return ArithmeticOutcome::Exists;
         }
         let logs = &self.contents.logs;
@@ -257,7 +256,7 @@ impl Slice {
         self.touch_found(&found, &mut head, expiry);
         self.contents.logs.write_head(found.place, &head);
         self.note(key.bytes);
-        TouchOutcome::Touched { cas: self.cas(head.cas), flags: head.flags }
+        TouchOutcome::Touched { cas: head.cas.value(), flags: head.flags }
     }
 
     /// Forgets everything at `at`; a later flush replaces one that is still to come.
@@ -301,7 +300,7 @@ impl Slice {
             visit(Some(Hit {
                 value,
                 flags: before.flags,
-                cas: self.cas(before.cas),
+                cas: before.cas.value(),
                 ttl_seconds: expiry.remaining(now),
                 read_before: before.marks.read,
                 idle_seconds: before.marks.idle_seconds(now),
@@ -368,7 +367,7 @@ impl Slice {
         let Some(compare) = args.compare_cas else {
             return self.store_new(key, Some(*found), args, args.expiry, now);
         };
-        let current = self.cas(found.head.cas);
+        let current = found.head.cas.value();
         if compare == current {
             self.stats.cas_hits += 1;
             return self.store_new(key, Some(*found), args, args.expiry, now);
@@ -395,7 +394,7 @@ impl Slice {
         now: Seconds,
     ) -> StoreOutcome {
         let compare = args.compare_cas.filter(|&cas| cas != 0);
-        if compare.is_some_and(|cas| cas != self.cas(found.head.cas)) {
+        if compare.is_some_and(|cas| cas != found.head.cas.value()) {
             return StoreOutcome::Exists;
         }
         let size = found.head.charged_bytes() + args.value.len() as u64;
@@ -426,7 +425,7 @@ impl Slice {
         match self.put(key, old, new, parts, now) {
             Ok(()) => {
                 self.stats.total_items += 1;
-                StoreOutcome::Stored { cas: self.cas(new.cas), value_bytes }
+                StoreOutcome::Stored { cas: new.cas.value(), value_bytes }
             }
             Err(NoMemory) => {
                 self.stats.store_no_memory += 1;
@@ -447,7 +446,7 @@ impl Slice {
         match self.put(key, old, new, [text, &[]], now) {
             Ok(()) => ArithmeticOutcome::Counted {
                 number,
-                cas: self.cas(new.cas),
+                cas: new.cas.value(),
                 ttl_seconds: new.expiry.remaining(now),
             },
             Err(NoMemory) => {

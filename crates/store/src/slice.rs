@@ -103,7 +103,7 @@ impl Contents {
     }
 }
 
-/// 30 bits: some clients read CAS values into 32, and misread larger ones.
+/// 30 bits of the 32 that counted CAS values have: room for three billion writes before they wrap.
 const CAS_BEFORE_MAX: u32 = (1 << 30) - 1;
 
 /// The CAS value before the first one that a slice of this store gives.
@@ -118,10 +118,11 @@ pub(crate) struct Slice {
     pub(crate) stats: CacheStats,
     memory: Arc<Memory>,
     hasher: FixedState,
-    /// High half of all counted CAS values; one more with each flush.
+    /// Flushes so far, by which streams and walks know that they must begin again.
     epoch: u32,
-    /// Low half of the last counted CAS value. Begins at chance, so that a value that a client holds
-    /// from another backend, or from before a restart, hardly ever means an item of ours.
+    /// The last counted CAS value. A flush does not begin it anew, so that no value comes twice; and it
+    /// stays within 32 bits, into which some clients read it. Begins at chance, so that a value that a
+    /// client holds from another backend, or from before a restart, hardly ever means an item of ours.
     cas_last: u32,
     /// What large items have used of the quota's `credit` since the last quota, and before it: the
     /// next one may have been worked out without knowing of them, the one after it knows.
@@ -321,17 +322,8 @@ impl Slice {
         self.hasher.hash_one(key)
     }
 
-    /// Flushes so far.
     pub(crate) fn epoch(&self) -> u32 {
         self.epoch
-    }
-
-    /// The CAS value a reader sees.
-    pub(crate) fn cas(&self, cas: Cas) -> u64 {
-        match cas {
-            Cas::Counted(low) => u64::from(self.epoch) << 32 | u64::from(low),
-            Cas::Chosen(whole) => whole,
-        }
     }
 
     /// The CAS value of the next write.
@@ -351,7 +343,6 @@ impl Slice {
         let contents = std::mem::take(&mut self.contents);
         self.memory.bury(contents);
         self.epoch = self.epoch.wrapping_add(1);
-        self.cas_last = 0;
         self.stats.items = 0;
         self.stats.bytes = 0;
         self.stats.first_eviction = None;

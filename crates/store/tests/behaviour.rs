@@ -8,6 +8,7 @@ use store::stats::CacheStats;
 use store::store::{Cache, CacheLimits, LimitError, Settings, Store};
 use tenancy::id::CacheId;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 const NEVER: Expiry = Expiry::Never;
@@ -511,6 +512,21 @@ fn no_cas_value_survives_a_flush() {
     let old = bench.set("k", "v");
     bench.cache.flush(bench.now, bench.now);
     assert_ne!(bench.set("k", "v"), old);
+}
+
+/// Some clients read CAS values into 32 bits; of what they send back then, the rest is missing.
+#[test]
+fn cas_values_stay_within_32_bits_and_never_repeat() {
+    let bench = Bench::new();
+    let mut seen = HashSet::new();
+    for _ in 0..300 {
+        for key in ["a", "b", "a"] {
+            let cas = bench.set(key, "v");
+            assert!(cas <= u64::from(u32::MAX), "{cas} after {} values", seen.len());
+            assert!(seen.insert(cas), "{cas} again after {} values", seen.len());
+        }
+        bench.cache.flush(bench.now, bench.now);
+    }
 }
 
 #[test]

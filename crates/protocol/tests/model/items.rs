@@ -206,6 +206,10 @@ impl Items {
             self.items.insert(count.key.bytes().to_vec(), item);
             return ArithmeticOutcome::Counted { number: initial.number, cas, ttl_seconds };
         };
+        // memcached keeps longer ones in pieces, and counts none of these.
+        if !(1..=512 << 10).contains(&item.value.len()) {
+            return ArithmeticOutcome::NotNumeric;
+        }
         if count.compare_cas.is_some_and(|cas| cas != item.cas) {
             return ArithmeticOutcome::Exists;
         }

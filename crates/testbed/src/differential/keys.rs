@@ -48,11 +48,20 @@ pub fn value(random: &mut Random) -> Vec<u8> {
             let count = long_value_bytes(random);
             random.bytes(count)
         }
-        _ => {
+        _ => loop {
             let count = 1 + random.below(120);
-            random.bytes(count)
-        }
+            let bytes = random.bytes(count);
+            if !is_blank(&bytes) {
+                break bytes;
+            }
+        },
     }
+}
+
+/// Whether it is what `strtoull` passes over. Behind a value of nothing else memcached reads on for a
+/// number, into memory that held other items.
+pub fn is_blank(bytes: &[u8]) -> bool {
+    bytes.iter().all(|byte| matches!(byte, b' ' | b'\t'..=b'\r'))
 }
 
 fn long_value_bytes(random: &mut Random) -> usize {

@@ -1,10 +1,12 @@
 //! A seed becomes a sequence of commands.
 
-use crate::differential::command::{Command, Effect};
+use crate::differential::command::{Command, Effect, Side};
+use crate::differential::keys::is_blank;
 use crate::differential::login::Logins;
 use crate::differential::random::{Random, Sizes, Vocabulary};
 use crate::differential::times::{Flushes, Times};
 use crate::differential::{binary, login, meta, text};
+use std::collections::HashMap;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -102,6 +104,11 @@ impl Sequence {
                 commands
             })
             .collect();
+        if !in_step && !dialect.is_binary() && rounds.iter().any(|round| may_store_blanks(round)) {
+            for commands in &mut rounds {
+                commands.retain(|command| command.effect != Effect::Counts);
+            }
+        }
         if dialect == Dialect::Binary && !in_step {
             let last = binary::last(&mut random, opaque);
             // With a frame that lies memcached throws away the answers before it, so few come before it.
@@ -184,11 +191,34 @@ fn do_not_count_after_reading(commands: &mut Vec<Command>) {
     });
 }
 
+/// Whether a server may take blanks for a value: whether behind some line there are as many of them as
+/// one of its words says. Of such a value memcached makes whatever number stands behind it in memory that
+/// held other items (`keys::is_blank`).
+fn may_store_blanks(commands: &[Command]) -> bool {
+    let mut bytes = Vec::new();
+    commands.iter().for_each(|command| {
+        command.render(Side::Memcached, 0, &HashMap::new(), &mut bytes);
+    });
+    let lines = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+    let mut start = 0;
+    for end in lines {
+        let (line, after) = (&bytes[start..end], &bytes[end + 1..]);
+        start = end + 1;
+        let sizes = line
+            .split(|byte| byte.is_ascii_whitespace())
+            .filter_map(|word| str::from_utf8(word).ok()?.parse::<usize>().ok());
+        if sizes.filter(|size| 0 < *size).any(|size| after.get(..size).is_some_and(is_blank)) {
+            return true;
+        }
+    }
+    false
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Dialect, Kind, Sequence};
+    use super::{Dialect, Kind, Sequence, may_store_blanks};
     use crate::connection::Login;
-    use crate::differential::command::Side;
+    use crate::differential::command::{Command, Side};
     use crate::differential::login::Logins;
     use crate::differential::random::{Sizes, Vocabulary};
     use crate::differential::times::{Flushes, Times};
@@ -224,6 +254,21 @@ mod tests {
         let lengths = || rendered(Dialect::Text, FAR, 2_000).map(|bytes| bytes.len());
         assert!(lengths().any(|length| 500_000 < length), "none is near the limit");
         assert!(lengths().any(|length| 1_048_576 < length), "none exceeds the limit");
+    }
+
+    #[test]
+    fn blanks_that_a_server_may_store_are_noticed() {
+        let check = |lines: &[&str], expected: bool| {
+            let commands: Vec<Command> = lines.iter().map(|line| Command::raw(*line)).collect();
+            assert_eq!(may_store_blanks(&commands), expected, "{lines:?}");
+        };
+        check(&["set a 0 0 2 5\r\n", "\r\n\r\n"], true);
+        check(&["ms a 1\r\n\n\r\n"], true);
+        check(&["cas a 0 0 1 77\n", "\n", "\r\n"], true);
+        check(&["set a 0 0 2\r\n5 \r\n"], false);
+        check(&["set a 0 0 0\r\n\r\n"], false);
+        check(&["set a 0 0 2\r\n", "\n"], false);
+        check(&["get a\r\n"], false);
     }
 
     #[track_caller]
