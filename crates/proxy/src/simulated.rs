@@ -22,7 +22,7 @@ use crate::errand;
 use crate::event_loop::WAKE;
 use crate::link::BackendLink;
 use crate::links::{LinkFault, LinkId, Links};
-use crate::outbox::Outgoing;
+use crate::outbox::Outbox;
 use crate::routing::Routing;
 use crate::session::Turn;
 use crate::settings::ProxySettings;
@@ -43,7 +43,7 @@ pub struct SimulatedProxy<L: BackendLink> {
     sockets: BTreeMap<u64, LinkSocket>,
     numbers: u64,
     news: u64,
-    outbox: Vec<Outgoing>,
+    outbox: Outbox,
     scratch: Scratch,
     /// Never asked anything; a waker needs one.
     _poll: Poll,
@@ -99,7 +99,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
             sockets: BTreeMap::new(),
             numbers: 0,
             news: 0,
-            outbox: Vec::new(),
+            outbox: Outbox::default(),
             scratch: Scratch::new(),
             _poll: poll,
         })
@@ -220,7 +220,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
             After::Again => self.clients.queue(key),
             After::Close => drop(self.clients.connections.remove(key)),
         }
-        for outgoing in self.outbox.drain(..) {
+        for outgoing in self.outbox.drain() {
             self.links.submit(key, serial, outgoing, now_us, &mut self.clients);
         }
     }
