@@ -142,10 +142,12 @@ fn execute_many(
                 (read.slot, operation, locate(Some(cache), key))
             })
             .collect();
+        // Others may have the cache's locks between two batches.
+        let mut turn = cache.turn();
         if WARM_KEYS_MIN <= batch.len() {
             let places: ArrayVec<Located<'_>, BATCH_REQUESTS_MAX> =
                 batch.iter().filter_map(|(.., place)| *place).collect();
-            cache.warm(&places);
+            turn.warm(&places);
         }
         for (slot, operation, at) in &batch {
             let refusal = if OUTPUT_BYTES_MAX < answers.bytes() {
@@ -159,12 +161,12 @@ fn execute_many(
                     answers.push(&Answer::Refused(refusal));
                 }
                 (None, Ok(Operation::Get(get)), Some(at)) => {
-                    crate::get(cache, at, get, now, |found| {
+                    crate::get(&mut turn, at, get, now, |found| {
                         answers.push(&Answer::Done(Outcome::Get(found)));
                     });
                 }
                 (None, Ok(Operation::Peek(_)), Some(at)) => {
-                    crate::peek(cache, at, now, |found| {
+                    crate::peek(&mut turn, at, now, |found| {
                         answers.push(&Answer::Done(Outcome::Get(found)));
                     });
                 }
