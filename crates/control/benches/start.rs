@@ -38,6 +38,10 @@ impl DataPlane for NoDataPlane {
     fn statistics(&self, _: CacheId) -> Result<Vec<(String, u64)>, DataPlaneError> {
         Ok(Vec::new())
     }
+
+    fn reset_statistics(&self, _: CacheId) -> Result<(), DataPlaneError> {
+        Ok(())
+    }
 }
 
 fn open(dir: &Path) -> Control {
@@ -62,7 +66,7 @@ fn fill(dir: &Path) {
         for number in 0..CREDENTIALS_PER_CACHE {
             transaction
                 .prepare_cached(
-                    "INSERT INTO credentials VALUES (?1, ?2, 7, randomblob(32), randomblob(60), 0)",
+                    "INSERT INTO credentials (username, cache_id, capabilities, password_hash, sealed_password, created_at) VALUES (?1, ?2, 7, randomblob(32), randomblob(60), 0)",
                 )
                 .and_then(|mut insert| insert.execute((format!("USER{cache}N{number}"), cache)))
                 .expect("a good row");

@@ -20,12 +20,16 @@
 //! | `GET /v1/outbox?state=&limit=` | calls to webhooks: `waiting`, `sent`, `dead` (when not said) |
 //! | `POST /v1/outbox/{id}/retry` | give a dead call all its attempts again |
 //!
+//! Owners have `/api/v2` and `/api/v1` for their own cache ([`v2`]), people have pages
+//! ([`crate::dashboard`]).
+//!
 //! Requests that change a cache take an `Idempotency-Key` and `?wait=applied`: see [`write`].
 
 mod cluster;
 mod handlers;
 pub(crate) mod problem;
 mod request;
+mod v2;
 mod write;
 
 use std::sync::Arc;
@@ -143,6 +147,7 @@ pub(crate) fn router_with(
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
         .merge(v1)
+        .merge(v2::routes())
         .merge(dashboard::routes())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(api.clone(), limit_time))

@@ -32,6 +32,7 @@ use crate::database::{
 };
 use crate::environment::Environment;
 use crate::error::{ControlError, OpenError};
+use crate::guesses::Guesses;
 use crate::model::{
     Actor, By, Cache, CacheName, CacheRef, CapabilityChange, Cluster, ClusterId, ClusterName,
     Committed, Credential, Issued, UnixSeconds,
@@ -64,6 +65,8 @@ pub struct Control {
     local: Option<Local>,
     /// Rung when there may be calls to carry.
     outbox_bell: Arc<Bell>,
+    /// Failed logins of owners.
+    guesses: Mutex<Guesses>,
     environment: Environment,
     secret_key: SecretKey,
     node_key: [u8; 32],
@@ -148,6 +151,7 @@ impl Control {
             leading,
             local,
             outbox_bell: Arc::default(),
+            guesses: Mutex::default(),
             secret_key: master_key.secret_key(),
             node_key: master_key.node_key(),
             sealer: master_key.sealer(),
@@ -886,6 +890,11 @@ impl Control {
         self.reader.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn guesses(&self) -> MutexGuard<'_, Guesses> {
+        // Whoever panicked lost at most a failure.
+        self.guesses.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// The data plane of this process, if it serves this cluster.
     fn local(&self, cluster: ClusterId) -> Option<&Local> {
         self.local.as_ref().filter(|_| cluster == ClusterId::DEFAULT)
@@ -998,5 +1007,8 @@ fn stored_of(
     }
 }
 
+mod owners;
 #[cfg(test)]
 mod tests;
+
+pub(crate) use owners::LoggedIn;

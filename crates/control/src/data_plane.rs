@@ -22,6 +22,9 @@ pub trait DataPlane: Send + Sync {
     /// The cache's counters and gauges under memcached's names (`doc/protocol.txt`, "General-purpose
     /// statistics"), for the cache as a whole.
     fn statistics(&self, id: CacheId) -> Result<Vec<(String, u64)>, DataPlaneError>;
+
+    /// Sets the cache's counters to zero, as `stats reset` does; its gauges stay.
+    fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError>;
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -39,6 +39,7 @@ pub mod push;
 pub mod server;
 
 mod bell;
+mod guesses;
 #[cfg(test)]
 mod pretend;
 mod seal;

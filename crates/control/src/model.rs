@@ -200,8 +200,18 @@ pub struct Cache {
     pub used_at: UnixSeconds,
 }
 
+impl Cache {
+    /// Whether its owner may add and remove credentials and change what they may do. Development
+    /// caches keep the one they were made with, as the service that Larder is modelled on has it.
+    pub fn may_manage_credentials(&self) -> bool {
+        self.plan != Plan::DEVELOPMENT
+    }
+}
+
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Credential {
+    /// Its number, which some of the API names it by; never given twice.
+    pub id: u64,
     pub username: Username,
     pub cache: CacheId,
     pub capabilities: Capabilities,
@@ -264,6 +274,8 @@ impl From<Actor> for By {
 pub enum Actor {
     /// Someone with the installation's token.
     Operator,
+    /// Someone with a credential of the cache that has the `api` capability.
+    Owner,
     /// This program by itself, at its start.
     Installation,
 }
@@ -272,6 +284,7 @@ impl Actor {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Actor::Operator => "operator",
+            Actor::Owner => "owner",
             Actor::Installation => "installation",
         }
     }

@@ -28,6 +28,7 @@ pub(crate) struct PretendDataPlane {
 struct State {
     caches: BTreeMap<CacheId, Limits>,
     flushes: BTreeMap<CacheId, u64>,
+    resets: BTreeMap<CacheId, u64>,
     refusal: Option<DataPlaneError>,
     /// While true, `statistics` does not return.
     held: bool,
@@ -41,6 +42,11 @@ impl PretendDataPlane {
         let state = self.state();
         let flushes = |id: &CacheId| state.flushes.get(id).copied().unwrap_or(0);
         state.caches.iter().map(|(id, limits)| (id.get(), (*limits, flushes(id)))).collect()
+    }
+
+    /// How often a cache's counters were set to zero.
+    pub(crate) fn resets(&self, id: CacheId) -> u64 {
+        self.state().resets.get(&id).copied().unwrap_or(0)
     }
 
     pub(crate) fn refuse(&self, refusal: Option<DataPlaneError>) {
@@ -92,6 +98,13 @@ impl DataPlane for PretendDataPlane {
         state.refusal.clone().map_or(Ok(()), Err)?;
         let flushes = state.flushes.get(&id).copied().unwrap_or(0);
         Ok(vec![("cmd_flush".to_owned(), flushes), ("curr_items".to_owned(), 0)])
+    }
+
+    fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError> {
+        let mut state = self.state();
+        state.refusal.clone().map_or(Ok(()), Err)?;
+        *state.resets.entry(id).or_default() += 1;
+        Ok(())
     }
 }
 

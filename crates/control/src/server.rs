@@ -1,11 +1,15 @@
 //! Carries the API over HTTP/1.1: connections, their limits, and a clean end.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
+use hyper::service::{Service as _, service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
@@ -39,6 +43,10 @@ impl Default for ServerLimits {
     }
 }
 
+/// Whose connection a request came over; in the request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Peer(pub(crate) IpAddr);
+
 /// Serves the API until `shutdown` is ready, then lets the requests in progress end.
 ///
 /// Call [`Control::announce`] before, so that whoever reads the data directory finds the listener.
@@ -66,8 +74,9 @@ async fn serve_router(
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            (stream, permit) = accept(&listener, &permits) => {
-                let connection = Connection { stream, permit, limits, stopped: stopped.clone() };
+            (stream, peer, permit) = accept(&listener, &permits) => {
+                let stopped = stopped.clone();
+                let connection = Connection { stream, peer, permit, limits, stopped };
                 connections.spawn(connection.run(router.clone()));
             }
             // Ended connections are forgotten as they end, so that the set does not grow.
@@ -89,11 +98,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 async fn accept(
     listener: &TcpListener,
     permits: &Arc<Semaphore>,
-) -> (TcpStream, OwnedSemaphorePermit) {
+) -> (TcpStream, Peer, OwnedSemaphorePermit) {
     let permit = Arc::clone(permits).acquire_owned().await.expect("the semaphore is never closed");
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => return (stream, permit),
+            Ok((stream, address)) => return (stream, Peer(address.ip()), permit),
             Err(error) => {
                 tracing::warn!(error = &error as &dyn std::error::Error, "connection not accepted");
                 sleep(ACCEPT_PAUSE).await;
@@ -104,6 +113,7 @@ async fn accept(
 
 struct Connection {
     stream: TcpStream,
+    peer: Peer,
     permit: OwnedSemaphorePermit,
     limits: ServerLimits,
     stopped: watch::Receiver<()>,
@@ -111,10 +121,15 @@ struct Connection {
 
 impl Connection {
     async fn run(mut self, router: Router) {
+        let (service, peer) = (TowerToHyperService::new(router), self.peer);
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(peer);
+            service.call(request)
+        });
         let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.limits.head_time_max)
-            .serve_connection(TokioIo::new(self.stream), TowerToHyperService::new(router));
+            .serve_connection(TokioIo::new(self.stream), service);
         tokio::pin!(connection);
         let ended = tokio::select! {
             ended = &mut connection => ended,

@@ -50,6 +50,12 @@ impl DataPlane for LocalDataPlane {
         statistics.extend(backend::figures(&cache));
         Ok(statistics.into_iter().map(|(name, figure)| (name.to_owned(), figure)).collect())
     }
+
+    fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError> {
+        self.backend.cache(id).ok_or_else(|| missing(id))?.reset_stats();
+        self.usage.cache(id).reset();
+        Ok(())
+    }
 }
 
 fn missing(id: CacheId) -> DataPlaneError {

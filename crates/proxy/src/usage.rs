@@ -75,7 +75,7 @@ impl CacheUsage {
     }
 
     /// Sets the counts to zero (`stats reset`).
-    pub(crate) fn reset(&self) {
+    pub fn reset(&self) {
         for counter in [&self.connections_total, &self.bytes_read_total, &self.bytes_written_total]
         {
             counter.store(0, Relaxed);

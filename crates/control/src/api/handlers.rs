@@ -306,9 +306,14 @@ fn parse_plan(name: &str) -> Result<&'static Plan, Refusal> {
 
 impl Api {
     fn view(&self, cache: &Cache) -> CacheView {
+        CacheView::new(cache, &self.servers())
+    }
+
+    /// `host:port` of each proxy, as clients reach it.
+    pub(super) fn servers(&self) -> Vec<String> {
         match &self.settings.push {
-            Some(push) => CacheView::new(cache, &push.fleet.servers()),
-            None => CacheView::new(cache, &self.settings.servers),
+            Some(push) => push.fleet.servers(),
+            None => self.settings.servers.clone(),
         }
     }
 

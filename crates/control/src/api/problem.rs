@@ -55,7 +55,20 @@ impl Refusal {
         }
     }
 
-    fn detail(&self) -> String {
+    pub(super) fn status(&self) -> StatusCode {
+        self.kind().0
+    }
+
+    /// Says in the log what is ours to mend.
+    pub(super) fn log(&self) {
+        if let Refusal::Control(error) = self
+            && error.fault() == Fault::Ours
+        {
+            tracing::error!(error = error as &dyn std::error::Error, "request failed");
+        }
+    }
+
+    pub(super) fn detail(&self) -> String {
         if let Refusal::Control(error) = self { control_detail(error) } else { self.to_string() }
     }
 }
@@ -123,11 +136,7 @@ fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        if let Refusal::Control(error) = &self
-            && error.fault() == Fault::Ours
-        {
-            tracing::error!(error = error as &dyn std::error::Error, "request failed");
-        }
+        self.log();
         let (status, kind, title) = self.kind();
         let problem = Problem {
             r#type: kind.to_owned(),

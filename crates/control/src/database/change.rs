@@ -214,10 +214,10 @@ impl<'a> Change<'a> {
             let max = CREDENTIALS_PER_CACHE_MAX;
             return Err(ControlError::TooManyCredentials { cache: cache.name.clone(), max });
         }
-        self.sql.execute(
+        let id = self.sql.number(
             "INSERT INTO credentials
                  (username, cache_id, capabilities, password_hash, sealed_password, created_at)
-             VALUES ($1, $2, $3, $4, $5, $6)",
+             VALUES ($1, $2, $3, $4, $5, $6) RETURNING id",
             &[
                 new.username.as_str().into(),
                 cache.id.get().into(),
@@ -228,6 +228,7 @@ impl<'a> Change<'a> {
             ],
         )?;
         Ok(Credential {
+            id: natural(id)?,
             username: new.username,
             cache: cache.id,
             capabilities: new.capabilities,

@@ -52,11 +52,13 @@ pub(super) fn find_cache(
 }
 
 pub(super) const SELECT_CREDENTIAL: &str = "SELECT username, cache_id, capabilities, \
-    password_hash, sealed_password, credentials.created_at, username = primary_username \
+    password_hash, sealed_password, credentials.created_at, username = primary_username, \
+    credentials.id \
     FROM credentials JOIN caches ON caches.id = cache_id";
 
 pub(super) fn credential(row: &Row) -> Result<StoredCredential, ControlError> {
     let credential = Credential {
+        id: row.natural(7)?,
         username: username(row.text(0)?)?,
         cache: CacheId::new(row.natural(1)?),
         capabilities: capabilities(row, 2)?,

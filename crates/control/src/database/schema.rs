@@ -8,6 +8,7 @@ use crate::error::DatabaseError;
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001-caches-and-credentials.sql"),
     include_str!("../../migrations/sqlite/0002-clusters.sql"),
+    include_str!("../../migrations/sqlite/0003-credentials-have-numbers.sql"),
 ];
 
 /// Applies the steps that are missing. Each is one transaction with its own number, so a crash in
@@ -146,7 +147,7 @@ mod tests {
                 "BEGIN;
                  INSERT INTO caches (cluster_id, name, plan, enabled, primary_username, created_at,
                      used_at) VALUES (1, 'new', 'dev', 1, 'CAT', 6, 6);
-                 INSERT INTO credentials VALUES ('CAT', 10, 7, randomblob(32), randomblob(60), 6);
+                 INSERT INTO credentials VALUES (3, 'CAT', 10, 7, randomblob(32), randomblob(60), 6);
                  COMMIT;",
             )
             .expect("the next id is 10");

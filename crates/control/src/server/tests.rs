@@ -644,3 +644,5 @@ fn who_did_what_can_be_read_page_by_page() {
     assert_eq!(lines("/v1/audit?after=1&limit=1"), all[1..2]);
     assert!(lines("/v1/audit?after=3").is_empty());
 }
+
+mod owners;

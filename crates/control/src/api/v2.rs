@@ -1,0 +1,45 @@
+//! `/api/v2/caches/{cache}/…` and, before it, `/api/v1/{cache}/…`: what owners' scripts know from the
+//! service that Larder is modelled on. Paths, JSON, codes and oddities are those of its documentation
+//! ("Analytics API V2", "Analytics API"); nothing new is added here.
+//!
+//! An owner proves himself by HTTP Basic with a credential of the cache that has the `api` capability.
+//!
+//! | | |
+//! |---|---|
+//! | `GET info` | the cache, its servers and its credentials with passwords |
+//! | `GET`, `POST credentials` | list, add (201); development caches cannot (403) |
+//! | `PATCH`, `DELETE credentials/{username}` | what is omitted from a `PATCH` becomes false |
+//! | `POST credentials/primary/{username}` | promote |
+//! | `POST enable_cache`, `switch_cluster` | |
+//! | `POST flush`, `reset_stats` (204), `GET stats` | |
+//!
+//! Refusals are `code=401, message=Bad user` as text; a wrong number is 400, a wrong password 401, a
+//! credential without the capability or of another cache 403. Where the documentation has a 404 for
+//! caches that are not there, there is one.
+
+mod aliases;
+mod caches;
+mod denied;
+mod owner;
+
+use axum::Router;
+use axum::routing::{get, patch, post};
+
+use super::Api;
+
+pub(super) fn routes() -> Router<Api> {
+    let cache = Router::new()
+        .route("/info", get(caches::info))
+        .route("/credentials", get(caches::list_credentials).post(caches::add_credential))
+        .route(
+            "/credentials/{username}",
+            patch(caches::change_capabilities).delete(caches::remove_credential),
+        )
+        .route("/credentials/primary/{username}", post(caches::promote))
+        .route("/enable_cache", post(caches::enable))
+        .route("/switch_cluster", post(caches::switch_cluster))
+        .route("/flush", post(caches::flush))
+        .route("/reset_stats", post(caches::reset_statistics))
+        .route("/stats", get(caches::statistics));
+    Router::new().nest("/api/v2/caches/{cache}", cache).merge(aliases::routes())
+}

@@ -1,0 +1,401 @@
+//! What owners' scripts see: the contract of "Analytics API V2", its oddities, and who is kept out.
+
+use super::*;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
+/// A cache with its owner's credential.
+struct Owned {
+    served: Served,
+    id: u64,
+    username: String,
+    password: String,
+}
+
+impl Owned {
+    fn new(plan: &str) -> Self {
+        let served = Served::new();
+        let wish = json!({ "name": "shop", "plan": plan });
+        let (_, made) = served.ask("POST", "/v1/caches", Some(wish));
+        let credential = &made["credentials"][0];
+        let (username, password) = (text(credential, "username"), text(credential, "password"));
+        let (username, password) = (username.to_owned(), password.to_owned());
+        Owned { id: made["id"].as_u64().expect("a number"), served, username, password }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, Value) {
+        let path = format!("/api/v2/caches/{}/{path}", self.id);
+        self.ask_as(&self.username, &self.password, method, &path, body)
+    }
+
+    /// The answer's JSON, or its text.
+    fn ask_as(
+        &self,
+        username: &str,
+        password: &str,
+        method: &str,
+        path: &str,
+        body: &str,
+    ) -> (u16, Value) {
+        let credential = BASE64.encode(format!("{username}:{password}"));
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("http://{}{path}", self.served.address))
+            .header("Authorization", format!("Basic {credential}"))
+            .body(body.as_bytes().to_vec());
+        let answer = agent().run(request.expect("a good request")).expect("an answer");
+        let status = answer.status().as_u16();
+        let text = answer.into_body().read_to_string().expect("a whole body");
+        (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+    }
+
+    fn works(&self, username: &str, password: &str) -> bool {
+        let directory = self.served.installation.control.directory();
+        directory.authenticate(username.as_bytes(), password.as_bytes()).is_ok()
+    }
+}
+
+/// The fields of an object and what kind of value each has.
+fn shape(value: &Value) -> Vec<(String, &'static str)> {
+    let kind = |value: &Value| match value {
+        Value::Null => "null",
+        Value::Bool(_) => "truth",
+        Value::Number(_) => "number",
+        Value::String(_) => "text",
+        Value::Array(_) => "list",
+        Value::Object(_) => "object",
+    };
+    let fields = value.as_object().expect("an object").iter();
+    let mut shape: Vec<_> = fields.map(|(name, value)| (name.clone(), kind(value))).collect();
+    shape.sort();
+    shape
+}
+
+fn fields(fields: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
+    let mut fields: Vec<_> =
+        fields.iter().map(|(name, kind)| ((*name).to_owned(), *kind)).collect();
+    fields.sort();
+    fields
+}
+
+const CREDENTIAL: [(&str, &str); 8] = [
+    ("id", "number"),
+    ("cache_id", "number"),
+    ("sasl_username", "text"),
+    ("sasl_password", "text"),
+    ("write_capability", "truth"),
+    ("flush_capability", "truth"),
+    ("api_capability", "truth"),
+    ("primary", "truth"),
+];
+
+/// J01.
+#[test]
+fn info_has_every_field() {
+    let owned = Owned::new("dev");
+    let (status, info) = owned.ask("GET", "info", "");
+    assert_eq!(status, 200, "{info}");
+    let known = [
+        ("id", "number"),
+        ("name", "text"),
+        ("label", "text"),
+        ("cache_type", "text"),
+        ("plan", "number"),
+        ("provider", "text"),
+        ("enabled", "truth"),
+        ("cluster_name", "text"),
+        ("servers", "list"),
+        ("credentials", "list"),
+        ("can_switch", "truth"),
+        ("can_manage_credentials", "truth"),
+        ("can_update_capabilities", "truth"),
+    ];
+    assert_eq!(shape(&info), fields(&known));
+    assert_eq!(shape(&info["credentials"][0]), fields(&CREDENTIAL));
+    assert_eq!((&info["plan"], &info["id"]), (&json!(26_214_400), &json!(owned.id)));
+    assert_eq!(info["cache_type"], "memcachier");
+    assert_eq!(info["servers"], json!(["cache.example:11211"]));
+    for flag in ["can_switch", "can_manage_credentials", "can_update_capabilities"] {
+        assert_eq!(info[flag], false, "{flag} of a development cache");
+    }
+    let (_, info) = Owned::new("100").ask("GET", "info", "");
+    assert_eq!(
+        (&info["can_manage_credentials"], &info["can_switch"]),
+        (&json!(true), &json!(false))
+    );
+}
+
+/// J02 to J06.
+#[test]
+fn credentials_live_their_life() {
+    let owned = Owned::new("100");
+    let (status, listed) = owned.ask("GET", "credentials", "");
+    assert_eq!((status, listed.as_array().map(Vec::len)), (200, Some(1)));
+    assert_eq!(shape(&listed[0]), fields(&CREDENTIAL));
+    assert_eq!(listed[0]["sasl_password"], owned.password.as_str());
+
+    let (status, made) = owned.ask("POST", "credentials", "");
+    assert_eq!((status, shape(&made)), (201, fields(&CREDENTIAL)));
+    assert_eq!(made["primary"], false);
+    let (username, password) = (text(&made, "sasl_username"), text(&made, "sasl_password"));
+    assert!(owned.works(username, password));
+    assert_ne!(made["id"], listed[0]["id"]);
+
+    let path = format!("credentials/{username}");
+    let (status, changed) = owned.ask("PATCH", &path, r#"{"write_capability": true}"#);
+    let expected = json!({
+        "flush_capability": false, "write_capability": true, "api_capability": false,
+    });
+    assert_eq!((status, changed), (200, expected));
+    let nothing = json!({
+        "flush_capability": false, "write_capability": false, "api_capability": false,
+    });
+    assert_eq!(owned.ask("PATCH", &path, "{}"), (200, nothing));
+
+    let (status, promoted) = owned.ask("POST", &format!("credentials/primary/{username}"), "");
+    assert_eq!((status, &promoted["primary"]), (200, &json!(true)), "{promoted}");
+    assert_eq!(shape(&promoted), fields(&CREDENTIAL));
+    let (_, listed) = owned.ask("GET", "credentials", "");
+    let primary = listed.as_array().expect("a list").iter().filter(|one| one["primary"] == true);
+    assert_eq!(primary.count(), 1);
+    let (status, refused) = owned.ask("DELETE", &path, "");
+    assert_eq!((status, refused.as_str().map(|it| it.contains("primary"))), (400, Some(true)));
+
+    let (status, nothing) = owned.ask("DELETE", &format!("credentials/{}", owned.username), "");
+    assert_eq!((status, nothing), (200, json!("")));
+    assert!(!owned.works(&owned.username, &owned.password));
+    assert_eq!(owned.ask("GET", "info", "").0, 401, "it was deleted by itself");
+}
+
+/// J06: told through the outbox once, and not again by a repetition.
+#[test]
+fn a_promotion_is_pushed_once() {
+    let owned = Owned::new("100");
+    let hook = json!({ "url": "http://127.0.0.1:1/hook" });
+    assert_eq!(owned.served.ask("POST", "/v1/webhooks", Some(hook)).0, 201);
+    let (_, made) = owned.ask("POST", "credentials", "");
+    let path = format!("credentials/primary/{}", text(&made, "sasl_username"));
+    for _ in 0..2 {
+        assert_eq!(owned.ask("POST", &path, "").0, 200);
+    }
+    let (_, waiting) = owned.served.ask("GET", "/v1/outbox?state=waiting", None);
+    let calls = waiting["calls"].as_array().expect("a list");
+    let promotions = calls.iter().filter(|call| text(call, "body").contains("credential promoted"));
+    assert_eq!(promotions.count(), 1, "{waiting}");
+}
+
+/// J03 to J06, H08.
+#[test]
+fn development_caches_keep_their_credential() {
+    let owned = Owned::new("dev");
+    let of_it = format!("credentials/{}", owned.username);
+    let promote = format!("credentials/primary/{}", owned.username);
+    for (method, path) in
+        [("POST", "credentials"), ("PATCH", &of_it), ("DELETE", &of_it), ("POST", &promote)]
+    {
+        let (status, why) = owned.ask(method, path, "");
+        assert_eq!(status, 403, "{method} {path}");
+        assert_eq!(why, "code=403, message=Not allowed to manage credentials");
+    }
+    assert_eq!(owned.ask("GET", "credentials", "").1[0]["write_capability"], true);
+}
+
+/// J08 and J09.
+#[test]
+fn a_disabled_cache_is_enabled_by_its_owner() {
+    let owned = Owned::new("dev");
+    let path = format!("/v1/caches/{}/enabled", owned.id);
+    assert_eq!(owned.served.ask("PUT", &path, Some(json!({ "enabled": false }))).0, 200);
+    assert!(!owned.works(&owned.username, &owned.password));
+    assert_eq!(owned.ask("GET", "info", "").1["enabled"], false);
+    for _ in 0..2 {
+        assert_eq!(owned.ask("POST", "enable_cache", "").0, 200);
+    }
+    assert!(owned.works(&owned.username, &owned.password));
+    assert_eq!(owned.ask("POST", "switch_cluster", "").0, 403);
+}
+
+/// J10 to J12.
+#[test]
+fn commands_do_what_they_say() {
+    let owned = Owned::new("100");
+    assert_eq!(owned.ask("POST", "flush", r#"{"action":"create","data":{}}"#).0, 204);
+    let (status, statistics) = owned.ask("GET", "stats", "");
+    assert_eq!((status, statistics.as_object().map(|all| all.len())), (200, Some(31)));
+    assert!(shape(&statistics).iter().all(|(_, kind)| *kind == "number"));
+    assert_eq!(statistics["cmd_flush"], 1);
+    assert_eq!(statistics["time"], crate::pretend::NOW.0);
+    assert_eq!(owned.ask("POST", "reset_stats", "").0, 204);
+    let id = tenancy::id::CacheId::new(owned.id);
+    assert_eq!(owned.served.data_plane().resets(id), 1);
+
+    let of_it = format!("credentials/{}", owned.username);
+    assert_eq!(owned.ask("PATCH", &of_it, r#"{"api_capability":true}"#).0, 200);
+    assert_eq!(owned.ask("POST", "flush", "").0, 403, "without the capability");
+}
+
+/// J24.
+#[test]
+fn old_scripts_still_work() {
+    let owned = Owned::new("100");
+    let ask = |method: &str, path: &str, body: &str| {
+        owned.ask_as(&owned.username, &owned.password, method, path, body)
+    };
+    for path in ["/api/login", "/api/v1/login"] {
+        assert_eq!(ask("GET", path, ""), (200, json!({ "cache_id": owned.id })));
+    }
+    let of = |path: &str| format!("/api/v1/{}/{path}", owned.id);
+    let (status, statistics) = ask("GET", &of("stats"), "");
+    let per_server = &statistics["cache.example:11211"];
+    assert_eq!((status, per_server.as_object().map(|all| all.len())), (200, Some(31)));
+    assert_eq!(ask("POST", &of("flush"), ""), (200, json!("")));
+
+    let (status, made) = ask("POST", &of("credentials"), "");
+    assert_eq!((status, &made["id"], &made["uuid"]), (200, &Value::Null, &Value::Null));
+    assert!(owned.works(text(&made, "sasl_username"), text(&made, "sasl_password")));
+    let (_, listed) = ask("GET", &of("credentials"), "");
+    assert!(!listed.to_string().contains("password"));
+    let listed = listed.as_array().expect("a list");
+    let second = listed.iter().find(|one| one["primary"] == false).expect("the new one");
+    let by_number = format!("credentials/{}", second["id"]);
+    let (status, changed) = ask("PATCH", &of(&by_number), r#"{"flush_capability":"false"}"#);
+    let expected = json!({
+        "flush_capability": false, "write_capability": true, "api_capability": true,
+    });
+    assert_eq!((status, changed), (200, expected), "what is left out stays");
+    let by_number = format!("credentials/primary/{}", second["id"]);
+    assert_eq!(ask("POST", &of(&by_number), "").1["primary"], true);
+    assert_eq!(ask("DELETE", &of(&by_number), "").0, 403, "it is the primary one now");
+    let (status, why) = owned.ask_as("x", "y", "GET", &of("stats"), "");
+    let expected = json!("code=403, message=You are not authorized to perform this action.");
+    assert_eq!((status, why), (403, expected));
+}
+
+#[test]
+fn nobody_reaches_the_cache_of_another() {
+    let owned = Owned::new("100");
+    let other = json!({ "name": "blog", "plan": "100" });
+    let (_, other) = owned.served.ask("POST", "/v1/caches", Some(other));
+    let foreign = text(&other["credentials"][0], "username");
+    let as_ours = |method: &str, path: &str| {
+        owned.ask_as(&owned.username, &owned.password, method, path, "").0
+    };
+    for (method, path) in [
+        ("GET", "info"),
+        ("GET", "credentials"),
+        ("POST", "credentials"),
+        ("PATCH", &format!("credentials/{foreign}")),
+        ("DELETE", &format!("credentials/{foreign}")),
+        ("POST", &format!("credentials/primary/{foreign}")),
+        ("POST", "enable_cache"),
+        ("POST", "switch_cluster"),
+        ("POST", "flush"),
+        ("POST", "reset_stats"),
+        ("GET", "stats"),
+    ] {
+        let at = format!("/api/v2/caches/{}/{path}", other["id"]);
+        assert_eq!(as_ours(method, &at), 403, "{method} {path}");
+        // Through the owner's own cache the other's credentials are not there either.
+        if path.contains(foreign) {
+            assert_eq!(owned.ask(method, path, "").0, 400, "{method} {path}");
+        }
+        let missing = format!("/api/v2/caches/999999/{path}");
+        let documented = ["flush", "reset_stats", "stats"].contains(&path);
+        assert_eq!(as_ours(method, &missing), if documented { 404 } else { 403 }, "{path}");
+        let at = format!("/api/v2/caches/shop/{path}");
+        assert_eq!(as_ours(method, &at), 400, "not a number: {path}");
+    }
+    assert_eq!(as_ours("GET", &format!("/api/v1/{}/credentials", other["id"])), 403);
+    // The operators' API is not for owners.
+    assert_eq!(as_ours("GET", "/v1/caches"), 401);
+}
+
+#[test]
+fn without_the_api_capability_nothing_is_told() {
+    let owned = Owned::new("100");
+    let wish = json!({ "capabilities": ["write", "flush"] });
+    let path = format!("/v1/caches/{}/credentials", owned.id);
+    let (_, made) = owned.served.ask("POST", &path, Some(wish));
+    let (username, password) = (text(&made, "username"), text(&made, "password"));
+    for path in [format!("/api/v2/caches/{}/info", owned.id), "/api/v1/login".to_owned()] {
+        assert_eq!(owned.ask_as(username, password, "GET", &path, "").0, 403, "{path}");
+    }
+}
+
+#[test]
+fn whoever_guesses_must_wait() {
+    let owned = Owned::new("100");
+    let path = format!("/api/v2/caches/{}/info", owned.id);
+    let guess = |password: &str| owned.ask_as(&owned.username, password, "GET", &path, "").0;
+    let answers: Vec<u16> = (0..12).map(|number| guess(&format!("guess-{number}"))).collect();
+    assert_eq!(answers[..10], [401; 10]);
+    assert_eq!(answers[10..], [429; 2]);
+    assert_eq!(guess(&owned.password), 429, "a right guess tells nothing, either");
+    // Others at the same address are not held up.
+    let (_, made) = owned.served.ask("POST", &format!("/v1/caches/{}/credentials", owned.id), None);
+    let (username, password) = (text(&made, "username"), text(&made, "password"));
+    assert_eq!(owned.ask_as(username, password, "GET", &path, "").0, 200);
+}
+
+#[test]
+fn statements_are_not_smuggled_in() {
+    let owned = Owned::new("100");
+    let before = owned.ask("GET", "credentials", "").1;
+    for evil in
+        ["'; DROP TABLE caches; --", "x' OR '1'='1", "\"; DELETE FROM credentials; --", "$1"]
+    {
+        let path = format!("/api/v2/caches/{}/info", owned.id);
+        assert_eq!(owned.ask_as(evil, evil, "GET", &path, "").0, 401, "{evil}");
+        assert_eq!(owned.ask_as(&owned.username, evil, "GET", &path, "").0, 401, "{evil}");
+        let quoted: String = evil.bytes().map(|byte| format!("%{byte:02X}")).collect();
+        for (method, path) in [
+            ("PATCH", format!("credentials/{quoted}")),
+            ("DELETE", format!("credentials/{quoted}")),
+            ("POST", format!("credentials/primary/{quoted}")),
+        ] {
+            assert_eq!(owned.ask(method, &path, "").0, 400, "{method} {path}");
+        }
+        let at = format!("/api/v2/caches/{quoted}/info");
+        assert_eq!(owned.ask_as(&owned.username, &owned.password, "GET", &at, "").0, 400);
+        for (path, body) in [
+            ("/v1/caches".to_owned(), json!({ "name": evil })),
+            ("/v1/caches".to_owned(), json!({ "plan": evil })),
+            ("/v1/clusters".to_owned(), json!({ "name": evil })),
+            (format!("/v1/caches/{quoted}/flush"), json!({})),
+        ] {
+            assert_eq!(owned.served.ask("POST", &path, Some(body)).0, 400, "{path} {evil}");
+        }
+        let url = json!({ "url": format!("http://example.org/{evil}") });
+        assert!(owned.served.ask("POST", "/v1/webhooks", Some(url)).0 < 500);
+    }
+    assert_eq!(owned.ask("GET", "credentials", "").1, before);
+}
+
+#[test]
+fn odd_logins_are_refused_and_break_nothing() {
+    let owned = Owned::new("100");
+    let path = format!("http://{}/api/v2/caches/{}/info", owned.served.address, owned.id);
+    let long = format!("Basic {}", BASE64.encode("x".repeat(4_000)));
+    for header in
+        ["Basic", "Basic ", "Basic ::", "Bearer x", "basic bm9jb2xvbg==", "Basic /w==", &long]
+    {
+        let request = Request::builder().uri(&path).header("Authorization", header);
+        let answer = agent().run(request.body(Vec::new()).expect("good")).expect("an answer");
+        assert_eq!(answer.status().as_u16(), 401, "{header}");
+        let basic = answer.headers()["www-authenticate"].to_str().expect("ASCII");
+        assert!(basic.starts_with("Basic realm="), "{basic}");
+    }
+    let answer = agent().get(&path).call().expect("an answer");
+    assert_eq!(answer.status().as_u16(), 401);
+    assert_eq!(
+        answer.into_body().read_to_string().expect("a whole body"),
+        "code=401, message=Bad user"
+    );
+    // The scheme's case does not matter, and a password may hold a colon (RFC 7617).
+    let credential = BASE64.encode(format!("{}:{}", owned.username, owned.password));
+    let request =
+        Request::builder().uri(&path).header("Authorization", format!("bAsIc {credential}"));
+    let answer = agent().run(request.body(Vec::new()).expect("good")).expect("an answer");
+    assert_eq!(answer.status().as_u16(), 200);
+    assert_eq!(answer.headers()["cache-control"], "no-store");
+}
