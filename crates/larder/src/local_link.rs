@@ -23,7 +23,7 @@ pub struct LocalLink(pub Vec<Arc<Backend>>);
 
 /// Requests of one cache that follow one another at once. Holds at most one lock, of a shard of the
 /// backend that was asked last.
-pub(crate) struct Batch<'b> {
+pub struct Batch<'b> {
     /// The cache's part in each backend.
     parts: &'b [Arc<Cache>],
     backend: usize,
