@@ -38,6 +38,7 @@ use crate::model::{
     Committed, Credential, Issued, UnixSeconds,
 };
 use crate::seal::Sealer;
+use crate::series::sampler::Sampler;
 
 /// The cache that `larder up` makes for whoever tries it.
 pub const DEVELOPMENT_CACHE: &str = "development";
@@ -67,6 +68,8 @@ pub struct Control {
     outbox_bell: Arc<Bell>,
     /// Failed logins of owners.
     guesses: Mutex<Guesses>,
+    /// What was read of each cache when it was last sampled.
+    sampler: Mutex<Sampler>,
     environment: Environment,
     secret_key: SecretKey,
     node_key: [u8; 32],
@@ -152,6 +155,7 @@ impl Control {
             local,
             outbox_bell: Arc::default(),
             guesses: Mutex::default(),
+            sampler: Mutex::default(),
             secret_key: master_key.secret_key(),
             node_key: master_key.node_key(),
             sealer: master_key.sealer(),
@@ -1008,6 +1012,7 @@ fn stored_of(
 }
 
 mod owners;
+mod series;
 #[cfg(test)]
 mod tests;
 

@@ -27,6 +27,7 @@ mod postgres;
 mod retention;
 mod rows;
 mod schema;
+mod series;
 mod sql;
 mod sqlite;
 mod topology;
@@ -48,6 +49,7 @@ pub(crate) use outbox::{Call, CallState, Claimed, OutboxEntry, Outcome, Webhook}
 pub use retention::Retention;
 pub(crate) use rows::StoredCredential;
 pub use schema::SchemaError;
+pub(crate) use series::{SERIES_BATCH, SeriesRow, WHOLE};
 use sql::{Mode, Sql};
 use sqlite::Sqlite;
 

@@ -12,20 +12,23 @@ use crate::control::Control;
 use crate::database::Retention;
 use crate::error::ControlError;
 use crate::model::ClusterId;
+use crate::series::sampling::Sampling;
 
 /// Between two rounds. Whether a cache was unused for 30 days or for ten minutes more does not matter.
 const ROUND: Duration = Duration::from_secs(600);
 /// Batches that one round forgets at most, so that it ends.
 const TRIMS_PER_ROUND_MAX: usize = 100;
 
-/// A thread that does this until it is dropped.
+/// A thread that does this until it is dropped, and one that samples what caches do.
 #[must_use]
 pub struct Housekeeping {
     bell: Arc<Bell>,
+    _sampling: Sampling,
 }
 
 impl Housekeeping {
     pub fn start(control: &Arc<Control>) -> std::io::Result<Self> {
+        let sampling = Sampling::start(control)?;
         let bell = Arc::new(Bell::default());
         let (control, until) = (Arc::clone(control), Arc::clone(&bell));
         let run = move || {
@@ -42,7 +45,7 @@ impl Housekeeping {
             }
         };
         thread::Builder::new().name("housekeeping".to_owned()).spawn(run)?;
-        Ok(Housekeeping { bell })
+        Ok(Housekeeping { bell, _sampling: sampling })
     }
 }
 

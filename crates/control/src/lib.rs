@@ -36,6 +36,7 @@ pub mod feed;
 pub mod housekeeping;
 pub mod model;
 pub mod push;
+pub mod series;
 pub mod server;
 
 mod bell;

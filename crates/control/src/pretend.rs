@@ -29,6 +29,8 @@ struct State {
     caches: BTreeMap<CacheId, Limits>,
     flushes: BTreeMap<CacheId, u64>,
     resets: BTreeMap<CacheId, u64>,
+    /// What a test wants counted beside.
+    counts: BTreeMap<(CacheId, String), u64>,
     refusal: Option<DataPlaneError>,
     /// While true, `statistics` does not return.
     held: bool,
@@ -47,6 +49,11 @@ impl PretendDataPlane {
     /// How often a cache's counters were set to zero.
     pub(crate) fn resets(&self, id: CacheId) -> u64 {
         self.state().resets.get(&id).copied().unwrap_or(0)
+    }
+
+    /// Makes `statistics` tell this of a cache.
+    pub(crate) fn count(&self, id: CacheId, name: &str, count: u64) {
+        self.state().counts.insert((id, name.to_owned()), count);
     }
 
     pub(crate) fn refuse(&self, refusal: Option<DataPlaneError>) {
@@ -97,7 +104,10 @@ impl DataPlane for PretendDataPlane {
         let state = state.expect("no test panics while it holds the lock");
         state.refusal.clone().map_or(Ok(()), Err)?;
         let flushes = state.flushes.get(&id).copied().unwrap_or(0);
-        Ok(vec![("cmd_flush".to_owned(), flushes), ("curr_items".to_owned(), 0)])
+        let counts = state.counts.iter().filter(|((of, _), _)| *of == id);
+        let counts = counts.map(|((_, name), count)| (name.clone(), *count));
+        let known = [("cmd_flush".to_owned(), flushes), ("curr_items".to_owned(), 0)];
+        Ok(counts.chain(known).collect())
     }
 
     fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError> {

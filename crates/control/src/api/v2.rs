@@ -12,6 +12,7 @@
 //! | `POST credentials/primary/{username}` | promote |
 //! | `POST enable_cache`, `switch_cluster` | |
 //! | `POST flush`, `reset_stats` (204), `GET stats` | |
+//! | `GET insight/processed_stats`, `…/per_server`, `insight/latency`, `introspection/compound_stats` | over time |
 //!
 //! Refusals are `code=401, message=Bad user` as text; a wrong number is 400, a wrong password 401, a
 //! credential without the capability or of another cache 403. Where the documentation has a 404 for
@@ -20,6 +21,7 @@
 mod aliases;
 mod caches;
 mod denied;
+mod insight;
 mod owner;
 
 use axum::Router;
@@ -40,6 +42,10 @@ pub(super) fn routes() -> Router<Api> {
         .route("/switch_cluster", post(caches::switch_cluster))
         .route("/flush", post(caches::flush))
         .route("/reset_stats", post(caches::reset_statistics))
-        .route("/stats", get(caches::statistics));
+        .route("/stats", get(caches::statistics))
+        .route("/insight/processed_stats", get(insight::processed_stats))
+        .route("/insight/processed_stats/per_server", get(insight::processed_stats_per_server))
+        .route("/insight/latency", get(insight::latency))
+        .route("/introspection/compound_stats", get(insight::compound_stats));
     Router::new().nest("/api/v2/caches/{cache}", cache).merge(aliases::routes())
 }

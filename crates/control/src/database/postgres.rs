@@ -29,6 +29,7 @@ const SESSION_OPTIONS: &str = "-c statement_timeout=60000 -c lock_timeout=5000 \
 const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001-all.sql"),
     include_str!("../../migrations/postgres/0002-credentials-have-numbers.sql"),
+    include_str!("../../migrations/postgres/0003-series.sql"),
 ];
 /// Under which control processes that start at the same time agree who migrates ("larder" in ASCII).
 const MIGRATION_LOCK: i64 = 0x6c61_7264_6572;

@@ -9,6 +9,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0001-caches-and-credentials.sql"),
     include_str!("../../migrations/sqlite/0002-clusters.sql"),
     include_str!("../../migrations/sqlite/0003-credentials-have-numbers.sql"),
+    include_str!("../../migrations/sqlite/0004-series.sql"),
 ];
 
 /// Applies the steps that are missing. Each is one transaction with its own number, so a crash in

@@ -271,6 +271,80 @@ fn old_scripts_still_work() {
     assert_eq!((status, why), (403, expected));
 }
 
+/// J13 to J15 and J19.
+#[test]
+fn statistics_over_time_have_the_documented_shape() {
+    let owned = Owned::new("100");
+    let now = crate::pretend::NOW.0;
+    let id = tenancy::id::CacheId::new(owned.id);
+    for (name, count) in [("cmd_get", 90), ("get_hits", 60), ("get_misses", 30), ("bytes", 512)] {
+        owned.served.data_plane().count(id, name, count);
+    }
+    owned.served.installation.control.sample().expect("sampled");
+    let (status, tables) =
+        owned.ask("GET", "insight/processed_stats?names=get_rate,hit_rate,bytes,max_bytes", "");
+    assert_eq!(status, 200, "{tables}");
+    assert_eq!(
+        shape(&tables[0]),
+        fields(&[("name", "text"), ("columns", "list"), ("values", "list")])
+    );
+    assert_eq!(tables[0]["name"], "processed_stats");
+    assert_eq!(tables[0]["columns"], json!(["time", "get_rate", "hit_rate", "bytes", "max_bytes"]));
+    let values = tables[0]["values"].as_array().expect("rows");
+    assert_eq!(values.len(), 1_440, "a day in minutes");
+    // The test's clock stands at the end of a minute: 1,800,000,000 is a multiple of 60.
+    assert_eq!(now % 60, 0);
+    let last = json!(["2027-01-15T07:59:00Z", 1.5, 60.0 / 90.0, 512.0, 104_857_600.0]);
+    assert_eq!(values.last(), Some(&last));
+    assert_eq!(values[0], json!(["2027-01-14T08:00:00Z", 0.0, null, 512.0, 104_857_600.0]));
+
+    for (days, step) in [(2, 600), (30, 3_600), (200, 86_400)] {
+        let from = jiff::Timestamp::from_second(1_800_000_000 - days * 86_400).expect("a time");
+        let path = format!("insight/processed_stats?names=items&startTime={from}");
+        let (_, tables) = owned.ask("GET", &path, "");
+        let values = tables[0]["values"].as_array().expect("rows");
+        let rows = u64::try_from(days * 86_400 / step).expect("positive");
+        assert!(
+            (rows..=rows + 1).contains(&(values.len() as u64)),
+            "{days} days: {}",
+            values.len()
+        );
+    }
+    let (_, tables) = owned.ask("GET", "insight/processed_stats/per_server?names=get_rate", "");
+    assert_eq!(tables[0]["tags"], json!({ "server": "cache.example:11211" }));
+    assert_eq!(
+        tables[0]["values"].as_array().and_then(|rows| rows.last()),
+        Some(&json!(["2027-01-15T07:59:00Z", 1.5]))
+    );
+    let (status, tables) = owned.ask("GET", "insight/latency", "");
+    assert_eq!((status, &tables[0]["columns"]), (200, &json!(["time", "duration"])));
+    let (_, tables) = owned.ask("GET", "introspection/compound_stats", "");
+    let last = tables[0]["values"].as_array().and_then(|rows| rows.last());
+    assert_eq!(last, Some(&json!(["2027-01-15T07:59:00Z", 0, 512, 1.0, 0.5, 0.0])));
+
+    for wrong in [
+        "",
+        "?names=",
+        "?names=hit",
+        "?names=bytes,;DROP%20TABLE",
+        "?names=bytes&startTime=yesterday",
+        "?names=bytes&startTime=2023-01-10T15:20:00Z&endTime=2023-01-08T15:20:00Z",
+        "?names=bytes&names=items",
+        "?names=bytes&startTime=1969-01-01T00:00:00Z",
+    ] {
+        let (status, why) = owned.ask("GET", &format!("insight/processed_stats{wrong}"), "");
+        assert_eq!(status, 400, "{wrong}: {why}");
+    }
+    let every = "auth_cmds_rate,auth_errors_rate,bytes,bytes_read_rate,bytes_write_rate,\
+        cas_badval_rate,cas_fraction,cas_hit_rate,cas_rate,connection_rate,connections,\
+        decr_fraction,decr_hit_rate,decr_rate,delete_fraction,delete_hit_rate,delete_rate,\
+        eviction_rate,flush_fraction,flush_rate,get_expired_rate,get_fraction,get_hit_rate,\
+        get_rate,hit_rate,incr_fraction,incr_hit_rate,incr_rate,items,max_bytes,request_rate,\
+        set_fraction,set_rate,touch_fraction,touch_hit_rate,touch_rate";
+    let (status, tables) = owned.ask("GET", &format!("insight/processed_stats?names={every}"), "");
+    assert_eq!((status, tables[0]["columns"].as_array().map(Vec::len)), (200, Some(37)));
+}
+
 #[test]
 fn nobody_reaches_the_cache_of_another() {
     let owned = Owned::new("100");
@@ -292,6 +366,10 @@ fn nobody_reaches_the_cache_of_another() {
         ("POST", "flush"),
         ("POST", "reset_stats"),
         ("GET", "stats"),
+        ("GET", "insight/processed_stats?names=bytes"),
+        ("GET", "insight/processed_stats/per_server?names=bytes"),
+        ("GET", "insight/latency"),
+        ("GET", "introspection/compound_stats"),
     ] {
         let at = format!("/api/v2/caches/{}/{path}", other["id"]);
         assert_eq!(as_ours(method, &at), 403, "{method} {path}");
@@ -300,7 +378,8 @@ fn nobody_reaches_the_cache_of_another() {
             assert_eq!(owned.ask(method, path, "").0, 400, "{method} {path}");
         }
         let missing = format!("/api/v2/caches/999999/{path}");
-        let documented = ["flush", "reset_stats", "stats"].contains(&path);
+        let documented =
+            ["flush", "reset_stats", "stats"].contains(&path) || path.starts_with("insight/");
         assert_eq!(as_ours(method, &missing), if documented { 404 } else { 403 }, "{path}");
         let at = format!("/api/v2/caches/shop/{path}");
         assert_eq!(as_ours(method, &at), 400, "not a number: {path}");
