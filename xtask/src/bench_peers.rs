@@ -12,7 +12,11 @@
 //! generator that is slower than the server. Figures are medians with their extremes; ratios are
 //! taken within a round, so that a slow minute hurts both sides alike.
 
+mod chart;
 mod contest;
+mod curves;
+pub(crate) mod instructions;
+mod many_caches;
 mod outcome;
 mod peer;
 mod publish;
@@ -35,7 +39,7 @@ use std::time::Duration;
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask bench-peers", after_help = EXAMPLES)]
 struct Arguments {
-    /// Three short rounds instead of five long ones; leaves out what needs ten million items
+    /// One short round instead of five long ones; leaves out what takes long to prepare
     #[arg(long)]
     quick: bool,
 
@@ -47,7 +51,7 @@ struct Arguments {
     #[arg(long, value_name = "PATH")]
     larder: Option<PathBuf>,
 
-    /// Only these rows
+    /// Only these rows, and no charts
     #[arg(long, value_name = "P1,P2,...", value_delimiter = ',')]
     rows: Vec<String>,
 
@@ -66,11 +70,12 @@ struct Arguments {
 
 const EXAMPLES: &str = "\
 Examples:
-  cargo xtask bench-peers --quick                       two minutes, a first look
+  cargo xtask bench-peers --quick                       under two minutes, a first look
   cargo xtask bench-peers --memcached ~/src/memcached/memcached
   cargo xtask bench-peers --rows P1,P2 --json figures.json --markdown /tmp/table.md
 
-Needs a machine with two cores and nothing else to do.
+Needs a machine with two cores and nothing else to do. Of Debian's packages it installs memcached,
+nutcracker and valgrind where they are missing, as root or with sudo.
 ";
 
 /// How long and how often each row is measured.
@@ -82,11 +87,18 @@ struct Effort {
     quick: bool,
 }
 
+impl Effort {
+    /// For what has no target: enough to see how it is.
+    fn shorter(self) -> Effort {
+        Effort { rounds: self.rounds.min(3), duration: self.duration / 2, ..self }
+    }
+}
+
 impl Arguments {
     fn effort(&self) -> Effort {
         let quick = self.quick;
         // Kernel accounting counts hundredths of a second: below half a second they are too coarse.
-        let (rounds, warm_up, duration) = if quick { (3, 100, 600) } else { (5, 500, 3_000) };
+        let (rounds, warm_up, duration) = if quick { (1, 100, 400) } else { (5, 250, 1_300) };
         Effort {
             rounds: self.rounds.unwrap_or(rounds),
             warm_up: Duration::from_millis(warm_up),
@@ -139,6 +151,7 @@ const IS_INNER: &str = "LARDER_BENCH_PEERS";
 /// for debugging would measure itself. The programs to measure are handed on as `testbed` wants
 /// them.
 fn prepare(arguments: &Arguments, words: &[String]) -> Result<ExitCode, Box<dyn Error>> {
+    install()?;
     build("larder", arguments.larder.is_none())?;
     build("xtask", true)?;
     let release = target_dir()?.join("release");
@@ -151,6 +164,31 @@ fn prepare(arguments: &Arguments, words: &[String]) -> Result<ExitCode, Box<dyn 
     }
     let status = command.status()?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(2)))
+}
+
+/// Programs that are measured, or that measure, and their packages.
+const NEEDED: [(&str, &str); 3] =
+    [("memcached", "memcached"), ("nutcracker", "nutcracker"), ("valgrind", "valgrind")];
+
+fn install() -> Result<(), Box<dyn Error>> {
+    let has = |program: &str| {
+        let folders = env::var_os("PATH").unwrap_or_default();
+        // Where Debian keeps nutcracker, which is not in everybody's PATH.
+        let more = [PathBuf::from("/usr/sbin")];
+        env::split_paths(&folders).chain(more).any(|folder| folder.join(program).is_file())
+    };
+    let missing: Vec<&str> =
+        NEEDED.into_iter().filter(|(program, _)| !has(program)).map(|(_, name)| name).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let script = format!(
+        "as_root=; [ $(id -u) = 0 ] || as_root=sudo; $as_root apt-get update -qq; \
+         DEBIAN_FRONTEND=noninteractive $as_root apt-get install -y -qq --no-install-recommends {}",
+        missing.join(" ")
+    );
+    let status = Command::new("sh").args(["-c", &script]).status()?;
+    if status.success() { Ok(()) } else { Err(format!("no {}", missing.join(", ")).into()) }
 }
 
 fn build(package: &str, is_needed: bool) -> Result<(), Box<dyn Error>> {
@@ -183,19 +221,35 @@ fn measure(arguments: &Arguments) -> Result<(), Box<dyn Error>> {
     let mut contest = Contest::new(arguments.effort())?;
     eprintln!("{}", contest.setting());
     let mut outcomes: Vec<Outcome> = Vec::new();
+    let mut failures: Vec<String> = Vec::new();
     for (place, row) in rows.iter().enumerate() {
         eprintln!("[{}/{}] {} {}", place + 1, rows.len(), row.id, row.what);
-        let outcome = contest.hold(row)?;
-        eprintln!("        {}", outcome.line());
-        outcomes.push(outcome);
+        match contest.hold(row) {
+            Ok(outcome) => {
+                eprintln!("        {}", outcome.line());
+                outcomes.push(outcome);
+            }
+            // The others have taken minutes, or will; they are worth having.
+            Err(error) => failures.push(format!("{} {}: {error}", row.id, row.what)),
+        }
     }
-    let table = publish::markdown(contest.setting(), &outcomes);
+    // Whoever wants a few rows does not want to wait for these.
+    let curves = if arguments.rows.is_empty() {
+        let (curves, more) = contest.curves();
+        failures.extend(more);
+        curves
+    } else {
+        Vec::new()
+    };
+    let table = publish::markdown(contest.setting(), &outcomes, &curves, &failures);
     println!("{table}");
-    publish::replace_part(&root().join(&arguments.markdown), &table)?;
+    let document = root().join(&arguments.markdown);
+    publish::replace_part(&document, &table)?;
+    publish::draw(&document, &curves)?;
     if let Some(path) = &arguments.json {
-        fs::write(path, publish::json(contest.setting(), &outcomes))?;
+        fs::write(path, publish::json(contest.setting(), &outcomes, &curves))?;
     }
-    Ok(())
+    if failures.is_empty() { Ok(()) } else { Err(failures.join("\n").into()) }
 }
 
 #[cfg(test)]

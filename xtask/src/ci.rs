@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::metadata::metadata;
 use crate::step::{Outcome, Step, carry_out, command, count_tests, is_there};
-use crate::{root, tidy as checks};
+use crate::{instructions, root, tidy as checks};
 
 pub(crate) fn all() -> Vec<Step> {
     let mut steps = vec![fmt(), tidy(), deny(), clippy()];
@@ -15,7 +15,7 @@ pub(crate) fn all() -> Vec<Step> {
 }
 
 pub(crate) fn test() -> Vec<Step> {
-    let mut steps = vec![install(), build(), tests(), interleavings()];
+    let mut steps = vec![install(), build(), tests(), interleavings(), instructions(false)];
     // `cargo test` runs the examples of the documentation as well; nextest cannot.
     if has_nextest() {
         steps.push(examples());
@@ -121,6 +121,18 @@ fn built_larder() -> Result<PathBuf, String> {
     let metadata = metadata()?;
     let target = metadata["target_directory"].as_str().ok_or("cargo names no target directory")?;
     Ok(Path::new(target).join("debug/larder"))
+}
+
+/// With the `larder` that was built for the tests.
+pub(crate) fn instructions(keep: bool) -> Step {
+    instructions::check(
+        || {
+            let build = command("cargo", &words("build --quiet --locked --package larder"));
+            let is_built = carry_out(build) == Outcome::Done;
+            if is_built { built_larder() } else { Err("larder does not build".to_owned()) }
+        },
+        keep,
+    )
 }
 
 fn examples() -> Step {

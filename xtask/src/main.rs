@@ -3,6 +3,7 @@
 mod bench_peers;
 mod ci;
 mod fuzz;
+mod instructions;
 mod metadata;
 mod miri;
 mod step;
@@ -18,6 +19,7 @@ Usage: cargo xtask <task>
   test                   install what the tests need, then run all tests
   tidy                   check what no compiler checks: arrows, documents, leftovers
   bench-peers [--quick]  measure Larder beside memcached; --help tells more
+  instructions [--keep]  count the instructions of the hot paths; --keep accepts them
   miri                   run the store's tests of memory under Miri; needs nightly with miri
   sanitize               run the store's tests under the address sanitizer
   kill-control […]       SIGKILL the control plane under load; --help tells more
@@ -33,6 +35,8 @@ fn main() -> ExitCode {
         ["ci"] => ci::all(),
         ["test"] => ci::test(),
         ["tidy"] => vec![ci::tidy()],
+        ["instructions"] => vec![ci::instructions(false)],
+        ["instructions", "--keep"] => vec![ci::instructions(true)],
         ["miri"] => vec![miri::miri()],
         ["sanitize"] => vec![miri::sanitize()],
         ["bench-peers", rest @ ..] => {

@@ -42,6 +42,17 @@ pub struct BenchArgs {
     )]
     pub password: Option<String>,
 
+    /// A file with a USERNAME:PASSWORD per line; connections are dealt out to them in turn, so that
+    /// one load falls on many caches. The first fill reaches a cache only through its own
+    /// connections: store the items beforehand, one cache at a time, and pass --no-fill
+    #[arg(
+        long,
+        value_name = "FILE",
+        conflicts_with_all = ["username", "password"],
+        help_heading = "Server"
+    )]
+    pub logins: Option<PathBuf>,
+
     /// How to authenticate
     #[arg(long, value_enum, default_value = "auto", help_heading = "Server")]
     pub auth: AuthKind,

@@ -4,7 +4,9 @@
 //! of its own only while a reply is cut in two, or while its socket takes no more. So ten thousand
 //! idle connections cost next to nothing here.
 
+use crate::login::Login;
 use crate::pipeline::Pipeline;
+use crate::plan::Plan;
 use crate::transport::Transport;
 use std::io;
 
@@ -15,6 +17,8 @@ pub(crate) struct Connection {
     pub(crate) role: Role,
     /// Which server of the plan it leads to.
     pub(crate) server: usize,
+    /// Which connection of the plan it is, which decides who it says it is.
+    pub(crate) number: usize,
     pub(crate) pipeline: Pipeline,
     /// The beginning of a reply whose end has not come.
     inbox: Vec<u8>,
@@ -56,16 +60,27 @@ pub(crate) struct Arrived {
 const READ_BYTES: usize = 256 * 1024;
 
 impl Connection {
-    pub(crate) fn new(transport: Transport, role: Role, server: usize) -> Connection {
+    pub(crate) fn new(
+        transport: Transport,
+        role: Role,
+        server: usize,
+        number: usize,
+    ) -> Connection {
         Connection {
             transport,
             state: State::Connecting,
             role,
             server,
+            number,
             pipeline: Pipeline::default(),
             inbox: Vec::new(),
             outbox: Vec::new(),
         }
+    }
+
+    /// Who it says it is.
+    pub(crate) fn login<'p>(&self, plan: &'p Plan) -> Option<&'p Login> {
+        plan.login_of(self.number)
     }
 
     /// Reads once into the shared buffer, after what was kept from before.

@@ -8,14 +8,15 @@ use crate::transport::Transport;
 use mio::{Interest, Registry, Token};
 use std::io;
 
-/// Begins to connect to one of the servers.
+/// Begins to connect, as the `number`-th connection of the plan.
 pub(crate) fn open(
     plan: &Plan,
-    server: usize,
+    number: usize,
     role: Role,
     registry: &Registry,
     token: Token,
 ) -> Result<Connection, BenchError> {
+    let server = number % plan.servers.len();
     let Server { host, address, .. } = &plan.servers[server];
     let mut socket = mio::net::TcpStream::connect(*address)
         .map_err(|source| connect_error(plan, server, source))?;
@@ -26,7 +27,7 @@ pub(crate) fn open(
         None => Transport::plain(socket),
         Some(tls) => tls.start(socket, host).map_err(|error| tls_error(plan, server, error))?,
     };
-    Ok(Connection::new(transport, role, server))
+    Ok(Connection::new(transport, role, server, number))
 }
 
 /// Goes on after an event; true once the connection is ready for requests.
@@ -42,7 +43,7 @@ pub(crate) fn advance(
         }
         begin_login(plan, connection)?;
     }
-    let Some(login) = &plan.login else { return Ok(true) };
+    let Some(login) = connection.login(plan) else { return Ok(true) };
     let closed = |_| BenchError::LoginClosed { server: plan.server_name(server) };
     connection.flush().map_err(closed)?;
     let arrived = connection.receive(input).map_err(closed)?;
@@ -68,7 +69,7 @@ pub(crate) fn advance(
 
 /// Shows the password, the first time or again; without one there is nothing to wait for.
 pub(crate) fn begin_login(plan: &Plan, connection: &mut Connection) -> Result<(), BenchError> {
-    let Some(login) = &plan.login else {
+    let Some(login) = connection.login(plan) else {
         connection.state = State::Ready;
         return Ok(());
     };

@@ -102,7 +102,7 @@ impl<'p> Guest<'p> {
         let mut events = events::room();
         let patience = if self.plan.spin { Duration::ZERO } else { LOOK_AROUND };
         for number in self.plan.connections_of(self.plan.connections, self.part) {
-            self.knock(number % self.plan.servers.len())?;
+            self.knock(number)?;
         }
         while !self.visits.is_empty() {
             if end.is_some_and(|end| Instant::now() >= end) {
@@ -128,8 +128,8 @@ impl<'p> Guest<'p> {
         Ok((self.tally, cost))
     }
 
-    /// Opens one more connection, if there is one more authentication to do.
-    fn knock(&mut self, server: usize) -> Result<(), BenchError> {
+    /// Opens the `number`-th connection, again or for the first time, if there is one more authentication to do.
+    fn knock(&mut self, number: usize) -> Result<(), BenchError> {
         if self.left == 0 {
             return Ok(());
         }
@@ -137,7 +137,7 @@ impl<'p> Guest<'p> {
         let since = Instant::now();
         let slot = self.visits.vacant_entry();
         let (registry, token) = (self.poll.registry(), Token(slot.key()));
-        let connection = entry::open(self.plan, server, Role::Active, registry, token)?;
+        let connection = entry::open(self.plan, number, Role::Active, registry, token)?;
         slot.insert(Visit { connection, since });
         Ok(())
     }
@@ -155,12 +155,12 @@ impl<'p> Guest<'p> {
             *since = Instant::now();
             return entry::begin_login(self.plan, connection);
         }
-        let server = connection.server;
+        let number = connection.number;
         // A reset frees the port at once; if it cannot be had, a close will do.
         let socket = connection.transport.socket();
         SockRef::from(&*socket).set_linger(Some(Duration::ZERO)).ok();
         self.visits.remove(token);
-        self.knock(server)
+        self.knock(number)
     }
 
     fn stalled(&self) -> BenchError {

@@ -11,14 +11,17 @@ use crate::pace::{Pace, Rate, Spacing};
 use crate::popularity::Distribution;
 use crate::size::Size;
 use crate::tls::{self, TlsPlan};
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs as _};
+use std::path::Path;
 use std::time::Duration;
 
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) servers: Vec<Server>,
-    pub(crate) login: Option<Login>,
+    /// Connections are dealt out to them in turn; empty where nothing is said about who we are.
+    pub(crate) logins: Vec<Login>,
     pub(crate) tls: Option<TlsPlan>,
     pub(crate) dialect: Dialect,
     pub(crate) connections: usize,
@@ -71,7 +74,7 @@ impl Plan {
         let mut problems = Vec::new();
         check_load(args, &mut problems);
         check_requests(args, &mut problems);
-        let login = login(args, &mut problems);
+        let logins = logins(args, &mut problems);
         if !problems.is_empty() {
             return Err(BenchError::Settings(problems));
         }
@@ -89,7 +92,7 @@ impl Plan {
         };
         Ok(Plan {
             servers,
-            login,
+            logins,
             tls: tls::plan(args)?,
             dialect: args.dialect,
             connections: args.connections,
@@ -136,6 +139,11 @@ impl Plan {
         part: usize,
     ) -> impl Iterator<Item = usize> + use<> {
         (0..total).skip(part).step_by(self.threads)
+    }
+
+    /// Who a connection says it is.
+    pub(crate) fn login_of(&self, number: usize) -> Option<&Login> {
+        self.logins.get(number.checked_rem(self.logins.len())?)
     }
 
     /// How a server was called on the command line, for messages.
@@ -206,12 +214,25 @@ fn check_requests(args: &BenchArgs, problems: &mut Vec<String>) {
     }
 }
 
-fn login(args: &BenchArgs, problems: &mut Vec<String>) -> Option<Login> {
-    let credentials = args.username.as_deref().zip(args.password.as_deref());
+fn logins(args: &BenchArgs, problems: &mut Vec<String>) -> Vec<Login> {
+    let file = match &args.logins {
+        None => Vec::new(),
+        Some(file) => match read_logins(file) {
+            Ok(logins) => logins,
+            Err(problem) => {
+                problems.push(problem);
+                return Vec::new();
+            }
+        },
+    };
+    let one = args.username.as_deref().zip(args.password.as_deref());
+    let many = file.iter().map(|(username, password)| (username.as_str(), password.as_str()));
+    let credentials: Vec<(&str, &str)> = many.chain(one).collect();
     let binary = args.dialect == Dialect::Binary;
+    let is_silent = args.logins.is_none() && args.username.is_none() && args.password.is_none();
     let kind = match args.auth {
         AuthKind::None => None,
-        AuthKind::Auto if args.username.is_none() && args.password.is_none() => None,
+        AuthKind::Auto if is_silent => None,
         AuthKind::Auto if binary => Some(AuthKind::Sasl),
         AuthKind::Auto => Some(AuthKind::Memcachier),
         kind @ (AuthKind::Sasl | AuthKind::Memcachier | AuthKind::Memcached) => Some(kind),
@@ -220,22 +241,37 @@ fn login(args: &BenchArgs, problems: &mut Vec<String>) -> Option<Login> {
         if args.handshakes.is_some() {
             problems.push("--handshakes need --username and --password".to_owned());
         }
-        return None;
+        return Vec::new();
     };
-    let Some((username, password)) = credentials else {
+    if credentials.is_empty() {
         problems.push("authentication needs both --username and --password".to_owned());
-        return None;
-    };
+    }
     if binary != (kind == AuthKind::Sasl) {
         problems.push("--auth sasl goes with --dialect binary, the others do not".to_owned());
     }
-    Some(match kind {
-        AuthKind::Sasl => Login::sasl(username, password),
-        AuthKind::Memcached => Login::memcached(username, password),
-        AuthKind::Memcachier | AuthKind::Auto | AuthKind::None => {
-            Login::memcachier(username, password)
-        }
-    })
+    let login = match kind {
+        AuthKind::Sasl => Login::sasl,
+        AuthKind::Memcached => Login::memcached,
+        AuthKind::Memcachier | AuthKind::Auto | AuthKind::None => Login::memcachier,
+    };
+    credentials.into_iter().map(|(username, password)| login(username, password)).collect()
+}
+
+/// Lines of `USERNAME:PASSWORD`; empty ones do not count.
+fn read_logins(file: &Path) -> Result<Vec<(String, String)>, String> {
+    let text = fs::read_to_string(file).map_err(|error| format!("{}: {error}", file.display()))?;
+    let lines = text.lines().enumerate().filter(|(_, line)| !line.is_empty());
+    let logins: Result<Vec<_>, _> = lines
+        .map(|(number, line)| match line.split_once(':') {
+            Some((username, password)) => Ok((username.to_owned(), password.to_owned())),
+            // Without the line itself, which may be a password.
+            None => Err(format!("{}:{}: wanted USERNAME:PASSWORD", file.display(), number + 1)),
+        })
+        .collect();
+    match logins {
+        Ok(logins) if logins.is_empty() => Err(format!("{} names nobody", file.display())),
+        other => other,
+    }
 }
 
 fn resolve(name: &str) -> Result<Server, BenchError> {
@@ -251,4 +287,43 @@ fn resolve(name: &str) -> Result<Server, BenchError> {
     let host = with_port.rsplit_once(':').map_or(name.as_str(), |(host, _)| host);
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     Ok(Server { name, host, address })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::Parser;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        bench: BenchArgs,
+    }
+
+    #[test]
+    fn connections_are_dealt_out_to_the_logins_of_a_file() {
+        let plan = check("ann:a:b\n\nbob:c\n").expect("a good file");
+        let first = |number| plan.login_of(number).map(|login| login.request().to_vec());
+        assert_eq!(plan.logins.len(), 2);
+        assert_eq!((first(0), first(1)), (first(2), first(3)));
+        assert_ne!(first(0), first(1));
+    }
+
+    #[test]
+    fn a_file_that_names_nobody_is_refused_with_its_line() {
+        let BenchError::Settings(problems) = check("ann:a\nbob\n").expect_err("no colon") else {
+            panic!("another error");
+        };
+        assert!(problems[0].ends_with(":2: wanted USERNAME:PASSWORD"), "{problems:?}");
+        assert!(check("\n").is_err());
+    }
+
+    fn check(logins: &str) -> Result<Plan, BenchError> {
+        let dir = tempfile::tempdir().expect("a folder for the test");
+        let file = dir.path().join("logins");
+        fs::write(&file, logins).expect("the folder is writable");
+        let file = file.to_str().expect("a plain name");
+        let words = ["bench", "--servers", "127.0.0.1:1", "--logins", file];
+        Plan::check(&Command::parse_from(words).bench)
+    }
 }

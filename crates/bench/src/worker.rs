@@ -388,7 +388,7 @@ impl<'p> Worker<'p> {
         self.active.retain(|&other| other != token);
         if self.active.is_empty() {
             let server = self.plan.server_name(connection.server);
-            let hint = match self.plan.login {
+            let hint = match self.plan.login_of(0) {
                 None => "; does it want a --username and --password?",
                 Some(_) => "",
             };
@@ -398,11 +398,10 @@ impl<'p> Worker<'p> {
     }
 
     fn open(&mut self, number: usize, role: Role) -> Result<(), BenchError> {
-        let server = number % self.plan.servers.len();
         let slot = self.connections.vacant_entry();
         let token = slot.key();
         let registry = self.poll.registry();
-        slot.insert(entry::open(self.plan, server, role, registry, Token(token))?);
+        slot.insert(entry::open(self.plan, number, role, registry, Token(token))?);
         if role == Role::Active {
             self.active.push(token);
         }

@@ -249,6 +249,7 @@ impl Node {
                 listen: Some(any_port),
                 tls_listen: None,
                 threads: 1,
+                spin: Duration::ZERO,
                 access: Access::Everyone(CACHE),
                 authentication_timeout: PATIENCE,
                 request_timeout: PATIENCE,

@@ -1,11 +1,13 @@
 //! What a request costs the codec: the commonest requests decoded, the commonest outcomes encoded.
 //!
-//! `cargo bench -p protocol`. Times are only comparable on an idle machine; instructions are always:
-//! `valgrind --tool=callgrind` on the same binary with `--bench --profile-time 1 <name>`.
+//! `cargo bench -p protocol`. Times are only comparable on an idle machine; instructions are always, and
+//! `cargo xtask instructions` counts them: with `COUNTED` and `TIMES` in the environment this program
+//! does that one thing so many times and nothing else.
 
+use std::env;
 use std::hint::black_box;
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, criterion_group};
 use protocol::command::Dialect;
 use protocol::decode::decode;
 use protocol::key_room::KeyRoom;
@@ -65,17 +67,7 @@ fn decoding(criterion: &mut Criterion) {
 }
 
 fn encoding(criterion: &mut Criterion) {
-    let key = Key::new(b"user:profile:123456").expect("a short key");
     let value = [b'v'; VALUE_BYTES];
-    let hit = Hit {
-        value: &value,
-        flags: 0,
-        cas: 123_456,
-        ttl_seconds: Some(60),
-        read_before: true,
-        idle_seconds: 1,
-        lease: Lease::default(),
-    };
     let mut out = Vec::with_capacity(4096);
     for (name, dialect, bytes) in requests() {
         let room = KeyRoom::new();
@@ -83,13 +75,7 @@ fn encoding(criterion: &mut Criterion) {
         criterion.bench_function(&format!("encode/{name}"), |bencher| {
             bencher.iter(|| {
                 out.clear();
-                let reply = black_box(&reply);
-                if name.contains("set") {
-                    let stored = StoreOutcome::Stored { cas: 123_456, value_bytes: 100 };
-                    reply.store(&mut out, key, black_box(stored));
-                } else {
-                    reply.get(&mut out, key, black_box(&Some(hit)));
-                }
+                answer(name, black_box(&reply), &value, &mut out);
                 black_box(&out);
             });
         });
@@ -104,4 +90,53 @@ fn reply_of<'a>(dialect: Dialect, bytes: &'a [u8], room: &'a KeyRoom) -> Reply<'
 }
 
 criterion_group!(benches, decoding, encoding);
-criterion_main!(benches);
+
+fn main() {
+    let word = |name| env::var(name).ok();
+    match (word("COUNTED"), word("TIMES").and_then(|times| times.parse().ok())) {
+        (Some(name), Some(times)) => count(&name, times),
+        _ => {
+            benches();
+            Criterion::default().configure_from_args().final_summary();
+        }
+    }
+}
+
+/// Decodes the request of this name and encodes its answer, so many times.
+fn count(name: &str, times: u32) {
+    let found = requests().into_iter().find(|(known, ..)| *known == name);
+    let (_, dialect, bytes) = found.expect("a name from the list above");
+    let mut room = KeyRoom::new();
+    let mut out = Vec::with_capacity(4096);
+    let value = [b'v'; VALUE_BYTES];
+    for _ in 0..times {
+        out.clear();
+        room.clear();
+        let decoded = decode(black_box(dialect), black_box(&bytes), &LIMITS, &room);
+        let Decoded::Complete(request, _) = decoded else { panic!("a whole request") };
+        answer(name, &request.reply, &value, &mut out);
+        black_box(&out);
+    }
+}
+
+fn answer(name: &str, reply: &Reply<'_>, value: &[u8], out: &mut Vec<u8>) {
+    let key = Key::new(b"user:profile:123456").expect("a short key");
+    if name.contains("set") {
+        let stored = StoreOutcome::Stored { cas: 123_456, value_bytes: 100 };
+        reply.store(out, key, black_box(stored));
+    } else {
+        reply.get(out, key, black_box(&Some(hit(value))));
+    }
+}
+
+fn hit(value: &[u8]) -> Hit<'_> {
+    Hit {
+        value,
+        flags: 0,
+        cas: 123_456,
+        ttl_seconds: Some(60),
+        read_before: true,
+        idle_seconds: 1,
+        lease: Lease::default(),
+    }
+}

@@ -36,6 +36,7 @@ use crate::outbox::Outbox;
 use crate::routing::Routing;
 use crate::session::Turn;
 use crate::settings::ProxySettings;
+use crate::spin::Spin;
 use crate::tls::Tls;
 use crate::transport::Transport;
 use crate::usage::ProxyUsage;
@@ -84,6 +85,7 @@ pub(crate) struct Shared<L> {
 pub(crate) struct EventLoop<L: BackendLink> {
     shared: Arc<Shared<L>>,
     poll: Poll,
+    spin: Spin,
     plain: Option<Door>,
     tls: Option<Door>,
     clients: Clients<L>,
@@ -144,6 +146,7 @@ impl<L: BackendLink> EventLoop<L> {
             shared.seed ^ index as u64,
         );
         Ok(EventLoop {
+            spin: Spin::new(shared.settings.spin),
             shared,
             plain,
             tls,
@@ -171,7 +174,7 @@ impl<L: BackendLink> EventLoop<L> {
         let mut housekeeping_left = false;
         loop {
             let timeout = self.timeout(housekeeping_left);
-            match self.poll.poll(&mut events, Some(timeout)) {
+            match self.spin.poll(&mut self.poll, &mut events, timeout) {
                 Ok(()) => (),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {

@@ -32,6 +32,7 @@ mod session;
 pub mod settings;
 #[cfg(feature = "simulation")]
 pub mod simulated;
+mod spin;
 mod statistics;
 pub mod tls;
 mod transport;

@@ -16,6 +16,8 @@ pub struct ProxySettings {
     pub tls_listen: Option<SocketAddr>,
     /// Event loops, one thread each.
     pub threads: usize,
+    /// How long an event loop may look for news without sleeping; zero: not at all.
+    pub spin: Duration,
     /// Whether clients must prove who they are, or all use one cache.
     pub access: Access,
     /// How long a connection may stay without authenticating.

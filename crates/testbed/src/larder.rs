@@ -1,7 +1,7 @@
 //! A running Larder, reached only as its users reach it: command line, printed lines, sockets.
 
 use crate::connection::{Connection, Login};
-use crate::process::Process;
+use crate::process::{Process, command_under};
 use serde_json::Value;
 use std::env;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -32,7 +32,8 @@ pub struct DataDir(std::sync::Arc<TempDir>);
 pub struct LarderOptions {
     arguments: Vec<String>,
     settings: Vec<(String, String)>,
-    descriptors_max: Option<u32>,
+    under: Vec<String>,
+    program: Option<PathBuf>,
     dir: Option<DataDir>,
 }
 
@@ -126,8 +127,21 @@ impl LarderOptions {
 
     /// Lets the process have at most this many descriptors.
     #[must_use]
-    pub fn descriptors_max(mut self, count: u32) -> Self {
-        self.descriptors_max = Some(count);
+    pub fn descriptors_max(self, count: u32) -> Self {
+        self.under(&["prlimit".to_owned(), format!("--nofile={count}:{count}")])
+    }
+
+    /// Starts it under a program that becomes it, or watches it: these words come before its own.
+    #[must_use]
+    pub fn under(mut self, words: &[String]) -> Self {
+        self.under.extend_from_slice(words);
+        self
+    }
+
+    /// Starts this program instead of the one under test.
+    #[must_use]
+    pub fn program(mut self, program: &Path) -> Self {
+        self.program = Some(program.to_owned());
         self
     }
 
@@ -141,14 +155,8 @@ impl LarderOptions {
     #[track_caller]
     pub fn start(self) -> Larder {
         let dir = self.dir.unwrap_or_default();
-        let mut command = match self.descriptors_max {
-            Some(count) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={count}:{count}")).arg("--").arg(program());
-                command
-            }
-            None => Command::new(program()),
-        };
+        let mut command =
+            command_under(&self.under, self.program.as_deref().unwrap_or_else(|| program()));
         command.args(["up", "--listen", "127.0.0.1:0", "--tls-listen", "127.0.0.1:0"]);
         command.args(["--control", "127.0.0.1:0", "--data"]).arg(dir.path());
         command.args(&self.arguments).envs(self.settings);

@@ -4,6 +4,7 @@ use crate::eventually::{DEADLINE, eventually};
 use rustix::process::{Pid, Signal, kill_process};
 use std::fs;
 use std::io::{BufRead, BufReader, Read};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -17,6 +18,18 @@ pub struct Process {
     child: Child,
     log: Log,
     followers: Vec<JoinHandle<()>>,
+}
+
+/// A program, or one that becomes it or watches it, with these words before its name.
+pub(crate) fn command_under(words: &[String], program: &Path) -> Command {
+    match words.split_first() {
+        Some((first, rest)) => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+        None => Command::new(program),
+    }
 }
 
 /// The lines a process wrote, standard output and standard error mixed in the order they came.
@@ -136,6 +149,11 @@ impl Process {
         fs::read_dir(format!("/proc/{}/fd", self.child.id()))
             .expect("a running child has a list of descriptors")
             .count()
+    }
+
+    /// As the system numbers it.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     fn pid(&self) -> Pid {

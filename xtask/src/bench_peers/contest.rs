@@ -1,18 +1,21 @@
 //! Starts the servers, puts load on them in turn, and reads what it cost them.
 
-use super::Effort;
-use super::outcome::{Outcome, Sample, Side, Spread};
+use super::curves::{self, Curve, Sides};
+use super::many_caches::ManyCaches;
+use super::outcome::{Of, Outcome, Sample, Side, Spread};
 use super::peer::Peer;
 use super::relay::Relay;
-use super::rows::{Against, IDLE_CONNECTIONS, Measure, Row};
+use super::rows::{Against, Bed, IDLE_CONNECTIONS, ITEMS_FEW, Measure, Row};
+use super::{Effort, instructions};
 use bench::{BenchArgs, BenchError, Moment, Report, run_observed};
 use clap::Parser;
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::Serialize;
 use std::error::Error;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;
 use std::time::{Duration, Instant};
-use testbed::larder::Larder;
+use testbed::larder::{self, Larder};
 use testbed::memcached::Memcached;
 use testbed::process::Process;
 
@@ -36,8 +39,8 @@ impl std::fmt::Display for Setting {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(
             f,
-            "memcached {} with one thread; {}, Linux {}; {} rounds of {} s, server on core \
-             {SERVER_CPU}, generator on core {GENERATOR_CPU}",
+            "memcached {} with one thread; {}, Linux {}; {} rounds of {} s (rows without a target: \
+             shorter), server on core {SERVER_CPU}, generator on core {GENERATOR_CPU}",
             self.memcached, self.processor, self.kernel, self.rounds, self.seconds_per_run
         )
     }
@@ -50,6 +53,8 @@ pub(super) struct Contest {
     pair: Option<Pair>,
     /// Kept from the first row that wants it to the last.
     relay: Option<Relay>,
+    /// Kept from the first row or curve that wants it to the last.
+    many: Option<ManyCaches>,
 }
 
 /// Both servers, with the same items in them.
@@ -62,6 +67,7 @@ struct Pair {
     memcached_tls: Peer,
     /// Ordinary items; with few, every load fills in its own.
     items: u64,
+    bed: Bed,
     is_filled: bool,
 }
 
@@ -93,7 +99,7 @@ impl Contest {
             is_quick: effort.quick,
             load_before: load_average(),
         };
-        Ok(Contest { effort, setting, pair: None, relay: None })
+        Ok(Contest { effort, setting, pair: None, relay: None, many: None })
     }
 
     pub(super) fn setting(&self) -> &Setting {
@@ -101,27 +107,66 @@ impl Contest {
     }
 
     pub(super) fn hold(&mut self, row: &'static Row) -> Result<Outcome, Box<dyn Error>> {
-        let effort = self.effort;
+        self.safely(|contest| contest.measure(row))
+    }
+
+    /// What helpers of the tests panic about costs one row, not all; and the next begins with servers
+    /// of its own.
+    fn safely<T>(
+        &mut self,
+        act: impl FnOnce(&mut Contest) -> Result<T, Box<dyn Error>>,
+    ) -> Result<T, Box<dyn Error>> {
+        let done = catch_unwind(AssertUnwindSafe(|| act(self)))
+            .unwrap_or_else(|_| Err("it panicked; its words are above".into()));
+        if done.is_err() {
+            (self.pair, self.relay, self.many) = (None, None, None);
+        }
+        done
+    }
+
+    fn measure(&mut self, row: &'static Row) -> Result<Outcome, Box<dyn Error>> {
+        let effort = if row.is_width() { self.effort.shorter() } else { self.effort };
         match &row.measure {
-            Measure::Cpu { load, against, at_most, items } => {
-                let pair = self.pair(*items)?;
+            Measure::Cpu { load, against, at_most, items, bed } => {
+                let pair = self.pair(*items, *bed)?;
                 pair.fill_many(load)?;
-                pair.cpu(row, load, *against, *at_most, effort)
+                pair.compare(row, load, *against, Of::Cpu, *at_most, effort)
             }
-            Measure::Relayed { load, compared, at_most } => {
+            Measure::Lone { load, at_most } => {
+                let pair = self.pair(ITEMS_FEW, Bed::Spinning)?;
+                pair.compare(row, load, Against::Memcached, Of::Median, Some(*at_most), effort)
+            }
+            Measure::Relayed { load, compared, of, at_most } => {
                 if self.relay.is_none() {
-                    self.relay = Some(Relay::start()?);
+                    self.relay = Some(Relay::start(1)?);
                 }
                 let relay = self.relay.as_ref().expect("it was made just above");
-                relay.hold(row, load, *compared, *at_most, effort)
+                relay.hold(row, load, *compared, *of, *at_most, effort)
+            }
+            Measure::Caches { load, caches, at_most } => {
+                self.pair = None;
+                self.relay = None;
+                let many = self.many(*caches)?;
+                let (mut ours, mut with_one) = (Vec::new(), Vec::new());
+                for _ in 0..effort.rounds {
+                    with_one.push(many.sample(1, load, effort)?);
+                    ours.push(many.sample(*caches, load, effort)?);
+                }
+                Ok(Outcome::ratio(row, Of::Cpu, ours, with_one, Some(*at_most)))
+            }
+            Measure::Instructions { load, requests, at_most } => {
+                let load = instructions::Load { words: load, requests: *requests };
+                let ours = instructions::of_larder(larder::program(), &[load])?[0];
+                let theirs = instructions::of_memcached(&load)?;
+                Ok(Outcome::at_most(row, Spread::one(ours), Some(theirs), *at_most, ""))
             }
             Measure::Logins { load, at_least } => {
-                self.pair(0)?.logins(row, load, *at_least, effort)
+                self.pair(0, Bed::OneThread)?.logins(row, load, *at_least, effort)
             }
             Measure::IdleBytes { load, at_most } => {
                 // A fresh pair: memory that an earlier row left free would hide the cost.
                 self.pair = None;
-                let outcome = self.pair(0)?.idle_bytes(row, load, *at_most);
+                let outcome = self.pair(0, Bed::OneThread)?.idle_bytes(row, load, *at_most);
                 self.pair = None;
                 outcome
             }
@@ -132,26 +177,118 @@ impl Contest {
             }
             Measure::OverheadBytes { load, key_and_value_bytes, at_most, items } => {
                 self.pair = None;
-                self.pair(*items)?.overhead(row, load, *key_and_value_bytes, *at_most)
+                self.pair(*items, Bed::OneThread)?.overhead(
+                    row,
+                    load,
+                    *key_and_value_bytes,
+                    *at_most,
+                )
             }
         }
     }
 
+    /// How the cost of a request changes as there is more of something, one curve after the other;
+    /// and what could not be measured.
+    #[expect(clippy::print_stderr, reason = "progress")]
+    pub(super) fn curves(&mut self) -> (Vec<Curve>, Vec<String>) {
+        type Measured = fn(&mut Contest, Effort, &mut Curve) -> Result<(), Box<dyn Error>>;
+        // That of items first: of the rows before, the most of them may still be there.
+        let wanted: [(Curve, Measured); 4] = [
+            (curves::items(), Contest::along_items),
+            (curves::connections(), Contest::along_connections),
+            (curves::backends(), Contest::along_backends),
+            (curves::caches(), Contest::along_caches),
+        ];
+        self.relay = None;
+        let effort = self.effort.shorter();
+        let (mut curves, mut failures) = (Vec::new(), Vec::new());
+        for (mut curve, measure) in wanted {
+            eprintln!("chart: {}, {}", curve.along, curve.title);
+            if let Err(error) = self.safely(|contest| measure(contest, effort, &mut curve)) {
+                failures.push(format!("{} along {}: {error}", curve.title, curve.along));
+            }
+            curves.push(curve);
+        }
+        (curves, failures)
+    }
+
+    fn along_items(&mut self, effort: Effort, curve: &mut Curve) -> Result<(), Box<dyn Error>> {
+        let words = "--mix get -v 32 -c 50 -i 16";
+        let counts = curves::counts(&[100_000, 1_000_000, 10_000_000], effort.quick, 2);
+        for &items in counts.iter().rev() {
+            let pair = self.pair(items, Bed::OneThread)?;
+            pair.fill_many(words)?;
+            curve.add(items, pair.rounds(words, effort)?);
+        }
+        curve.turn_round();
+        Ok(())
+    }
+
+    fn along_connections(
+        &mut self,
+        effort: Effort,
+        curve: &mut Curve,
+    ) -> Result<(), Box<dyn Error>> {
+        for &connections in curves::counts(&[50, 200, 1_000, 5_000], effort.quick, 3) {
+            let words = format!("--mix get -c {connections} -i 1");
+            let pair = self.pair(ITEMS_FEW, Bed::OneThread)?;
+            curve.add(connections, pair.rounds(&words, effort)?);
+        }
+        self.pair = None;
+        Ok(())
+    }
+
+    fn along_backends(&mut self, effort: Effort, curve: &mut Curve) -> Result<(), Box<dyn Error>> {
+        for &backends in curves::counts(&[1, 2, 4, 8, 16], effort.quick, 3) {
+            let relay = Relay::start(usize::try_from(backends)?)?;
+            curve.add(backends, relay.rounds("--mix get -c 50 -i 16", effort)?);
+        }
+        Ok(())
+    }
+
+    fn along_caches(&mut self, effort: Effort, curve: &mut Curve) -> Result<(), Box<dyn Error>> {
+        let counts = curves::counts(&[1, 10, 100, 1_000, 4_000], effort.quick, 3);
+        let most = usize::try_from(counts.last().copied().unwrap_or(1))?;
+        for &caches in counts {
+            let many = self.many(most)?;
+            let ours: Result<Vec<Sample>, _> = (0..effort.rounds)
+                .map(|_| many.sample(usize::try_from(caches)?, "--mix get -i 1", effort))
+                .collect();
+            curve.add(caches, Sides { ours: ours?, theirs: Vec::new() });
+        }
+        self.many = None;
+        Ok(())
+    }
+
+    fn many(&mut self, caches: usize) -> Result<&mut ManyCaches, Box<dyn Error>> {
+        if self.many.is_none() {
+            let made = on_server_cpu(|| ManyCaches::start(caches))?;
+            self.many = Some(made.map_err(|error| -> Box<dyn Error> { error })?);
+        }
+        Ok(self.many.as_mut().expect("it was made just above"))
+    }
+
     /// The servers for so many items; 0 takes any.
-    fn pair(&mut self, items: u64) -> Result<&mut Pair, Box<dyn Error>> {
-        let fits = self.pair.as_ref().is_some_and(|pair| items == 0 || pair.items == items);
+    fn pair(&mut self, items: u64, bed: Bed) -> Result<&mut Pair, Box<dyn Error>> {
+        let fits = self
+            .pair
+            .as_ref()
+            .is_some_and(|pair| (items == 0 || pair.items == items) && pair.bed == bed);
         if !fits {
             self.pair = None;
         }
         if self.pair.is_none() {
-            self.pair = Some(Pair::start(items)?);
+            self.pair = Some(Pair::start(items, bed)?);
         }
         Ok(self.pair.as_mut().expect("it was made just above"))
     }
 }
 
 /// The memory that memcached may use, and that our cache is promised: one of our plans.
-fn memory_mib(items: u64) -> u64 {
+fn memory_mib(items: u64, bed: Bed) -> u64 {
+    if bed == Bed::Small {
+        return 100;
+    }
     if items > ITEMS_FILLED_EACH_TIME { 5000 } else { 1000 }
 }
 
@@ -161,19 +298,25 @@ fn memory_mib(items: u64) -> u64 {
 const LARDER_MEMORY_FACTOR: u64 = 2;
 
 impl Pair {
-    fn start(items: u64) -> Result<Pair, Box<dyn Error>> {
-        let mib = memory_mib(items);
-        let (larder, memcached, memcached_tls) = on_server_cpu(|| {
-            let larder = Larder::options()
+    fn start(items: u64, bed: Bed) -> Result<Pair, Box<dyn Error>> {
+        let mib = memory_mib(items, bed);
+        let threads = if bed == Bed::TwoThreads { 2 } else { 1 };
+        let start = || {
+            let mut options = Larder::options()
                 .argument("--threads")
-                .argument("1")
+                .argument(&threads.to_string())
                 .argument("--memory")
-                .argument(&format!("{}MiB", mib * LARDER_MEMORY_FACTOR))
-                .start();
-            let memcached = Peer::start(mib, None);
-            let memcached_tls = Peer::start(mib, larder.tls_ca.parent());
+                .argument(&format!("{}MiB", mib * LARDER_MEMORY_FACTOR));
+            if bed == Bed::Spinning {
+                options = options.setting("spin_us", SPIN_US);
+            }
+            let larder = options.start();
+            let memcached = Peer::start(mib, threads, None);
+            let memcached_tls = Peer::start(mib, threads, larder.tls_ca.parent());
             (larder, memcached, memcached_tls)
-        })?;
+        };
+        let (larder, memcached, memcached_tls) =
+            if bed == Bed::TwoThreads { start() } else { on_server_cpu(start)? };
         larder.run(&["cache", "create", CACHE, "--plan", &mib.to_string()]);
         let made = larder.run(&["credential", "add", CACHE]);
         let word = |name: &str| {
@@ -181,7 +324,16 @@ impl Pair {
         };
         let (username, password) = (word("username")?, word("password")?);
         larder.run(&["credential", "allow", &username, "write"]);
-        Ok(Pair { larder, username, password, memcached, memcached_tls, items, is_filled: false })
+        Ok(Pair {
+            larder,
+            username,
+            password,
+            memcached,
+            memcached_tls,
+            items,
+            bed,
+            is_filled: false,
+        })
     }
 
     /// The process that answers such a load.
@@ -210,14 +362,30 @@ impl Pair {
         self.load(side, &words, |_| ()).map(drop)
     }
 
-    fn cpu(
+    fn compare(
         &self,
         row: &'static Row,
         load: &str,
         against: Against,
-        at_most: f64,
+        of: Of,
+        at_most: Option<f64>,
         effort: Effort,
     ) -> Result<Outcome, Box<dyn Error>> {
+        let Sides { ours, theirs } = self.rounds_against(load, against, effort)?;
+        Ok(Outcome::ratio(row, of, ours, theirs, at_most))
+    }
+
+    /// Samples of both servers under the same load.
+    fn rounds(&self, load: &str, effort: Effort) -> Result<Sides, Box<dyn Error>> {
+        self.rounds_against(load, Against::Memcached, effort)
+    }
+
+    fn rounds_against(
+        &self,
+        load: &str,
+        against: Against,
+        effort: Effort,
+    ) -> Result<Sides, Box<dyn Error>> {
         let fill = if self.is_filled { "--no-fill" } else { "" };
         let words = format!(
             "{load} {fill} --keys {} --distribution uniform --warm-up {}ms --duration {}ms",
@@ -245,7 +413,7 @@ impl Pair {
                 ours.push(self.sample(Side::Larder, &words)?);
             }
         }
-        Ok(Outcome::ratio(row, ours, theirs, at_most))
+        Ok(Sides { ours, theirs })
     }
 
     fn sample(&self, side: Side, words: &str) -> Result<Sample, Box<dyn Error>> {
@@ -256,13 +424,7 @@ impl Pair {
         if report.misses > 0 {
             return Err(format!("{side} lost items that fit: {report}").into());
         }
-        Ok(Sample {
-            cpu_us_per_request: cpu.as_secs_f64() * 1e6 / report.requests as f64,
-            requests_per_second: report.requests_per_second,
-            p50_us: report.latency_us.p50,
-            p99_us: report.latency_us.p99,
-            generator_percent: report.generator.utilisation_percent,
-        })
+        Ok(Sample::new(&report, cpu))
     }
 
     fn cost(&self, side: Side, words: &str) -> Result<Cost, Box<dyn Error>> {
@@ -360,9 +522,12 @@ impl Pair {
             true => format!("--ca {}", self.larder.tls_ca.display()),
             false => String::new(),
         };
+        let pin = match self.bed {
+            Bed::TwoThreads => String::new(),
+            Bed::OneThread | Bed::Spinning | Bed::Small => format!("--pin {GENERATOR_CPU}"),
+        };
         let fixed = format!(
-            "load --servers {address} --auth {auth} --username {} --password {} --pin \
-             {GENERATOR_CPU} {authority}",
+            "load --servers {address} --auth {auth} --username {} --password {} {pin} {authority}",
             self.username, self.password
         );
         let all = fixed.split_whitespace().chain(words.split_whitespace());
@@ -371,6 +536,22 @@ impl Pair {
             Box::from(Unserved { side, log: self.process(side, words).log(), source })
         })
     }
+}
+
+/// Puts a load, whose words say where to, on a server that these processes make up.
+pub(super) fn sample(words: &str, processes: &[&Process]) -> Result<Sample, Box<dyn Error>> {
+    let time = || processes.iter().map(|process| process.cpu_time()).sum::<Duration>();
+    let (mut before, mut after) = (Duration::ZERO, Duration::ZERO);
+    let load = Load::try_parse_from(words.split_whitespace())?;
+    let report = run_observed(&load.bench, &mut |moment| match moment {
+        Moment::Connected => (),
+        Moment::Measuring => before = time(),
+        Moment::Measured => after = time(),
+    })?;
+    if !report.is_clean() || report.misses > 0 {
+        return Err(format!("not served: {words}\n{report}").into());
+    }
+    Ok(Sample::new(&report, after.saturating_sub(before)))
 }
 
 /// A load that a server did not bear.
@@ -402,7 +583,10 @@ fn start_seconds() -> Result<f64, Box<dyn Error>> {
 const CACHE: &str = "peers";
 
 /// Up to so many items each load stores its own, which takes a moment; more are stored once.
-const ITEMS_FILLED_EACH_TIME: u64 = 1_000_000;
+const ITEMS_FILLED_EACH_TIME: u64 = 100_000;
+
+/// Longer than a round trip on loopback, shorter than what a sleep and a wake-up cost.
+const SPIN_US: &str = "50";
 
 /// Starts what `start` starts on the servers' core: a child inherits the place of its parent.
 pub(super) fn on_server_cpu<T: Send>(

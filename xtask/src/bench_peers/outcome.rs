@@ -1,8 +1,10 @@
 //! What a row came to, and whether that is enough.
 
 use super::rows::Row;
+use bench::Report;
 use serde::Serialize;
 use std::fmt;
+use std::time::Duration;
 
 /// Who served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +30,47 @@ pub(super) struct Sample {
     pub(super) p50_us: f64,
     pub(super) p99_us: f64,
     pub(super) generator_percent: f64,
+}
+
+/// Which figure of a run is compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Of {
+    /// CPU time of the servers per request.
+    Cpu,
+    /// The time within which half of the requests were answered.
+    Median,
+}
+
+impl Of {
+    pub(super) fn figure(self, sample: &Sample) -> f64 {
+        match self {
+            Of::Cpu => sample.cpu_us_per_request,
+            Of::Median => sample.p50_us,
+        }
+    }
+
+    fn unit(self) -> &'static str {
+        match self {
+            Of::Cpu => CPU,
+            Of::Median => "µs p50",
+        }
+    }
+}
+
+/// The unit of most rows, which the table therefore leaves out.
+pub(super) const CPU: &str = "µs of CPU";
+
+impl Sample {
+    /// Of a load whose servers used so much CPU time.
+    pub(super) fn new(report: &Report, cpu: Duration) -> Sample {
+        Sample {
+            cpu_us_per_request: cpu.as_secs_f64() * 1e6 / report.requests as f64,
+            requests_per_second: report.requests_per_second,
+            p50_us: report.latency_us.p50,
+            p99_us: report.latency_us.p99,
+            generator_percent: report.generator.utilisation_percent,
+        }
+    }
 }
 
 /// A median and its extremes.
@@ -86,8 +129,8 @@ pub(super) struct Outcome {
     pub(super) theirs: Option<Spread>,
     /// Ours over theirs, within each round.
     pub(super) ratio: Option<Spread>,
-    pub(super) target: Target,
-    pub(super) is_reached: bool,
+    /// Where one was set; other rows only show how it is.
+    pub(super) target: Option<Target>,
     pub(super) our_samples: Vec<Sample>,
     pub(super) their_samples: Vec<Sample>,
 }
@@ -103,26 +146,26 @@ pub(super) enum Target {
 impl Outcome {
     pub(super) fn ratio(
         row: &'static Row,
+        of: Of,
         our_samples: Vec<Sample>,
         their_samples: Vec<Sample>,
-        at_most: f64,
+        at_most: Option<f64>,
     ) -> Outcome {
-        let cpu = |samples: &[Sample]| -> Vec<f64> {
-            samples.iter().map(|sample| sample.cpu_us_per_request).collect()
+        let figures = |samples: &[Sample]| -> Vec<f64> {
+            samples.iter().map(|sample| of.figure(sample)).collect()
         };
-        let (ours, theirs) = (cpu(&our_samples), cpu(&their_samples));
+        let (ours, theirs) = (figures(&our_samples), figures(&their_samples));
         let ratios: Vec<f64> =
             ours.iter().zip(&theirs).map(|(ours, theirs)| ours / theirs).collect();
         let ratio = Spread::of(&ratios);
         Outcome {
             id: row.id,
             what: row.what,
-            unit: "µs of CPU",
+            unit: of.unit(),
             ours: Spread::of(&ours),
             theirs: Some(Spread::of(&theirs)),
             ratio: Some(ratio),
-            target: Target::RatioAtMost(at_most),
-            is_reached: ratio.median <= at_most,
+            target: at_most.map(Target::RatioAtMost),
             our_samples,
             their_samples,
         }
@@ -135,7 +178,7 @@ impl Outcome {
         at_most: f64,
         unit: &'static str,
     ) -> Outcome {
-        let mut outcome = Outcome::alone(row, ours, Target::AtMost(at_most), unit);
+        let mut outcome = Outcome::alone(row, ours, Some(Target::AtMost(at_most)), unit);
         outcome.theirs = theirs.map(Spread::one);
         outcome.ratio = theirs.map(|theirs| Spread::one(ours.median / theirs));
         outcome
@@ -147,15 +190,15 @@ impl Outcome {
         at_least: f64,
         unit: &'static str,
     ) -> Outcome {
-        Outcome::alone(row, ours, Target::AtLeast(at_least), unit)
+        Outcome::alone(row, ours, Some(Target::AtLeast(at_least)), unit)
     }
 
-    fn alone(row: &'static Row, ours: Spread, target: Target, unit: &'static str) -> Outcome {
-        let is_reached = match target {
-            Target::RatioAtMost(_) => false,
-            Target::AtMost(at_most) => ours.median <= at_most,
-            Target::AtLeast(at_least) => ours.median >= at_least,
-        };
+    fn alone(
+        row: &'static Row,
+        ours: Spread,
+        target: Option<Target>,
+        unit: &'static str,
+    ) -> Outcome {
         Outcome {
             id: row.id,
             what: row.what,
@@ -164,10 +207,18 @@ impl Outcome {
             theirs: None,
             ratio: None,
             target,
-            is_reached,
             our_samples: Vec::new(),
             their_samples: Vec::new(),
         }
+    }
+
+    /// Whether the median is good enough; nothing where no target was set.
+    pub(super) fn is_reached(&self) -> Option<bool> {
+        Some(match self.target? {
+            Target::RatioAtMost(at_most) => self.ratio.is_some_and(|ratio| ratio.median <= at_most),
+            Target::AtMost(at_most) => self.ours.median <= at_most,
+            Target::AtLeast(at_least) => self.ours.median >= at_least,
+        })
     }
 
     /// The busiest that the generator was; 0 where nothing was sampled.
@@ -181,13 +232,12 @@ impl Outcome {
         let theirs =
             self.theirs.map_or(String::new(), |spread| format!(", peer {}", spread.text()));
         let ratio = self.ratio.map_or(String::new(), |spread| format!(", ratio {}", spread.text()));
-        let verdict = if self.is_reached { "reached" } else { "NOT reached" };
-        format!(
-            "ours {} {}{theirs}{ratio}; target {}: {verdict}",
-            self.ours.text(),
-            self.unit,
-            self.target
-        )
+        let verdict = match (self.target, self.is_reached()) {
+            (Some(target), Some(true)) => format!("; target {target}: reached"),
+            (Some(target), _) => format!("; target {target}: NOT reached"),
+            (None, _) => String::new(),
+        };
+        format!("ours {} {}{theirs}{ratio}{verdict}", self.ours.text(), self.unit)
     }
 }
 
@@ -217,20 +267,23 @@ mod tests {
         cpu.iter().map(sample).collect()
     }
 
+    fn compared(ours: &[f64], theirs: &[f64], at_most: Option<f64>) -> Outcome {
+        Outcome::ratio(&ROWS[0], Of::Cpu, samples(ours), samples(theirs), at_most)
+    }
+
     #[test]
     fn ratios_are_taken_within_a_round() {
         // Over all rounds the medians are equal; within each round ours is half of theirs.
-        let outcome =
-            Outcome::ratio(&ROWS[0], samples(&[1.0, 2.0, 4.0]), samples(&[2.0, 4.0, 8.0]), 0.6);
+        let outcome = compared(&[1.0, 2.0, 4.0], &[2.0, 4.0, 8.0], Some(0.6));
         assert_eq!(outcome.ratio, Some(Spread { median: 0.5, min: 0.5, max: 0.5 }));
-        assert!(outcome.is_reached);
+        assert_eq!(outcome.is_reached(), Some(true));
     }
 
     #[test]
     fn the_median_decides() {
-        let outcome =
-            Outcome::ratio(&ROWS[0], samples(&[0.5, 0.9, 0.9]), samples(&[1.0, 1.0, 1.0]), 0.86);
-        assert!(!outcome.is_reached);
+        let outcome = compared(&[0.5, 0.9, 0.9], &[1.0, 1.0, 1.0], Some(0.86));
+        assert_eq!(outcome.is_reached(), Some(false));
+        assert_eq!(compared(&[0.5], &[1.0], None).is_reached(), None);
     }
 
     #[test]

@@ -9,7 +9,7 @@ use testbed::eventually::{DEADLINE, eventually};
 use testbed::memcached::Memcached;
 use testbed::process::Process;
 
-/// A running memcached with one thread, and room for the connections of every row.
+/// A running memcached with room for the connections of every row.
 pub(super) struct Peer {
     pub(super) process: Process,
     pub(super) addr: SocketAddr,
@@ -17,14 +17,15 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// With so much memory for items; with TLS if there is a folder with `certificate.pem` and
+    /// With so much memory for items, and so many threads; with TLS if there is a folder with `certificate.pem` and
     /// `key.pem`.
-    pub(super) fn start(memory_mib: u64, tls: Option<&Path>) -> Peer {
+    pub(super) fn start(memory_mib: u64, threads: usize, tls: Option<&Path>) -> Peer {
         let dir = TempDir::new().expect("the temporary folder is writable");
         let ports = dir.path().join("ports");
         let mut command = Command::new(Memcached::program());
         command
-            .args(["-u", "root", "-l", "127.0.0.1", "-p", "-1", "-U", "0", "-t", "1"])
+            .args(["-u", "root", "-l", "127.0.0.1", "-p", "-1", "-U", "0"])
+            .args(["-t", &threads.to_string()])
             .args(["-c", "20000", "-b", "4096", "-m", &memory_mib.to_string()])
             .env("MEMCACHED_PORT_FILENAME", &ports);
         if let Some(folder) = tls {

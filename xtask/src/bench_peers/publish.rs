@@ -1,7 +1,9 @@
 //! Writes the figures down: a table for people, JSON for programs.
 
+use super::chart::{grouped, svg};
 use super::contest::Setting;
-use super::outcome::Outcome;
+use super::curves::Curve;
+use super::outcome::{CPU, Outcome, Spread};
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
@@ -17,7 +19,12 @@ const GENERATOR_BUSY_PERCENT: f64 = 95.0;
 /// Below this the machine had next to nothing else to do.
 const LOAD_QUIET_MAX: f64 = 0.5;
 
-pub(super) fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
+pub(super) fn markdown(
+    setting: &Setting,
+    outcomes: &[Outcome],
+    curves: &[Curve],
+    failures: &[String],
+) -> String {
     let mut text = format!("## Larder beside memcached\n\n{setting}.\n\n");
     text.push_str(
         "CPU is user and system time of the server process per request, in µs; figures are medians \
@@ -29,30 +36,73 @@ pub(super) fn markdown(setting: &Setting, outcomes: &[Outcome]) -> String {
     }
     if setting.load_before > LOAD_QUIET_MAX {
         let load = setting.load_before;
-        writeln!(text, "The machine had other work (load average {load:.0} before the run).\n")
-            .expect("a string takes all that is written");
+        put(
+            &mut text,
+            &format!("The machine had other work (load average {load:.0} before the run).\n"),
+        );
     }
-    text.push_str("| id | measure | Larder | peer | ratio | target | reached |\n");
-    text.push_str("|---|---|---|---|---|---|---|\n");
-    for outcome in outcomes {
-        let unit = if outcome.unit == "µs of CPU" { "" } else { outcome.unit };
-        let figure = |spread: super::outcome::Spread| format!("{} {unit}", spread.text());
-        let cells = [
-            outcome.id.to_owned(),
-            mark(outcome),
-            figure(outcome.ours).trim().to_owned(),
-            outcome.theirs.map_or("–".to_owned(), |spread| figure(spread).trim().to_owned()),
-            outcome.ratio.map_or("–".to_owned(), super::outcome::Spread::text),
-            outcome.target.to_string(),
-            if outcome.is_reached { "yes" } else { "**no**" }.to_owned(),
-        ];
-        writeln!(text, "| {} |", cells.join(" | ")).expect("a string takes all that is written");
+    let mut targets: Vec<&Outcome> =
+        outcomes.iter().filter(|outcome| outcome.target.is_some()).collect();
+    targets.sort_by_key(|outcome| outcome.id[1..].parse::<u32>().unwrap_or(u32::MAX));
+    put(&mut text, "| id | measure | Larder | peer | ratio | target | reached |");
+    put(&mut text, "|---|---|---|---|---|---|---|");
+    for outcome in targets {
+        let target = outcome.target.map(|target| target.to_string()).unwrap_or_default();
+        let verdict = if outcome.is_reached() == Some(true) { "yes" } else { "**no**" };
+        put(&mut text, &format!("| {} | {} | {target} | {verdict} |", outcome.id, cells(outcome)));
     }
-    text.push_str(
-        "\nP5 compares with our own text dialect. * The generator was busy above 95 %: the server \
-         could have done more per second.\n",
-    );
+    text.push_str(NOTES);
+    if !failures.is_empty() {
+        text.push_str("\nNot measured:\n\n");
+        // A report's own lines would end the list.
+        let first = |failure: &String| failure.lines().next().unwrap_or_default().to_owned();
+        failures.iter().for_each(|failure| put(&mut text, &format!("* {}", first(failure))));
+    }
+    let mut widths = outcomes.iter().filter(|outcome| outcome.target.is_none()).peekable();
+    if widths.peek().is_some() {
+        text.push_str("\n### Other loads\n\nNo target was set for these.\n\n");
+        put(&mut text, "| measure | Larder | memcached | ratio |");
+        put(&mut text, "|---|---|---|---|");
+        widths.for_each(|outcome| put(&mut text, &format!("| {} |", cells(outcome))));
+    }
+    if !curves.is_empty() {
+        text.push_str("\n### As there is more of it\n");
+    }
+    for curve in curves {
+        let Curve { name, title, along, .. } = curve;
+        put(&mut text, &format!("\n![µs of CPU per request: {title}](images/{name}.svg)\n"));
+        let at: Vec<String> = (curve.ours.points.iter()).map(|point| grouped(point.at)).collect();
+        put(&mut text, &format!("| {along} | {} |", at.join(" | ")));
+        put(&mut text, &format!("|---|{}", "---|".repeat(at.len())));
+        for series in curve.series() {
+            let costs: Vec<String> = series.points.iter().map(|point| point.cost.text()).collect();
+            put(&mut text, &format!("| {} | {} |", series.who, costs.join(" | ")));
+        }
+    }
     text
+}
+
+const NOTES: &str = "\nThe peer of P5 is our own text dialect, that of P12 ourselves with one cache. * The generator was busy \
+above 95 %: the server could have done more per second. P18 is measured by \
+`cargo test -p testbed --test push -- --ignored --nocapture`, the scan of P20 by `cargo bench -p testbed -- \
+threads cpu` (`docs/benchmarks-store.md`); items do not move with their slots yet.\n";
+
+/// What was measured, our figure, theirs, and the ratio.
+fn cells(outcome: &Outcome) -> String {
+    let unit = if outcome.unit == CPU { "" } else { outcome.unit };
+    let figure = |spread: Spread| format!("{} {unit}", spread.text()).trim().to_owned();
+    let none = || "–".to_owned();
+    [
+        mark(outcome),
+        figure(outcome.ours),
+        outcome.theirs.map_or_else(none, figure),
+        outcome.ratio.map_or_else(none, Spread::text),
+    ]
+    .join(" | ")
+}
+
+fn put(text: &mut String, line: &str) {
+    writeln!(text, "{line}").expect("a string takes all that is written");
 }
 
 fn mark(outcome: &Outcome) -> String {
@@ -60,9 +110,18 @@ fn mark(outcome: &Outcome) -> String {
     format!("{}{}", outcome.what, if is_busy { " *" } else { "" })
 }
 
-pub(super) fn json(setting: &Setting, outcomes: &[Outcome]) -> String {
-    let whole = serde_json::json!({ "setting": setting, "rows": outcomes });
+pub(super) fn json(setting: &Setting, outcomes: &[Outcome], curves: &[Curve]) -> String {
+    let whole = serde_json::json!({ "setting": setting, "rows": outcomes, "curves": curves });
     format!("{whole:#}\n")
+}
+
+/// Draws the curves into the folder `images` beside the document.
+pub(super) fn draw(document: &Path, curves: &[Curve]) -> io::Result<()> {
+    let images = document.parent().unwrap_or(Path::new(".")).join("images");
+    fs::create_dir_all(&images)?;
+    curves
+        .iter()
+        .try_for_each(|curve| fs::write(images.join(curve.name).with_extension("svg"), svg(curve)))
 }
 
 /// Puts the text between the markers of the file, or at its end with new ones.

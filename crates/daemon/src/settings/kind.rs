@@ -98,6 +98,25 @@ impl Kind for CountOrAuto {
     }
 }
 
+/// A time in whole microseconds.
+pub(super) struct Microseconds {
+    pub(super) max: u32,
+}
+
+impl Kind for Microseconds {
+    type Used = Duration;
+    const IS_TEXT: bool = false;
+
+    fn expects(&self) -> String {
+        format!("a whole number of microseconds from 0 to {}", self.max)
+    }
+
+    fn used(&self, written: &Written) -> Option<Duration> {
+        let micros = u32::try_from(written.integer()?).ok().filter(|micros| *micros <= self.max)?;
+        Some(Duration::from_micros(micros.into()))
+    }
+}
+
 /// A time in whole seconds.
 pub(super) struct Seconds {
     pub(super) min: u32,

@@ -280,6 +280,7 @@ pub(super) fn proxy_settings(
         listen: Some(settings.listen),
         tls_listen: settings.tls_listen,
         threads: threads(settings.threads),
+        spin: settings.spin,
         access,
         authentication_timeout: settings.authentication_timeout,
         request_timeout: settings.request_timeout,
