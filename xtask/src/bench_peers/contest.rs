@@ -358,7 +358,7 @@ impl Pair {
     }
 
     fn fill(&self, side: Side, load: &str) -> Result<(), Box<dyn Error>> {
-        let words = format!("{load} --keys {} --requests 1 -c 50", self.items);
+        let words = format!("{} --keys {} --requests 1 -c 50", sizes(load), self.items);
         self.load(side, &words, |_| ()).map(drop)
     }
 
@@ -563,6 +563,13 @@ struct Unserved {
     source: BenchError,
 }
 
+/// Of a load's words those that decide what the items are.
+fn sizes(load: &str) -> String {
+    let words: Vec<&str> = load.split_whitespace().collect();
+    let pairs = words.windows(2).filter(|pair| ["-v", "--key-size"].contains(&pair[0]));
+    pairs.flatten().copied().collect::<Vec<_>>().join(" ")
+}
+
 fn wants_tls(words: &str) -> bool {
     words.split_whitespace().any(|word| word == "--tls")
 }
@@ -612,4 +619,15 @@ fn processor() -> String {
     let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     name.map_or("an unknown processor", |(_, name)| name.trim()).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fill_keeps_the_sizes_of_its_load() {
+        assert_eq!(sizes("--mix get -v 32 -c 50 --key-size 16 -i 16"), "-v 32 --key-size 16");
+        assert_eq!(sizes("--mix get -c 50"), "");
+    }
 }

@@ -200,7 +200,6 @@ pub(super) const ROWS: &[Row] = &[
     width("get 100 B, 1 × 1", "--mix get -c 1 -i 1", ITEMS_FEW, OneThread),
     width("get 100 B, 500 × 1", "--mix get -c 500 -i 1", ITEMS_FEW, OneThread),
     width("get 100 B, 5,000 × 1", "--mix get -c 5000 -i 1", ITEMS_FEW, OneThread),
-    width("meta get of 10 keys' worth in flight, 50 × 10", "--dialect meta --mix get -c 50 -i 10", ITEMS_FEW, OneThread),
     cpu("P13", "get 100 B over TLS, 50 × 1", "--tls --mix get -c 50 -i 1", Memcached, 0.9),
     cpu("P13", "get 100 B over TLS, 50 × 16", "--tls --mix get -c 50 -i 16", Memcached, 0.9),
     Row {
