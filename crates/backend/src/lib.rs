@@ -18,7 +18,7 @@ pub mod parts;
 pub mod peer;
 pub mod readiness;
 pub mod slots;
-mod statistics;
+pub mod statistics;
 mod sweep;
 
 use std::sync::Arc;
@@ -28,6 +28,7 @@ use cluster::ownership::Run;
 use daemon::clock::Now;
 use protocol::operation as ask;
 use store::operation as act;
+use store::stats::StoreStats;
 use store::store::{Cache, CacheLimits, LimitError, Located, Settings, Store};
 use store::turn::Turn;
 use tenancy::id::CacheId;
@@ -106,6 +107,22 @@ impl Backend {
         now: Now,
     ) -> Result<(), LimitError> {
         self.store.share_cache(id, share_bytes, item_bytes_max, seconds(now))
+    }
+
+    /// Says that somebody still weighs all shares, although they have not changed. To be called more
+    /// often than every ten seconds; else large items have no credit beyond their share any more.
+    pub fn keep_shares(&self, now: Now) {
+        self.store.keep_shares(seconds(now));
+    }
+
+    /// Every cache there is a part of, in no order.
+    pub fn caches(&self) -> Vec<Arc<Cache>> {
+        self.store.caches()
+    }
+
+    /// How the memory of all caches together stands.
+    pub fn store_stats(&self) -> StoreStats {
+        self.store.stats()
     }
 
     /// `false` when there was none.

@@ -1,40 +1,45 @@
 //! A cache's accounts under the names that memcached gives them.
 
 use store::stats::CacheStats;
+use wire::control::usage::Figure;
 
-/// The general statistics of one cache, in memcached's order where it has the same figure
-/// (`doc/protocol.txt`, "General-purpose statistics").
-pub(crate) fn figures(stats: &CacheStats) -> Vec<(&'static str, u64)> {
-    vec![
-        ("cmd_get", stats.cmd_get),
-        ("cmd_set", stats.cmd_set),
-        ("cmd_flush", stats.cmd_flush),
-        ("cmd_touch", stats.cmd_touch),
-        ("get_hits", stats.get_hits),
-        ("get_misses", stats.get_misses),
-        ("get_expired", stats.get_expired),
-        ("delete_misses", stats.delete_misses),
-        ("delete_hits", stats.delete_hits),
-        ("incr_misses", stats.incr_misses),
-        ("incr_hits", stats.incr_hits),
-        ("decr_misses", stats.decr_misses),
-        ("decr_hits", stats.decr_hits),
-        ("cas_misses", stats.cas_misses),
-        ("cas_hits", stats.cas_hits),
-        ("cas_badval", stats.cas_badval),
-        ("touch_hits", stats.touch_hits),
-        ("touch_misses", stats.touch_misses),
-        ("store_too_large", stats.store_too_large),
-        ("store_no_memory", stats.store_no_memory),
-        ("limit_maxbytes", stats.limit_maxbytes),
-        ("bytes", stats.bytes),
-        ("curr_items", stats.items),
-        ("total_items", stats.total_items),
-        ("evictions", stats.evictions),
-        ("evicted_unfetched", stats.evicted_unread),
-        ("expired", stats.expired),
-        ("expired_unfetched", stats.expired_unread),
-        ("ghost_hits", stats.ghost_hits),
-        ("held_bytes", stats.held_bytes),
+/// What is counted of a cache here, in memcached's order where it has the same figure.
+pub fn counted(stats: &CacheStats) -> [(Figure, u64); 29] {
+    [
+        (Figure::CmdGet, stats.cmd_get),
+        (Figure::CmdSet, stats.cmd_set),
+        (Figure::CmdFlush, stats.cmd_flush),
+        (Figure::CmdTouch, stats.cmd_touch),
+        (Figure::GetHits, stats.get_hits),
+        (Figure::GetMisses, stats.get_misses),
+        (Figure::GetExpired, stats.get_expired),
+        (Figure::DeleteMisses, stats.delete_misses),
+        (Figure::DeleteHits, stats.delete_hits),
+        (Figure::IncrMisses, stats.incr_misses),
+        (Figure::IncrHits, stats.incr_hits),
+        (Figure::DecrMisses, stats.decr_misses),
+        (Figure::DecrHits, stats.decr_hits),
+        (Figure::CasMisses, stats.cas_misses),
+        (Figure::CasHits, stats.cas_hits),
+        (Figure::CasBadval, stats.cas_badval),
+        (Figure::TouchHits, stats.touch_hits),
+        (Figure::TouchMisses, stats.touch_misses),
+        (Figure::StoreTooLarge, stats.store_too_large),
+        (Figure::StoreNoMemory, stats.store_no_memory),
+        (Figure::Bytes, stats.bytes),
+        (Figure::CurrItems, stats.items),
+        (Figure::TotalItems, stats.total_items),
+        (Figure::Evictions, stats.evictions),
+        (Figure::EvictedUnfetched, stats.evicted_unread),
+        (Figure::Expired, stats.expired),
+        (Figure::ExpiredUnfetched, stats.expired_unread),
+        (Figure::GhostHits, stats.ghost_hits),
+        (Figure::HeldBytes, stats.held_bytes),
     ]
+}
+
+/// The same by name, with what is guaranteed, as `stats` tells them.
+pub(crate) fn figures(stats: &CacheStats) -> Vec<(&'static str, u64)> {
+    let named = counted(stats).into_iter().map(|(figure, count)| (figure.name(), count));
+    named.chain([("limit_maxbytes", stats.limit_maxbytes)]).collect()
 }

@@ -9,7 +9,7 @@
 use std::sync::Arc;
 
 use backend::Backend;
-use backend::parts::Reporter;
+use backend::parts::Reported;
 use cluster::member::{Member, MemberName, Members, Weight};
 use cluster::scheme::Scheme;
 use cluster::shares::{Part, first_share, shares};
@@ -28,7 +28,7 @@ const ITEM_MAX: u32 = 1 << 20;
 struct Cluster {
     backends: Vec<Backend>,
     parts: Vec<Arc<Cache>>,
-    reporters: Vec<Reporter>,
+    told: Vec<Reported>,
     reported: Vec<Part>,
     /// Worked out last second, handed out in this one.
     coming: Option<Vec<u64>>,
@@ -74,7 +74,7 @@ impl Cluster {
         }
         Cluster {
             parts: backends.iter().filter_map(|backend| backend.cache(CACHE)).collect(),
-            reporters: backends.iter().map(|_| Reporter::default()).collect(),
+            told: vec![Reported::default(); backends.len()],
             backends,
             reported,
             coming: None,
@@ -119,8 +119,9 @@ impl Cluster {
         }
         for (at, backend) in self.backends.iter().enumerate() {
             while backend.maintain(now) {}
-            for (_, part) in self.reporters[at].report(backend) {
-                self.reported[at] = Part { slots: self.reported[at].slots, ..part };
+            if let Some(told) = self.told[at].changed(0, &self.parts[at].stats()) {
+                let (bytes, items, evicted_items) = (told.bytes, told.items, told.evicted_items);
+                self.reported[at] = Part { bytes, items, evicted_items, ..self.reported[at] };
             }
         }
         if self.elastic {

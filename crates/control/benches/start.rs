@@ -17,6 +17,7 @@ use control::model::{ClusterId, UnixSeconds};
 use rusqlite::Connection;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use wire::control::usage::Figures;
 
 const CACHES: u64 = 100_000;
 const CREDENTIALS_PER_CACHE: u64 = 10;
@@ -35,8 +36,8 @@ impl DataPlane for NoDataPlane {
         Ok(())
     }
 
-    fn statistics(&self, _: CacheId) -> Result<Vec<(String, u64)>, DataPlaneError> {
-        Ok(Vec::new())
+    fn statistics(&self, _: CacheId) -> Result<Figures, DataPlaneError> {
+        Ok(Figures::default())
     }
 
     fn reset_statistics(&self, _: CacheId) -> Result<(), DataPlaneError> {

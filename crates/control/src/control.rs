@@ -5,7 +5,7 @@
 //!
 //! Every method blocks; the API calls them on threads made for that.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,11 +20,12 @@ use tenancy::plan::Plan;
 use tenancy::secret::{Secret, SecretKey};
 use tokio::sync::watch;
 use wire::control::record::{Key, Revision};
+use wire::control::usage::Figure;
 
 use crate::bell::Bell;
 use crate::couriers::{COURIERS, SECRET_PREFIX};
 use crate::data_dir::{Announcement, DataDir, DataDirError};
-use crate::data_plane::{DataPlane, DataPlaneError};
+use crate::data_plane::DataPlane;
 use crate::database::{
     AuditEntry, CACHES_MAX, Call, CallState, Change, Claimed, Database, Done, Effect, Kind, Lease,
     NewCredential, OutboxEntry, Outcome, Retention, StoredCredential, Webhook, cache_record,
@@ -39,6 +40,7 @@ use crate::model::{
 };
 use crate::seal::Sealer;
 use crate::series::sampler::Sampler;
+use crate::usage::{CacheUsage, Usage};
 
 /// The cache that `larder up` makes for whoever tries it.
 pub const DEVELOPMENT_CACHE: &str = "development";
@@ -64,6 +66,7 @@ pub struct Control {
     leading: watch::Sender<bool>,
     /// The data plane of this process, if it has one.
     local: Option<Local>,
+    usage: Arc<Usage>,
     /// Rung when there may be calls to carry.
     outbox_bell: Arc<Bell>,
     /// Failed logins of owners.
@@ -153,6 +156,7 @@ impl Control {
             newest: Mutex::new(newest),
             leading,
             local,
+            usage: Arc::default(),
             outbox_bell: Arc::default(),
             guesses: Mutex::default(),
             sampler: Mutex::default(),
@@ -579,8 +583,8 @@ impl Control {
             cache.cluster == ClusterId::DEFAULT && cache.plan == Plan::DEVELOPMENT && cache.enabled
         });
         for cache in watched {
-            let Ok(statistics) = local.data_plane.statistics(cache.id) else { continue };
-            let of_commands = statistics.iter().filter(|(name, _)| name.starts_with("cmd_"));
+            let Ok(figures) = local.data_plane.statistics(cache.id) else { continue };
+            let of_commands = figures.iter().filter(|(name, _)| name.starts_with("cmd_"));
             now.insert(cache.id, of_commands.map(|(_, count)| count).sum::<u64>());
         }
         let before = |id: &CacheId| commands.get(id).copied().unwrap_or(0);
@@ -701,18 +705,51 @@ impl Control {
         Ok(Committed { cluster: cache.cluster, value: cache, revision })
     }
 
-    /// The cache's counters and gauges under memcached's names.
+    /// The cache's counters and gauges under memcached's names, for all that serve it together.
     pub fn statistics(
         &self,
         cache: &CacheRef,
-    ) -> Result<(Cache, Vec<(String, u64)>), ControlError> {
+    ) -> Result<(Cache, BTreeMap<String, u64>), ControlError> {
         // Not under the lock: counting may take a while, and changes should not wait for it.
         let cache = self.cache(cache)?;
-        let local = self.local(cache.cluster).ok_or_else(|| DataPlaneError::Unavailable {
-            reason: "the nodes' statistics are not collected here".to_owned(),
-        })?;
-        let statistics = local.data_plane.statistics(cache.id)?;
-        Ok((cache, statistics))
+        let usage = self.usage(cache.id)?.unwrap_or_default();
+        let limit = ("limit_maxbytes", cache.plan.limits.memory_bytes);
+        let named = usage.figures.iter().chain([limit]);
+        Ok((cache, named.map(|(name, count)| (name.to_owned(), count)).collect()))
+    }
+
+    /// What is known of the use of a cache; `None` when nobody has used it since its data plane
+    /// began.
+    pub fn usage(&self, cache: CacheId) -> Result<Option<CacheUsage>, ControlError> {
+        if let Some(local) = &self.local {
+            let mut figures = local.data_plane.statistics(cache)?;
+            if let Some(entry) = local.directory.cache(cache) {
+                figures.set(Figure::CurrConnections, entry.connections().into());
+            }
+            self.usage.hear_local(cache, &figures, self.now());
+        }
+        Ok(self.usage.cache(cache))
+    }
+
+    /// The use of every cache of which anything is known, by number. For whoever keeps statistics;
+    /// no more often than once a second.
+    pub fn usages(&self) -> Result<Vec<(CacheId, CacheUsage)>, ControlError> {
+        if self.local.is_some() {
+            let caches = self.caches(CacheId::new(0), CACHES_MAX)?;
+            let here = caches.iter().filter(|cache| self.local(cache.cluster).is_some());
+            let here: HashSet<CacheId> = here.map(|cache| cache.id).collect();
+            for &cache in &here {
+                // One that does not answer now keeps what it had.
+                drop(self.usage(cache));
+            }
+            self.usage.retain(|cache| here.contains(&cache));
+        }
+        Ok(self.usage.caches())
+    }
+
+    /// Where nodes' figures go.
+    pub fn usage_of_nodes(&self) -> Arc<Usage> {
+        Arc::clone(&self.usage)
     }
 
     /// Makes another credential for a cache.

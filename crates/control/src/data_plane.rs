@@ -2,6 +2,7 @@
 
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use wire::control::usage::Figures;
 
 /// Makes room for caches, forgets and counts. The program implements it over its backends; tests
 /// have a pretend one.
@@ -19,9 +20,8 @@ pub trait DataPlane: Send + Sync {
     /// Forgets all items of a cache. No read that begins after this returns sees one of them.
     fn flush_cache(&self, id: CacheId) -> Result<(), DataPlaneError>;
 
-    /// The cache's counters and gauges under memcached's names (`doc/protocol.txt`, "General-purpose
-    /// statistics"), for the cache as a whole.
-    fn statistics(&self, id: CacheId) -> Result<Vec<(String, u64)>, DataPlaneError>;
+    /// Everything that is counted of the cache, and how it stands now.
+    fn statistics(&self, id: CacheId) -> Result<Figures, DataPlaneError>;
 
     /// Sets the cache's counters to zero, as `stats reset` does; its gauges stay.
     fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError>;

@@ -38,6 +38,7 @@ pub mod model;
 pub mod push;
 pub mod series;
 pub mod server;
+pub mod usage;
 
 mod bell;
 mod guesses;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use wire::control::usage::{Figure, Figures};
 
 use crate::control::{Backing, Control};
 use crate::data_plane::{DataPlane, DataPlaneError};
@@ -96,7 +97,7 @@ impl DataPlane for PretendDataPlane {
         Ok(())
     }
 
-    fn statistics(&self, id: CacheId) -> Result<Vec<(String, u64)>, DataPlaneError> {
+    fn statistics(&self, id: CacheId) -> Result<Figures, DataPlaneError> {
         let mut state = self.state();
         state.counted += 1;
         self.changed.notify_all();
@@ -104,10 +105,13 @@ impl DataPlane for PretendDataPlane {
         let state = state.expect("no test panics while it holds the lock");
         state.refusal.clone().map_or(Ok(()), Err)?;
         let flushes = state.flushes.get(&id).copied().unwrap_or(0);
-        let counts = state.counts.iter().filter(|((of, _), _)| *of == id);
-        let counts = counts.map(|((_, name), count)| (name.clone(), *count));
-        let known = [("cmd_flush".to_owned(), flushes), ("curr_items".to_owned(), 0)];
-        Ok(counts.chain(known).collect())
+        let mut figures = Figures::default();
+        figures.set(Figure::CmdFlush, flushes);
+        for (_, name) in state.counts.keys().filter(|(of, _)| *of == id) {
+            let figure = Figure::from_name(name).expect("tests name what there is");
+            figures.set(figure, state.counts[&(id, name.clone())]);
+        }
+        Ok(figures)
     }
 
     fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError> {

@@ -60,7 +60,8 @@ pub async fn serve(
     serve_router(listener, router(control, settings), limits, shutdown).await;
 }
 
-async fn serve_router(
+/// Serves any routes within these limits, in the same way as the API.
+pub async fn serve_router(
     listener: TcpListener,
     router: Router,
     limits: ServerLimits,

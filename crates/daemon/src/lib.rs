@@ -15,5 +15,6 @@ pub mod descriptors;
 pub mod log;
 #[cfg(feature = "simulation")]
 pub mod memory_stream;
+pub mod networks;
 pub mod settings;
 pub mod shutdown;

@@ -3,3 +3,4 @@
 
 pub mod local_link;
 pub mod member;
+mod usage;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use backend::Backend;
+use backend::statistics::counted;
 use control::data_plane::{DataPlane, DataPlaneError};
 use daemon::clock::Clock;
 use protocol::operation::Exptime;
@@ -10,6 +11,7 @@ use proxy::usage::ProxyUsage;
 use store::store::LimitError;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use wire::control::usage::Figures;
 
 pub(crate) struct LocalDataPlane {
     pub(crate) backend: Arc<Backend>,
@@ -44,11 +46,14 @@ impl DataPlane for LocalDataPlane {
         Ok(())
     }
 
-    fn statistics(&self, id: CacheId) -> Result<Vec<(String, u64)>, DataPlaneError> {
+    fn statistics(&self, id: CacheId) -> Result<Figures, DataPlaneError> {
         let cache = self.backend.cache(id).ok_or_else(|| missing(id))?;
-        let mut statistics = self.usage.cache(id).figures();
-        statistics.extend(backend::figures(&cache));
-        Ok(statistics.into_iter().map(|(name, figure)| (name.to_owned(), figure)).collect())
+        let of_proxy = self.usage.known(id).map(|usage| usage.figures()).into_iter().flatten();
+        let mut figures = Figures::default();
+        for (figure, count) in of_proxy.chain(counted(&cache.stats())) {
+            figures.set(figure, count);
+        }
+        Ok(figures)
     }
 
     fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError> {

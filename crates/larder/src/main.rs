@@ -6,6 +6,7 @@ mod cluster_tests;
 mod commands;
 mod development_tls;
 mod local_data_plane;
+mod metrics;
 
 use std::error::Error;
 use std::process::ExitCode;

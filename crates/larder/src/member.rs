@@ -7,16 +7,21 @@ use backend::Backend;
 use cluster::map::Epoch;
 use cluster::ownership::Run;
 use daemon::clock::Clock;
-use node::serving::DataPlane;
+use daemon::networks::Networks;
+use node::serving::{DataPlane, UsageChanges};
 use node::view::Links;
 use protocol::operation::Exptime;
 use proxy::cluster_handle::ClusterHandle;
 use proxy::usage::ProxyUsage;
-use proxy::view::{ClusterView, Networks, ViewIdentity};
+use proxy::view::{ClusterView, ViewIdentity};
 use store::store::LimitError;
+use tenancy::directory::Directory;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use wire::control::topology::{MemberSet, Topology};
+use wire::control::usage::{Figures, Share};
+
+use crate::usage::Usage;
 
 /// The backends of one node as members of its cluster.
 pub struct Members {
@@ -24,8 +29,9 @@ pub struct Members {
     handle: ClusterHandle,
     identity: ViewIdentity,
     networks: Networks,
-    usage: Arc<ProxyUsage>,
+    proxy: Arc<ProxyUsage>,
     clock: Clock,
+    usage: Mutex<Usage>,
     state: Mutex<State>,
 }
 
@@ -33,8 +39,15 @@ pub struct Members {
 struct State {
     committed: Option<Arc<Topology>>,
     prepared: Option<Arc<Topology>>,
-    /// The plan of each cache, for when shares change.
-    caches: HashMap<CacheId, Limits>,
+    caches: HashMap<CacheId, Planned>,
+}
+
+/// What a cache may have here.
+struct Planned {
+    limits: Limits,
+    /// What control has told of each backend's share, by the backend's number. Until it has, a share
+    /// is the backend's part of the cluster.
+    shares: Box<[Option<u64>]>,
 }
 
 impl Members {
@@ -42,12 +55,20 @@ impl Members {
         backends: Vec<(Run, Arc<Backend>)>,
         handle: ClusterHandle,
         identity: ViewIdentity,
-        usage: Arc<ProxyUsage>,
+        proxy: Arc<ProxyUsage>,
+        directory: Arc<Directory>,
+        networks: Networks,
         clock: Clock,
     ) -> Self {
-        let networks = Networks::private();
+        let bare = backends.iter().map(|(_, backend)| Arc::clone(backend)).collect();
+        let usage = Mutex::new(Usage::new(bare, Arc::clone(&proxy), directory));
         let state = Mutex::default();
-        Members { backends, handle, identity, networks, usage, clock, state }
+        Members { backends, handle, identity, networks, proxy, clock, usage, state }
+    }
+
+    /// What this node counts, all caches together.
+    pub fn figures(&self) -> Figures {
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).all()
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -63,13 +84,18 @@ impl Members {
         }
     }
 
-    /// Makes room for a cache in each backend: its part of the plan is the backend's part of the
-    /// cluster.
-    fn make_room(&self, state: &State, id: CacheId, limits: Limits) -> Result<(), String> {
-        let topology = state.committed.as_deref();
-        for (run, backend) in &self.backends {
-            let part = part_of(topology, run, self.backends.len());
-            let share = scale(limits.memory_bytes, part);
+    /// Makes room for a cache in each backend.
+    fn make_room(
+        &self,
+        topology: Option<&Topology>,
+        id: CacheId,
+        planned: &Planned,
+    ) -> Result<(), String> {
+        let limits = planned.limits;
+        for ((run, backend), told) in self.backends.iter().zip(&planned.shares) {
+            let by_weight =
+                || scale(limits.memory_bytes, part_of(topology, run, self.backends.len()));
+            let share = told.unwrap_or_else(by_weight);
             let (item, now) = (limits.item_bytes_max, self.clock.now());
             let put = match backend.create_part(id, share, item, now) {
                 Err(LimitError::Exists) => backend.share_cache(id, share, item, now),
@@ -104,8 +130,16 @@ fn scale(memory_bytes: u64, (mine, all): (u64, u64)) -> u64 {
 impl DataPlane for Members {
     fn put_cache(&self, id: CacheId, limits: Limits) -> Result<(), String> {
         let mut state = self.lock();
-        self.make_room(&state, id, limits)?;
-        state.caches.insert(id, limits);
+        let shares = match state.caches.get(&id) {
+            Some(before) => {
+                let part = (limits.memory_bytes, before.limits.memory_bytes);
+                before.shares.iter().map(|share| share.map(|share| scale(share, part))).collect()
+            }
+            None => vec![None; self.backends.len()].into(),
+        };
+        let planned = Planned { limits, shares };
+        self.make_room(state.committed.as_deref(), id, &planned)?;
+        state.caches.insert(id, planned);
         Ok(())
     }
 
@@ -114,7 +148,7 @@ impl DataPlane for Members {
         for (_, backend) in &self.backends {
             backend.remove_cache(id);
         }
-        self.usage.forget(id);
+        self.proxy.forget(id);
     }
 
     fn flush_cache(&self, id: CacheId) {
@@ -123,6 +157,34 @@ impl DataPlane for Members {
                 backend::flush(&cache, Exptime(0), self.clock.now());
             }
         }
+    }
+
+    fn usage(&self, anew: bool) -> UsageChanges {
+        let now = u64::try_from(self.clock.now().unix).unwrap_or(0);
+        self.usage.lock().unwrap_or_else(PoisonError::into_inner).changes(anew, now)
+    }
+
+    fn share(&self, shares: &[Share]) {
+        let mut state = self.lock();
+        let now = self.clock.now();
+        for share in shares {
+            let number = usize::from(share.backend);
+            let Some((_, backend)) = self.backends.get(number) else { continue };
+            let Some(planned) = state.caches.get_mut(&share.cache) else { continue };
+            let item = planned.limits.item_bytes_max;
+            match backend.share_cache(share.cache, share.bytes, item, now) {
+                Ok(()) => planned.shares[number] = Some(share.bytes),
+                // It stays with what it had; the next shares follow what it holds by then.
+                Err(error) => {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::warn!(cache = share.cache.get(), error, "no room for a share");
+                }
+            }
+        }
+    }
+
+    fn keep_shares(&self) {
+        self.backends.iter().for_each(|(_, backend)| backend.keep_shares(self.clock.now()));
     }
 }
 
@@ -151,8 +213,8 @@ impl Links for Members {
         state.committed = Some(Arc::clone(topology));
         state.prepared = None;
         self.tell_proxy(&state);
-        for (&id, &limits) in &state.caches {
-            if let Err(why) = self.make_room(&state, id, limits) {
+        for (&id, planned) in &state.caches {
+            if let Err(why) = self.make_room(state.committed.as_deref(), id, planned) {
                 tracing::error!(cache = id.get(), why, "no room for the new part of a cache");
             }
         }

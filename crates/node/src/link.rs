@@ -23,12 +23,14 @@ use tokio_rustls::client::TlsStream;
 use wire::codec::CodecError;
 use wire::control::epochs::Epochs;
 use wire::control::message::{
-    Alarms, FromControl, FromNode, Hello, MESSAGE_BYTES_MAX, NodeAddresses, Report, VERSIONS,
+    Alarms, FromControl, FromNode, Hello, MESSAGE_BYTES_MAX, NodeAddresses, Report, USAGE_VERSION,
+    VERSIONS,
 };
 use wire::control::node_session::{NodeSession, Step};
 use wire::control::records::{Records, SHARDS};
 use wire::control::replica::Replica;
 use wire::control::topology::{MemberSet, Topology};
+use wire::control::usage::UsageReport;
 use wire::frame::{self, Decoded, FrameError};
 
 use crate::disk::Disk;
@@ -53,6 +55,8 @@ const CHECK_EVERY: Duration = Duration::from_millis(50);
 const SHARDS_AT_ONCE: usize = SHARDS.div_ceil(20);
 /// After a write to the disk that failed.
 const DISK_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// How often control is told what caches hold and count, and so how often their shares follow.
+pub const USAGE_EVERY: Duration = Duration::from_secs(1);
 /// For a message to be taken by the control plane's socket.
 const SEND_TIME_MAX: Duration = Duration::from_secs(5);
 /// A certificate is renewed when this is left of it: a third of its life.
@@ -80,6 +84,7 @@ pub struct Link {
     epochs: Epochs,
     disk: Disk,
     serving: Serving,
+    data_plane: Arc<dyn DataPlane>,
     links: Arc<dyn Links>,
     view: Arc<View>,
     /// What was refused last; told in reports until something is accepted again.
@@ -108,7 +113,7 @@ impl Link {
         for problem in &found.problems {
             tracing::error!(problem, "the copy on disk is damaged");
         }
-        let mut serving = Serving::new(directory, data_plane);
+        let mut serving = Serving::new(directory, Arc::clone(&data_plane));
         let view = Arc::new(View::default());
         let mut epochs = Epochs::default();
         let replica = match found.replica {
@@ -142,6 +147,7 @@ impl Link {
             epochs,
             disk,
             serving,
+            data_plane,
             links,
             view,
             was_refused: false,
@@ -224,6 +230,9 @@ impl Link {
         pipe.flush().await?;
         let mut check = interval(CHECK_EVERY);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tell_usage = interval(USAGE_EVERY);
+        tell_usage.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut telling = Telling::Nothing;
         let mut heard_at = Instant::now();
         // What control was told last of the links for an epoch.
         let mut told = None;
@@ -244,6 +253,9 @@ impl Link {
                     // Whether the goodbye arrives does not matter.
                     drop(timeout(SEND_TIME_MAX, pipe.write.shutdown()).await);
                     return Ok(());
+                }
+                _ = tell_usage.tick(), if USAGE_VERSION <= engine.version() && engine.is_open() => {
+                    telling = self.tell_usage(&mut pipe, &engine, telling);
                 }
                 _ = check.tick() => {
                     self.replica.check_shards(SHARDS_AT_ONCE);
@@ -348,6 +360,7 @@ impl Link {
                 }
                 self.links.settled(epoch);
             }
+            Step::Share(shares) => self.data_plane.share(&shares),
             Step::Certificate(certificate) => match self.identity.renew(certificate) {
                 Ok(()) => tracing::info!("the certificate was renewed"),
                 Err(error) => self.disk_failed(&error),
@@ -482,6 +495,27 @@ impl Link {
         }
     }
 
+    /// Tells control what caches hold and count: everything on a new connection, then changes.
+    fn tell_usage(&self, pipe: &mut Pipe, engine: &NodeSession, telling: Telling) -> Telling {
+        self.data_plane.keep_shares();
+        let mut is_first = telling == Telling::Nothing;
+        let changes = self.data_plane.usage(is_first);
+        let (run, is_catching_up) = (changes.run, telling != Telling::Changes);
+        let mut caches = changes.caches.into_iter();
+        while is_first || 0 < caches.len() {
+            let head = UsageReport { run, is_first, is_catching_up, caches: Vec::new() };
+            let report = FromNode::Usage(head.filled(&mut caches));
+            report.encode(engine.version(), &mut pipe.out);
+            is_first = false;
+        }
+        if changes.is_all && is_catching_up {
+            // Says that this was everything.
+            let end = UsageReport { run, ..UsageReport::default() };
+            FromNode::Usage(end).encode(engine.version(), &mut pipe.out);
+        }
+        if changes.is_all { Telling::Changes } else { Telling::All }
+    }
+
     fn ask_renewal(&mut self, pipe: &mut Pipe, engine: &NodeSession) {
         let left = self.identity.not_after().saturating_sub(unix_now());
         let is_asked = self.renewal_asked_at.is_some_and(|at| at.elapsed() < RENEW_EVERY);
@@ -494,6 +528,16 @@ impl Link {
 }
 
 type Told = (Epoch, Digest, MemberSet);
+
+/// What this connection has been told of the use of caches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Telling {
+    Nothing,
+    /// Some of all there is to tell.
+    All,
+    /// All; only changes are told from now on.
+    Changes,
+}
 
 /// Room for what comes at once; a snapshot's chunk makes it grow to some 300 KB.
 const INBOX_BYTES: usize = 64 * 1024;

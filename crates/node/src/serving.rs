@@ -9,6 +9,7 @@ use tenancy::plan::Limits;
 use wire::control::record::{CacheRecord, Record};
 use wire::control::records::{Change, Records};
 use wire::control::replica::sort_for_serving;
+use wire::control::usage::{CacheReport, Share};
 
 /// Makes room for caches and forgets. The program implements it over its backends.
 ///
@@ -25,6 +26,27 @@ pub trait DataPlane: Send + Sync {
 
     /// Forgets all items of a cache.
     fn flush_cache(&self, id: CacheId);
+
+    /// What has changed in the use of caches since the last call; with `anew`, everything is told
+    /// again, at once or with the next calls.
+    fn usage(&self, anew: bool) -> UsageChanges;
+
+    /// Lets backends hold so much of these caches. Those that are not known are passed over.
+    fn share(&self, shares: &[Share]);
+
+    /// Says, every [`crate::link::USAGE_EVERY`], that control still weighs shares, although it may
+    /// have nothing new to say.
+    fn keep_shares(&self);
+}
+
+/// What a data plane tells of the use of its caches.
+#[derive(Debug, Default)]
+pub struct UsageChanges {
+    /// See [`wire::control::usage::UsageReport::run`].
+    pub run: u64,
+    pub caches: Vec<CacheReport>,
+    /// Whether everything has been told, with this, since it was last to be told anew.
+    pub is_all: bool,
 }
 
 /// The directory and the data plane, kept in step with the records.

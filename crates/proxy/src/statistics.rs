@@ -55,7 +55,7 @@ pub(crate) fn say_own(
     stat("version", &VERSION);
     stat("pointer_size", &usize::BITS);
     stat("curr_connections", &connections);
-    for (name, figure) in usage.figures() {
-        stat(name, &figure);
+    for (figure, count) in usage.figures() {
+        stat(figure.name(), &count);
     }
 }

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tenancy::id::CacheId;
+use wire::control::usage::Figure;
 
 /// Counts of one proxy process, shared by its event loops.
 #[derive(Debug, Default)]
@@ -47,6 +48,11 @@ impl ProxyUsage {
         Arc::clone(caches.entry(id).or_default())
     }
 
+    /// The counts of a cache, if it was ever used here.
+    pub fn known(&self, id: CacheId) -> Option<Arc<CacheUsage>> {
+        self.caches.read().unwrap_or_else(PoisonError::into_inner).get(&id).map(Arc::clone)
+    }
+
     /// Forgets the counts of a deleted cache; sessions still open keep theirs until they close.
     pub fn forget(&self, id: CacheId) {
         self.caches.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
@@ -65,12 +71,12 @@ impl ProxyUsage {
 }
 
 impl CacheUsage {
-    /// The counts under memcached's names (`doc/protocol.txt`, "General-purpose statistics").
-    pub fn figures(&self) -> Vec<(&'static str, u64)> {
-        vec![
-            ("total_connections", self.connections_total.load(Relaxed)),
-            ("bytes_read", self.bytes_read_total.load(Relaxed)),
-            ("bytes_written", self.bytes_written_total.load(Relaxed)),
+    /// Every count.
+    pub fn figures(&self) -> [(Figure, u64); 3] {
+        [
+            (Figure::TotalConnections, self.connections_total.load(Relaxed)),
+            (Figure::BytesRead, self.bytes_read_total.load(Relaxed)),
+            (Figure::BytesWritten, self.bytes_written_total.load(Relaxed)),
         ]
     }
 

@@ -5,12 +5,13 @@
 //! the slot, so an old view costs a hop; and nobody derives another owner from what only this proxy
 //! sees, so a member that cannot be reached is an error for its slots and for no others.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 
 use cluster::digest::Digest;
 use cluster::map::ClusterMap;
 use cluster::member::{Incarnation, MemberName};
 use cluster::slot::{Slot, SlotHasher, SlotKey};
+use daemon::networks::Networks;
 use tenancy::id::CacheId;
 use tracing::warn;
 use wire::control::name::{ClusterId, NodeName};
@@ -35,17 +36,6 @@ pub enum Place {
     /// At an address that is none of the cluster's. It is never connected to; its slots fail until
     /// a view says otherwise.
     Refused { address: SocketAddr },
-}
-
-/// Networks in which members may be. An address outside is refused and never connected to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Networks(Vec<Network>);
-
-/// Addresses that begin with the same bits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Network {
-    address: IpAddr,
-    prefix_bits: u8,
 }
 
 /// Who asks, and in which cluster.
@@ -196,64 +186,6 @@ impl ClusterView {
     }
 }
 
-impl Networks {
-    pub fn new(networks: Vec<Network>) -> Self {
-        Networks(networks)
-    }
-
-    /// Private (RFC 1918, RFC 4193), link-local and loopback addresses.
-    pub fn private() -> Self {
-        let networks = [
-            "10.0.0.0/8",
-            "172.16.0.0/12",
-            "192.168.0.0/16",
-            "169.254.0.0/16",
-            "127.0.0.0/8",
-            "fc00::/7",
-            "fe80::/10",
-            "::1/128",
-        ];
-        Networks(networks.iter().filter_map(|text| Network::parse(text)).collect())
-    }
-
-    pub fn contain(&self, address: IpAddr) -> bool {
-        // An IPv4 address in IPv6's clothes is still that address.
-        let address = address.to_canonical();
-        self.0.iter().any(|network| network.contains(address))
-    }
-}
-
-impl Network {
-    /// Reads `10.0.0.0/8` or `fc00::/7`; a lone address is a network of one.
-    pub fn parse(text: &str) -> Option<Self> {
-        let (address, prefix) = match text.split_once('/') {
-            Some((address, prefix)) => (address, Some(prefix)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        let bits = if address.is_ipv4() { 32 } else { 128 };
-        let prefix_bits = match prefix {
-            Some(prefix) => prefix.parse().ok().filter(|&prefix| prefix <= bits)?,
-            None => bits,
-        };
-        Some(Network { address, prefix_bits })
-    }
-
-    fn contains(&self, address: IpAddr) -> bool {
-        match (self.address, address) {
-            (IpAddr::V4(network), IpAddr::V4(address)) => {
-                let differing = u32::from(network) ^ u32::from(address);
-                u32::from(self.prefix_bits) <= differing.leading_zeros()
-            }
-            (IpAddr::V6(network), IpAddr::V6(address)) => {
-                let differing = u128::from(network) ^ u128::from(address);
-                u32::from(self.prefix_bits) <= differing.leading_zeros()
-            }
-            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => false,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
@@ -266,31 +198,7 @@ mod tests {
     use wire::control::name::{ClusterId, NodeName};
     use wire::control::topology::{Placement, Topology, TopologyMember};
 
-    use super::{ClusterView, Network, Networks, Place, ViewError, ViewIdentity, ViewMember};
-
-    #[test]
-    fn a_network_holds_the_addresses_that_begin_like_it() {
-        for (network, address, inside) in [
-            ("10.0.0.0/8", "10.255.0.1", true),
-            ("10.0.0.0/8", "11.0.0.1", false),
-            ("10.0.0.0/8", "::ffff:10.0.0.1", true),
-            ("172.16.0.0/12", "172.31.9.9", true),
-            ("172.16.0.0/12", "172.32.0.0", false),
-            ("0.0.0.0/0", "8.8.8.8", true),
-            ("0.0.0.0/0", "::1", false),
-            ("fc00::/7", "fd12::1", true),
-            ("fc00::/7", "fe80::1", false),
-            ("192.0.2.7", "192.0.2.7", true),
-            ("192.0.2.7", "192.0.2.6", false),
-        ] {
-            let networks = Networks::new(vec![Network::parse(network).expect(network)]);
-            let address = address.parse().expect(address);
-            assert_eq!(networks.contain(address), inside, "{address} in {network}");
-        }
-        for wrong in ["", "10.0.0.0/33", "10.0.0/8", "host.example/8", "::/129", "10.0.0.0/x"] {
-            assert_eq!(Network::parse(wrong), None, "{wrong}");
-        }
-    }
+    use super::{ClusterView, Networks, Place, ViewError, ViewIdentity, ViewMember};
 
     #[test]
     fn a_member_at_a_public_address_is_never_connected_to() {

@@ -236,6 +236,19 @@ impl Store {
         Ok(())
     }
 
+    /// Says that somebody still weighs the shares that were given, although none has changed: without
+    /// that, or a new share, large items soon have no credit any more.
+    pub fn keep_shares(&self, now: Seconds) {
+        for cache in self.caches() {
+            for shard in &cache.shards {
+                let mut slice = shard.lock();
+                if slice.quota.credit > 0 {
+                    slice.quota_set = now;
+                }
+            }
+        }
+    }
+
     /// Forgets a cache, whatever its size, at once. Whoever still holds it finds it empty and
     /// without memory. False when there was none.
     pub fn remove_cache(&self, id: CacheId) -> bool {

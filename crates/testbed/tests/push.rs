@@ -20,7 +20,7 @@ use control::push::session::Trouble;
 use control::push::source::{ChangeSource, Changes, RegisteredNode, Registry, SourceError};
 use node::identity::Identity;
 use node::link::{Link, NodeSettings};
-use node::serving::DataPlane;
+use node::serving::{DataPlane, UsageChanges};
 use node::view::NoLinks;
 use tenancy::capability::Capabilities;
 use tenancy::directory::Directory;
@@ -35,6 +35,7 @@ use wire::control::digest::SetDigest;
 use wire::control::message::{FromNode, Hello, NodeAddresses, VERSIONS};
 use wire::control::name::NodeName;
 use wire::control::record::{CacheRecord, CredentialRecord, Delta, Record, Revision};
+use wire::control::usage::Share;
 
 /// The key of password hashes, everywhere here.
 const KEY: [u8; 32] = [7; 32];
@@ -197,6 +198,7 @@ impl Control {
             Arc::clone(&source) as _,
             authority,
             KEY,
+            Arc::default(),
             chance,
         )
         .expect("a pretended source always answers");
@@ -258,6 +260,14 @@ impl DataPlane for NoBackend {
     fn remove_cache(&self, _: CacheId) {}
 
     fn flush_cache(&self, _: CacheId) {}
+
+    fn usage(&self, _: bool) -> UsageChanges {
+        UsageChanges { is_all: true, ..UsageChanges::default() }
+    }
+
+    fn share(&self, _: &[Share]) {}
+
+    fn keep_shares(&self) {}
 }
 
 impl Node {

@@ -65,6 +65,25 @@ impl<'a> Reader<'a> {
         Ok(u128::from_le_bytes(self.array()?))
     }
 
+    /// A number in as few bytes as it needs, seven bits in each, the lowest first (LEB128).
+    pub fn varint(&mut self) -> Result<u64, CodecError> {
+        let mut number = 0;
+        for shift in (0..u64::BITS).step_by(7) {
+            let byte = self.u8()?;
+            let bits = u64::from(byte & 0x7f);
+            // The tenth byte has room for one bit, and a number has one encoding.
+            let is_last = byte & 0x80 == 0;
+            if (bits << shift) >> shift != bits || (is_last && byte == 0 && shift > 0) {
+                return Err(CodecError::Invalid { what: "number" });
+            }
+            number |= bits << shift;
+            if is_last {
+                return Ok(number);
+            }
+        }
+        Err(CodecError::Invalid { what: "number" })
+    }
+
     /// 0 or 1; every other byte is refused, so that one value has one encoding.
     pub fn bool(&mut self) -> Result<bool, CodecError> {
         match self.u8()? {
@@ -131,6 +150,15 @@ pub fn put_u128(out: &mut Vec<u8>, number: u128) {
     out.extend_from_slice(&number.to_le_bytes());
 }
 
+/// See [`Reader::varint`].
+pub fn put_varint(out: &mut Vec<u8>, mut number: u64) {
+    while number > 0x7f {
+        out.push(0x80 | (number & 0x7f) as u8);
+        number >>= 7;
+    }
+    out.push(number as u8);
+}
+
 pub fn put_bool(out: &mut Vec<u8>, truth: bool) {
     out.push(u8::from(truth));
 }
@@ -188,6 +216,19 @@ mod tests {
         assert_eq!(reader.short_str("text"), Ok("six"));
         assert_eq!(reader.long_bytes("bytes", 5), Ok(&b"seven"[..]));
         assert_eq!(reader.end(), Ok(()));
+    }
+
+    #[test]
+    fn a_varint_is_as_short_as_its_number() {
+        for (number, length) in [(0, 1), (127, 1), (128, 2), (1 << 32, 5), (u64::MAX, 10)] {
+            let mut out = Vec::new();
+            put_varint(&mut out, number);
+            assert_eq!((Reader::new(&out).varint(), out.len()), (Ok(number), length));
+        }
+        let wrong = Err(CodecError::Invalid { what: "number" });
+        assert_eq!(Reader::new(&[0x80, 0]).varint(), wrong, "0 in two bytes");
+        assert_eq!(Reader::new(&[0xff; 10]).varint(), wrong, "it does not end");
+        assert_eq!(Reader::new(&[0x80]).varint(), Err(CodecError::Short));
     }
 
     #[test]

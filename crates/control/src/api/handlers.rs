@@ -1,7 +1,5 @@
 //! One function per row of the table in [`super`].
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, Uri};
@@ -141,7 +139,6 @@ pub(super) async fn statistics(
     OfCache(cache): OfCache,
 ) -> Answer<StatisticsView> {
     let (cache, statistics) = api.call(move |control| control.statistics(&cache)).await?;
-    let statistics: BTreeMap<String, u64> = statistics.into_iter().collect();
     let name = cache.name.to_string();
     Ok(Json(StatisticsView { cache: cache.id.get(), name, statistics }))
 }

@@ -4,15 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::PoisonError;
 
 use tenancy::id::CacheId;
+use wire::control::usage::{Figure, FigureKind, Figures};
 
 use super::Control;
-use crate::database::{CACHES_MAX, SERIES_BATCH, SeriesRow, WHOLE};
+use crate::database::{SERIES_BATCH, SeriesRow, WHOLE};
 use crate::error::ControlError;
-use crate::model::{Cache, CacheRef, ClusterId};
+use crate::model::{Cache, CacheRef};
 use crate::series::sample::Sample;
 use crate::series::sampler::Reading;
 use crate::series::step::Step;
 use crate::series::{Series, ServerSeries, fill};
+use crate::usage::{CacheUsage, ProxyUsage};
 
 /// Windows that are summed up at one time: after a long absence the rest follows with the next minute.
 const WINDOWS_AT_ONCE: usize = 20;
@@ -57,15 +59,16 @@ impl Control {
 
     /// Totals of every cache that is known to have been used.
     fn readings(&self) -> Result<Vec<Reading>, ControlError> {
-        let Some(local) = &self.local else { return Ok(Vec::new()) };
-        let caches = self.caches(CacheId::new(0), CACHES_MAX)?;
-        let here = caches.iter().filter(|cache| cache.cluster == ClusterId::DEFAULT);
-        let reading = |cache: &Cache| {
-            let statistics = local.data_plane.statistics(cache.id).ok()?;
-            let whole = Sample::of(statistics.iter().map(|(name, value)| (name.as_str(), *value)));
-            Some(Reading { cache: cache.id, whole, servers: Vec::new() })
+        let of_server = |it: ProxyUsage| (it.proxy, totals(&it.grown, &it.figures));
+        let reading = |(cache, usage): (CacheId, CacheUsage)| Reading {
+            cache,
+            whole: totals(&usage.grown, &usage.figures),
+            servers: match self.local {
+                Some(_) => Vec::new(),
+                None => usage.by_proxy.into_iter().map(of_server).collect(),
+            },
         };
-        Ok(here.filter_map(reading).collect())
+        Ok(self.usages()?.into_iter().map(reading).collect())
     }
 
     /// Sums up what is complete: minutes to ten minutes, these to hours, these to days.
@@ -158,6 +161,12 @@ impl Control {
     }
 }
 
+/// Counters as far as this process has seen them grow, and gauges as they stand.
+fn totals(grown: &Figures, figures: &Figures) -> Sample {
+    let gauges = Figure::ALL.iter().filter(|figure| figure.kind() == FigureKind::Gauge);
+    Sample::of(grown.iter().chain(gauges.map(|gauge| (gauge.name(), figures.get(*gauge)))))
+}
+
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -170,7 +179,7 @@ mod tests {
     use crate::control::Backing;
     use crate::data_plane::DataPlane;
     use crate::environment::Environment;
-    use crate::model::{Actor, UnixSeconds};
+    use crate::model::{Actor, ClusterId, UnixSeconds};
     use crate::pretend::{Engine, PretendDataPlane};
     use crate::series::sample::Figure;
 

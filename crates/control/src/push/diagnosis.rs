@@ -4,7 +4,7 @@
 //! that all others cannot reach, a blocked link is one pair. [`diagnose`] is told everything at once and
 //! says each fault once, where it most likely is.
 
-use core::net::{IpAddr, SocketAddr};
+use core::net::SocketAddr;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -15,7 +15,7 @@ use wire::control::name::NodeName;
 use wire::control::record::Revision;
 use wire::control::topology::{MemberSet, Topology};
 
-use super::driver::{Announced, Failover};
+use super::driver::{Announced, ClusterRules};
 use super::session::Trouble;
 
 /// How a node looks from here.
@@ -62,6 +62,19 @@ pub enum Fault {
 }
 
 impl Fault {
+    pub const ALL: [Fault; 10] = [
+        Fault::Dead,
+        Fault::Away,
+        Fault::Deaf,
+        Fault::WrongAddress,
+        Fault::SharedAddress,
+        Fault::BlockedLink,
+        Fault::HeldBackView,
+        Fault::Stale,
+        Fault::DigestDiffers,
+        Fault::Refused,
+    ];
+
     /// Whether it is about members and the ways to them.
     pub fn is_of_view(self) -> bool {
         match self {
@@ -111,12 +124,12 @@ pub struct Finding {
 pub fn diagnose(
     (revision, digest): (Revision, SetDigest),
     announced: &Announced,
-    failover: Failover,
+    rules: &ClusterRules,
     nodes: &BTreeMap<NodeName, Patient>,
 ) -> Vec<Finding> {
     let mut findings = Vec::new();
     for (name, node) in nodes {
-        own_faults(&mut findings, (revision, digest), announced, failover, name, node);
+        own_faults(&mut findings, (revision, digest), announced, rules, name, node);
     }
     shared_addresses(&mut findings, nodes);
     if let Some(prepared) = &announced.prepared {
@@ -141,25 +154,30 @@ fn own_faults(
     findings: &mut Vec<Finding>,
     (revision, digest): (Revision, SetDigest),
     announced: &Announced,
-    failover: Failover,
+    rules: &ClusterRules,
     name: &NodeName,
     node: &Patient,
 ) {
     let mut found = |fault, what: String, advice: String| {
         findings.push(Finding { fault, node: name.clone(), other: None, what, advice });
     };
-    if let Some(address) = node.peers.filter(|it| !is_private(it.ip())) {
-        let what = format!("says that it is at {address}, which is a public address");
-        let advice = "nodes connect to private addresses only: start it with --peers-listen or \
-                      --advertise on its private one";
-        found(Fault::WrongAddress, what, advice.to_owned());
+    if let Some(address) = node.peers.filter(|it| !rules.networks.contain(it.ip())) {
+        let what =
+            format!("says that it is at {address}, which is in none of the cluster's networks");
+        let advice = format!(
+            "nodes connect to addresses in {} only: start it with --peers-listen or --advertise on \
+             one of these, or set cluster_networks",
+            rules.networks
+        );
+        found(Fault::WrongAddress, what, advice);
     }
     if !node.is_connected {
         let (fault, what, advice) = match node.dead_for {
             Some(dead_for) => {
                 let seconds = dead_for.as_secs();
-                let held = failover.hold_down.as_secs();
-                let advice = if dead_for < failover.hold_down {
+                let hold_down = rules.failover.hold_down;
+                let held = hold_down.as_secs();
+                let advice = if dead_for < hold_down {
                     format!("start it again; after {held} s its slots may go to the others, empty")
                 } else {
                     format!(
@@ -279,14 +297,6 @@ fn links(
     }
 }
 
-/// Whether nodes connect to such an address (the proxy has the same list).
-fn is_private(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(v4) => v4.is_private() || v4.is_loopback() || v4.is_link_local(),
-        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unique_local() || v6.is_unicast_link_local(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
@@ -370,7 +380,7 @@ mod tests {
         nodes: &BTreeMap<NodeName, Patient>,
         expected: &[(Fault, &str, Option<&str>)],
     ) {
-        let findings = diagnose((REVISION, DIGEST), announced, Failover::default(), nodes);
+        let findings = diagnose((REVISION, DIGEST), announced, &ClusterRules::default(), nodes);
         let found: Vec<_> = findings
             .iter()
             .map(|it| (it.fault, it.node.as_str(), it.other.as_ref().map(NodeName::as_str)))

@@ -28,6 +28,7 @@ use cluster::digest::Digest;
 use cluster::map::Epoch;
 use cluster::member::{Incarnation, MemberName, Weight};
 use cluster::scheme::Scheme;
+use daemon::networks::Networks;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
@@ -66,6 +67,20 @@ pub struct Failover {
 impl Default for Failover {
     fn default() -> Self {
         Failover { hold_down: Duration::from_secs(10), cold_interval: Duration::from_secs(10 * 60) }
+    }
+}
+
+/// What a cluster's owner has decided about it.
+#[derive(Debug, Clone)]
+pub struct ClusterRules {
+    pub failover: Failover,
+    /// Where nodes may be.
+    pub networks: Networks,
+}
+
+impl Default for ClusterRules {
+    fn default() -> Self {
+        ClusterRules { failover: Failover::default(), networks: Networks::private() }
     }
 }
 
@@ -315,6 +330,11 @@ impl Driver {
             given_up_at: None,
             wishes: Arc::new(watch::Sender::new(Wishes::default())),
         })
+    }
+
+    /// From when on nodes are given up.
+    pub fn set_failover(&mut self, failover: Failover) {
+        self.failover = failover;
     }
 
     /// Where operators' wishes are put.

@@ -8,6 +8,7 @@
 //!                                Fleet ◀───────────────────────────────┘
 //!                                  │ who has what, since when, what is wrong
 //!                                  ├──▶ driver: epochs, PREPARE → COMMIT     (Registry)
+//!                                  ├──▶ quota: what backends hold → their shares of each limit
 //!                                  └──▶ API: cluster status, ?wait=applied
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod fleet;
 pub mod history;
 pub mod operate;
 pub mod publisher;
+mod quota;
 pub mod server;
 pub mod session;
 pub mod source;
@@ -36,11 +38,13 @@ use tokio::sync::watch;
 use wire::control::name::NodeName;
 
 use self::authority::{Authority, AuthorityError, TOKEN_LIFE};
-use self::driver::{Announced, Driver, Wishes};
+use self::driver::{Announced, ClusterRules, Driver, Wishes};
 use self::fleet::Fleet;
 use self::publisher::Publisher;
+use self::quota::{Divider, Quota};
 use self::server::{Server, unix_now};
 use self::source::{ChangeSource, Registry, SourceError};
+use crate::usage::Usage;
 
 /// The push of one control plane: its parts, and what the API asks of them.
 pub struct PushControl {
@@ -50,6 +54,7 @@ pub struct PushControl {
     pub announced: watch::Receiver<Announced>,
     /// What operators want; the driver carries it out.
     wishes: Arc<watch::Sender<Wishes>>,
+    rules: ClusterRules,
     chance: Box<Chance>,
 }
 
@@ -60,24 +65,35 @@ type Chance = dyn Fn(&mut [u8]) -> io::Result<()> + Send + Sync;
 pub struct PushTasks {
     publisher: Arc<Publisher>,
     driver: Driver,
+    divider: Divider,
     server: Arc<Server>,
 }
 
 impl PushControl {
     /// Loads everything. Blocks.
     ///
-    /// `secret_key` is the key under which the data plane's password hashes are made.
+    /// `secret_key` is the key under which the data plane's password hashes are made; `usage` is where
+    /// nodes' figures go.
     pub fn open(
         source: Arc<dyn ChangeSource>,
         registry: Arc<dyn Registry>,
         authority: Authority,
         secret_key: [u8; 32],
+        usage: Arc<Usage>,
         chance: impl Fn(&mut [u8]) -> io::Result<()> + Send + Sync + 'static,
     ) -> Result<(Self, PushTasks), SourceError> {
         let publisher = Arc::new(Publisher::open(source)?);
         let fleet = Arc::<Fleet>::default();
         let driver = Driver::open(Arc::clone(&registry), Arc::clone(&fleet))?;
         let authority = Arc::new(authority);
+        let quota = Arc::<Quota>::default();
+        let divider = Divider {
+            quota: Arc::clone(&quota),
+            usage: Arc::clone(&usage),
+            publisher: Arc::clone(&publisher),
+            fleet: Arc::clone(&fleet),
+            announced: driver.subscribe(),
+        };
         let server = Arc::new(Server {
             publisher: Arc::clone(&publisher),
             fleet: Arc::clone(&fleet),
@@ -85,13 +101,33 @@ impl PushControl {
             authority: Arc::clone(&authority),
             secret_key,
             announced: driver.subscribe(),
+            quota,
+            usage,
             started: Instant::now(),
+            started_at: unix_now() * 1_000,
             numbers: AtomicU64::new(1),
         });
         let (announced, wishes) = (driver.subscribe(), driver.wishes());
-        let tasks = PushTasks { publisher: Arc::clone(&publisher), driver, server };
+        let tasks = PushTasks { publisher: Arc::clone(&publisher), driver, divider, server };
         let chance = Box::new(chance);
-        Ok((PushControl { publisher, fleet, authority, announced, wishes, chance }, tasks))
+        Ok((
+            PushControl {
+                publisher,
+                fleet,
+                authority,
+                announced,
+                wishes,
+                rules: ClusterRules::default(),
+                chance,
+            },
+            tasks,
+        ))
+    }
+
+    /// Follows other rules than the default ones from now on.
+    pub fn keep_to(&mut self, tasks: &mut PushTasks, rules: ClusterRules) {
+        tasks.driver.set_failover(rules.failover);
+        self.rules = rules;
     }
 
     /// A token for a node to join with, and when it ends (Unix seconds).
@@ -108,10 +144,12 @@ impl PushTasks {
     /// Serves nodes on this listener until the task is dropped.
     pub async fn run(self, listener: TcpListener) -> Result<(), AuthorityError> {
         let (publisher, driver) = (self.publisher.run(), self.driver.run());
+        let divider = self.divider.run();
         tokio::select! {
             served = self.server.serve(listener) => served,
             () = publisher => Ok(()),
             () = driver => Ok(()),
+            () = divider => Ok(()),
         }
     }
 }

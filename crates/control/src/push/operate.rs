@@ -13,7 +13,7 @@ use wire::control::topology::{Topology, TopologyMember};
 
 use super::PushControl;
 use super::diagnosis::{Finding, Patient, diagnose};
-use super::driver::{Failover, Wishes};
+use super::driver::Wishes;
 use super::fleet::FleetNode;
 use crate::contract::{ChangeMembers, MemberView, MembersPlanView};
 
@@ -65,11 +65,11 @@ impl PushControl {
     }
 
     /// Everything that is wrong with the cluster now.
-    pub(crate) fn diagnose(&self) -> Vec<Finding> {
+    pub fn diagnose(&self) -> Vec<Finding> {
         let announced = self.announced.borrow().clone();
         let nodes = self.fleet.nodes().into_iter().map(|(name, node)| (name, patient(&node)));
         let nodes: BTreeMap<NodeName, Patient> = nodes.collect();
-        diagnose(self.publisher.head(), &announced, Failover::default(), &nodes)
+        diagnose(self.publisher.head(), &announced, &self.rules, &nodes)
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
+use tenancy::id::CacheId;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
 use wire::control::digest::SetDigest;
@@ -144,6 +145,15 @@ impl Publisher {
         let state = self.lock();
         let entries = state.history.after(after).into_iter().flatten();
         entries.take(count).cloned().collect()
+    }
+
+    /// Looks at how much memory caches may have; for a moment, commits wait for it.
+    pub(super) fn with_limits<R>(
+        &self,
+        look: impl FnOnce(&dyn Fn(CacheId) -> Option<u64>) -> R,
+    ) -> R {
+        let state = self.lock();
+        look(&|id| state.records.cache(id).map(|cache| cache.limits.memory_bytes))
     }
 
     /// Caches and credentials that there are.

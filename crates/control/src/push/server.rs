@@ -20,24 +20,29 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use wire::codec::CodecError;
 use wire::control::message::{
-    FromControl, FromNode, MESSAGE_BYTES_MAX, Reason, Refusal, SnapshotHead, VERSIONS,
+    FromControl, FromNode, MESSAGE_BYTES_MAX, Reason, Refusal, SnapshotHead, USAGE_VERSION,
+    VERSIONS,
 };
 use wire::control::name::NodeName;
+use wire::control::usage::{SHARES_MAX, USAGE_BYTES_MAX};
 use wire::frame::{self, Decoded, FrameError};
 
 use super::authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFE, key_digest};
 use super::driver::Announced;
 use super::fleet::{Connected, Fleet};
 use super::publisher::{Publisher, SnapshotFrames};
+use super::quota::Quota;
 use super::session::{Act, HEARTBEAT, Moment, Push, Session};
 use super::source::{RegisteredNode, Registry};
+use crate::usage::Usage;
 
 /// Connections at one time: every node of the largest cluster, some of them twice.
 pub const CONNECTIONS_MAX: usize = 2_048;
 /// A stranger, or a node that has gone away in between, holds a place for so long at most.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
-/// The longest message of a node is a report.
-const NODE_MESSAGE_BYTES_MAX: usize = 16 * 1024;
+/// The longest message of a node tells of the use of caches.
+const NODE_MESSAGE_BYTES_MAX: usize = 64 * 1024;
+const _: () = assert!(USAGE_BYTES_MAX < NODE_MESSAGE_BYTES_MAX);
 /// What waits for a node's socket. Beyond it, nothing more is encoded for that node.
 pub const OUT_BYTES_MAX: usize = 512 * 1024;
 /// How often a session looks at the clock; a quarter of a heartbeat, so that a deaf node is named
@@ -53,7 +58,11 @@ pub struct Server {
     /// Under which the data plane's password hashes are made; nodes get it when they join.
     pub secret_key: [u8; 32],
     pub announced: watch::Receiver<Announced>,
+    pub(super) quota: Arc<Quota>,
+    pub usage: Arc<Usage>,
     pub started: Instant,
+    /// The same in milliseconds of Unix time.
+    pub started_at: u64,
     /// Of connections, so that of one node's the newer is known.
     pub numbers: AtomicU64,
 }
@@ -330,6 +339,7 @@ impl SessionTask<'_> {
                         let beat = FromControl::Heartbeat { revision, digest, settled };
                         pipe.out.put(&beat, self.engine.version());
                     }
+                    self.tell_shares(pipe);
                 }
                 () = force.notified() => self.engine.force(),
                 () = end.notified() => return Ok(()),
@@ -425,6 +435,22 @@ impl SessionTask<'_> {
         }
     }
 
+    /// Tells the node what its backends may hold, as far as that has changed. Nothing is lost while it
+    /// does not read: the newest shares wait.
+    fn tell_shares(&self, pipe: &mut Pipe) {
+        let version = self.engine.version();
+        if !self.engine.is_open() || version < USAGE_VERSION {
+            return;
+        }
+        while pipe.out.len() < OUT_BYTES_MAX {
+            let shares = self.server.quota.take(&self.peer.name, SHARES_MAX);
+            if shares.is_empty() {
+                return;
+            }
+            pipe.out.put(&FromControl::Shares(shares), version);
+        }
+    }
+
     async fn act(&mut self, pipe: &mut Pipe, acts: Vec<Act>) -> Result<(), SessionError> {
         for act in acts {
             match act {
@@ -451,6 +477,11 @@ impl SessionTask<'_> {
                 }
                 Act::Committed { epoch, digest } => self.connected.committed(epoch, digest),
                 Act::Renew { public_key } => self.renew(pipe, &public_key),
+                Act::Used(report) => {
+                    let server = self.server;
+                    server.quota.hear(&self.peer.name, &report);
+                    server.usage.hear(&self.peer.name, &report, server.started_at);
+                }
                 Act::Alarm(trouble) => {
                     tracing::error!(node = %self.peer.name, trouble = %trouble, "alarm");
                 }

@@ -21,6 +21,7 @@ use wire::control::message::{FromControl, FromNode, Hello, Reason, Refusal, Repo
 use wire::control::name::{ClusterId, NodeName};
 use wire::control::record::Revision;
 use wire::control::topology::MemberSet;
+use wire::control::usage::UsageReport;
 
 use super::history::History;
 
@@ -65,6 +66,8 @@ pub enum Act {
     Renew {
         public_key: Vec<u8>,
     },
+    /// It has told what its caches hold and count.
+    Used(Box<UsageReport>),
     /// Someone should know; once for each time that it begins.
     Alarm(Trouble),
     /// Send this and close.
@@ -236,6 +239,7 @@ impl Session {
             }
             FromNode::Committed { epoch, digest } => vec![Act::Committed { epoch, digest }],
             FromNode::Renew { public_key } => vec![Act::Renew { public_key }],
+            FromNode::Usage(report) => vec![Act::Used(Box::new(report))],
             FromNode::Hello(_) | FromNode::Join { .. } => {
                 vec![unexpected("a session has begun already")]
             }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::Written;
+use crate::networks::Networks;
 
 /// What may be written, and what it becomes.
 pub(super) trait Kind {
@@ -114,6 +115,42 @@ impl Kind for Microseconds {
     fn used(&self, written: &Written) -> Option<Duration> {
         let micros = u32::try_from(written.integer()?).ok().filter(|micros| *micros <= self.max)?;
         Some(Duration::from_micros(micros.into()))
+    }
+}
+
+/// A time in whole milliseconds.
+pub(super) struct Milliseconds {
+    pub(super) min: u32,
+    pub(super) max: u32,
+}
+
+impl Kind for Milliseconds {
+    type Used = Duration;
+    const IS_TEXT: bool = false;
+
+    fn expects(&self) -> String {
+        format!("a whole number of milliseconds from {} to {}", self.min, self.max)
+    }
+
+    fn used(&self, written: &Written) -> Option<Duration> {
+        let millis = u32::try_from(written.integer()?).ok()?;
+        (self.min..=self.max).contains(&millis).then(|| Duration::from_millis(millis.into()))
+    }
+}
+
+/// Networks, with blanks or commas between them.
+pub(super) struct NetworkList;
+
+impl Kind for NetworkList {
+    type Used = Networks;
+    const IS_TEXT: bool = true;
+
+    fn expects(&self) -> String {
+        "networks such as \"10.1.0.0/16 fd00::/8\"".to_owned()
+    }
+
+    fn used(&self, written: &Written) -> Option<Networks> {
+        Networks::parse(written.text()?)
     }
 }
 

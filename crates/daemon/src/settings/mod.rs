@@ -27,9 +27,10 @@ pub use read::{Flag, Place, Problem, SettingsError, Written, check, load};
 use tracing::Level;
 
 use crate::log::{FORMATS, Format, LEVELS};
+use crate::networks::Networks;
 use kind::{
-    Address, Bytes, Choice, CountOrAuto, File, Kind, Microseconds, Optional, Seconds,
-    SecondsOrNever,
+    Address, Bytes, Choice, CountOrAuto, File, Kind, Microseconds, Milliseconds, NetworkList,
+    Optional, Seconds, SecondsOrNever,
 };
 
 const KIB: u64 = 1024;
@@ -181,6 +182,40 @@ settings! {
         Seconds { min: 1, max: 3600 }, default "10",
         because "service managers kill what has not ended after 30 to 90";
 
+    section "A cluster of nodes";
+
+    /// Networks in which nodes may be, for control and for nodes. An address outside is refused and
+    /// never connected to.
+    cluster_networks => cluster_networks: Networks = NetworkList,
+        default "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 169.254.0.0/16 127.0.0.0/8 fc00::/7 fe80::/10 ::1/128",
+        because "private, link-local and loopback: what a wrong name resolves to is mostly neither";
+
+    /// For so long nobody must have listened at a node's addresses before its slots go to the others.
+    hold_down_seconds => hold_down: Duration = Seconds { min: 1, max: 3600 }, default "10",
+        because "a process that is only restarted is back before, with its name and its slots";
+
+    /// Between two nodes that are given up without asking anybody.
+    cold_interval_seconds => cold_interval: Duration = Seconds { min: 1, max: 86_400 }, default "600",
+        because "what ends one process after another shall not empty a cluster faster than people look";
+
+    /// From the moment a client asks until it hears that another node could not be asked.
+    link_timeout_ms => link_timeout: Duration = Milliseconds { min: 10, max: 60_000 }, default "1000",
+        because "clients give up after a second or so";
+
+    /// A backend of another node that says nothing for so long, while it is asked, is taken for silent.
+    link_silence_ms => link_silence: Duration = Milliseconds { min: 5, max: 30_000 }, default "200",
+        because "four times the longest pause of a moving slot, and still an answer in a quarter second";
+
+    section "Metrics";
+
+    /// Where `/metrics` answers Prometheus; each process needs an address of its own.
+    metrics_listen => metrics_listen: Option<SocketAddr> = Optional(Address), default "",
+        because "who can reach it learns how much is done, so it is somebody's decision";
+
+    /// Caches that control tells of one by one, those that hold most first; 0 is none.
+    metrics_caches_max => metrics_caches_max: Option<u32> = CountOrAuto { max: 1_000 }, default "0",
+        because "a series for every figure of every cache is more than Prometheus should keep";
+
     section "What to write to the log (stderr)";
 
     /// The least severe lines to write.
@@ -239,6 +274,17 @@ const RELATIONS: &[Relation] = &[
         names: ["control_listen", "tls_listen"],
         is_broken: |s| s.tls_listen.is_some_and(|tls| clash(tls, s.control_listen)),
         message: "control_listen and tls_listen must be different addresses",
+    },
+    Relation {
+        names: ["metrics_listen", "listen"],
+        is_broken: |s| s.metrics_listen.is_some_and(|metrics| clash(metrics, s.listen)),
+        message: "metrics_listen and listen must be different addresses",
+    },
+    Relation {
+        names: ["link_silence_ms", "link_timeout_ms"],
+        is_broken: |s| s.link_timeout <= s.link_silence,
+        message: "link_silence_ms must be less than link_timeout_ms, or a silent backend would never \
+                  be noticed",
     },
     Relation {
         names: ["input_bytes_max", "threads"],

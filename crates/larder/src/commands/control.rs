@@ -27,6 +27,7 @@ use control::feed::Feed;
 use control::housekeeping::Housekeeping;
 use control::model::{ClusterId, UnixSeconds};
 use control::push::authority::{Authority, AuthorityError};
+use control::push::driver::{ClusterRules, Failover};
 use control::push::source::SourceError;
 use control::push::{PushControl, PushTasks};
 use control::server::{self, ServerLimits};
@@ -37,6 +38,7 @@ use tokio::runtime::Runtime;
 use tracing::info;
 
 use super::up::reachable;
+use crate::metrics;
 
 /// Keep caches, credentials and members for nodes that serve them, and push every change to them.
 ///
@@ -151,25 +153,40 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     let _housekeeping = Housekeeping::start(&control).map_err(RunError::Thread)?;
     let feed = Feed::new(Arc::clone(&control), ClusterId::DEFAULT);
     let authority = Authority::open(&args.data)?;
-    let (push, tasks) = PushControl::open(
+    let (mut push, mut tasks) = PushControl::open(
         Arc::new(feed.clone()),
         Arc::new(feed),
         authority,
         control.node_key(),
+        control.usage_of_nodes(),
         random,
     )?;
+    let rules = ClusterRules {
+        failover: Failover { hold_down: settings.hold_down, cold_interval: settings.cold_interval },
+        networks: settings.cluster_networks.clone(),
+    };
+    push.keep_to(&mut tasks, rules);
     let (api_listener, api_address) = bind(settings.control_listen)?;
     let (nodes_listener, nodes_address) = bind(args.nodes_listen)?;
     // Before anything is printed: whoever reads that may use the command line at once.
     let _announcement = control.announce(api_address)?;
+    let push = Arc::new(push);
+    let mut metrics_line = String::new();
+    if let Some(listen) = settings.metrics_listen {
+        let caches_max = settings.metrics_caches_max.unwrap_or(0) as usize;
+        let registry = metrics::of_control(Arc::clone(&control), Arc::clone(&push), caches_max);
+        let address = metrics::serve(listen, registry, &shutdown)
+            .map_err(|source| RunError::Listen { address: listen, source })?;
+        metrics_line = metrics::line(address);
+    }
     let api = ApiSettings {
         servers: Vec::new(),
         applied: Arc::clone(&push.fleet) as _,
-        push: Some(Arc::new(push)),
+        push: Some(push),
     };
     // Nobody may be reading our output; that is no reason not to serve.
     let welcome = format!(
-        "LARDER_CONTROL=http://{}\nLARDER_NODES={}\n",
+        "{metrics_line}LARDER_CONTROL=http://{}\nLARDER_NODES={}\n",
         reachable(api_address),
         reachable(nodes_address)
     );

@@ -44,6 +44,7 @@ use super::members::{CarryingOut, carry_out};
 use super::output::{print, to_json};
 use super::up::{UpError, proxy_settings, random_seed, reachable, tls};
 use crate::client::{Client, ConnectionArgs};
+use crate::metrics::{self, NodeParts};
 use larder::local_link::LocalLink;
 use larder::member::Members;
 
@@ -108,8 +109,8 @@ struct ServeArgs {
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:0")]
     peers_listen: SocketAddr,
 
-    /// Address under which others reach this node, where it listens on all [default: the one that
-    /// leads to the control plane]
+    /// Address under which others reach this node [default: where it listens, or if it listens on all,
+    /// the address that leads to the control plane]
     #[arg(long, value_name = "IP")]
     advertise: Option<IpAddr>,
 
@@ -217,6 +218,8 @@ pub(crate) enum NodeError {
     Join(#[from] IdentityError),
     #[error("cannot read the copy in {path}")]
     Copy { path: PathBuf, source: io::Error },
+    #[error("cannot serve metrics on {address}")]
+    Metrics { address: SocketAddr, source: io::Error },
     #[error(transparent)]
     Peers(#[from] PeerError),
     #[error(transparent)]
@@ -348,6 +351,8 @@ impl ServeArgs {
             handle.clone(),
             view_identity,
             Arc::clone(&usage),
+            Arc::clone(&directory),
+            settings.cluster_networks.clone(),
             clock,
         ));
         let (tell_addresses, addresses) = watch::channel(NodeAddresses::default());
@@ -362,7 +367,7 @@ impl ServeArgs {
             identity,
             Arc::clone(&directory),
             Arc::clone(&members) as _,
-            members,
+            Arc::clone(&members) as _,
         )
         .map_err(|source| NodeError::Copy { path: self.data.clone(), source })?;
         let view = link.view();
@@ -370,6 +375,20 @@ impl ServeArgs {
         if !wait_for_copy(&view, &shutdown)? {
             return Ok(());
         }
+        let metrics_address = match settings.metrics_listen {
+            None => None,
+            Some(listen) => {
+                let registry = metrics::of_node(NodeParts {
+                    proxy: Arc::clone(&usage),
+                    links: handle.clone(),
+                    backends: backends.clone(),
+                    members,
+                    view: Arc::clone(&view),
+                });
+                let served = metrics::serve(listen, registry, &shutdown);
+                Some(served.map_err(|source| NodeError::Metrics { address: listen, source })?)
+            }
+        };
         let tls = tls(&settings, &self.data).map_err(Box::new)?;
         let proxy = Proxy::start(
             proxy_settings(&settings, Access::Credentials, connections_max as usize),
@@ -400,7 +419,9 @@ impl ServeArgs {
         tell_addresses.send_replace(addresses);
         // Nobody may be reading our output; that is no reason not to serve.
         let authority = tls.and_then(|tls| tls.authority);
-        drop(io::stdout().write_all(welcome(&name, &addresses, authority).as_bytes()));
+        let mut said = metrics_address.map_or_else(String::new, metrics::line);
+        said.push_str(&welcome(&name, &addresses, authority));
+        drop(io::stdout().write_all(said.as_bytes()));
         drop(io::stdout().flush());
         proxy.join();
         peers.drain();
@@ -450,7 +471,7 @@ impl ServeArgs {
     /// Where others reach what listens here. Links are made to literal addresses only, so "all
     /// addresses" must become one.
     fn advertised(&self, listening: SocketAddr) -> SocketAddr {
-        if !listening.ip().is_unspecified() {
+        if self.advertise.is_none() && !listening.ip().is_unspecified() {
             return listening;
         }
         let ip = self.advertise.or_else(|| self.control.iter().find_map(|it| way_to(it)));

@@ -181,6 +181,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
             backends: args.backends,
             listen: settings.listen,
             control_listen: settings.control_listen,
+            metrics_listen: settings.metrics_listen,
             memory_bytes: settings.memory_bytes,
             threads: threads(settings.threads),
             config: args.config.as_deref(),
@@ -289,7 +290,11 @@ pub(super) fn proxy_settings(
         connections_max,
         output_bytes_max: usize::try_from(settings.output_bytes_max).unwrap_or(usize::MAX),
         input_bytes_max: usize::try_from(settings.input_bytes_max).unwrap_or(usize::MAX),
-        links: LinkSettings::default(),
+        links: LinkSettings {
+            request_timeout: settings.link_timeout,
+            silence: settings.link_silence,
+            ..LinkSettings::default()
+        },
     }
 }
 
@@ -403,7 +408,7 @@ impl Welcome<'_> {
 }
 
 /// An address that a client on this machine can use: "every address" becomes loopback.
-pub(super) fn reachable(listening: SocketAddr) -> SocketAddr {
+pub(crate) fn reachable(listening: SocketAddr) -> SocketAddr {
     let mut address = listening;
     if listening.ip().is_unspecified() {
         address.set_ip(match listening {

@@ -34,6 +34,8 @@ pub(super) struct ClusterWish<'a> {
     /// Of the first node; the others have the ports after it, or any, if this is 0.
     pub(super) listen: SocketAddr,
     pub(super) control_listen: SocketAddr,
+    /// Of control; the nodes have the ports after it, or any, if this is 0.
+    pub(super) metrics_listen: Option<SocketAddr>,
     /// For all nodes together.
     pub(super) memory_bytes: u64,
     /// For all nodes together.
@@ -81,7 +83,9 @@ pub(super) fn run(
     env_file: Option<&Path>,
     shutdown: &Shutdown,
 ) -> Result<(), ClusterUpError> {
-    let mut control = Supervised::new("control".to_owned(), control_arguments(wish, None));
+    let metrics = |number| metrics_listen(wish, number);
+    let mut control =
+        Supervised::new("control".to_owned(), control_arguments(wish, None), metrics(0)?);
     let said = control.start("LARDER_NODES=")?;
     let nodes_address = value(&said, "LARDER_NODES=")
         .ok_or_else(|| ClusterUpError::NotReady { what: "control".to_owned() })?;
@@ -96,7 +100,7 @@ pub(super) fn run(
         let name = format!("node-{number}");
         let token: TokenView = client.post("/v1/nodes/token", &json!({ "name": name }))?;
         let arguments = node_arguments(wish, number, &name, &nodes_address, &token.token)?;
-        let mut node = Supervised::new(name, arguments);
+        let mut node = Supervised::new(name, arguments, metrics(u16::from(number) + 1)?);
         let said = node.start("LARDER_NODE=")?;
         servers.extend(value(&said, "MEMCACHIER_SERVERS="));
         all.push(node);
@@ -127,13 +131,28 @@ pub(super) fn run(
     ended
 }
 
+/// Where the process of this number tells its metrics: each needs an address of its own.
+fn metrics_listen(
+    wish: &ClusterWish<'_>,
+    number: u16,
+) -> Result<Option<SocketAddr>, ClusterUpError> {
+    let Some(mut listen) = wish.metrics_listen else { return Ok(None) };
+    if listen.port() != 0 {
+        let port = listen.port().checked_add(number);
+        listen.set_port(
+            port.ok_or(ClusterUpError::CommandLine("the ports after metrics_listen's end"))?,
+        );
+    }
+    Ok(Some(listen))
+}
+
 fn control_arguments(wish: &ClusterWish<'_>, nodes_listen: Option<&str>) -> Vec<String> {
     let data = wish.data.display().to_string();
     let listen = wish.control_listen.to_string();
     let nodes_listen = nodes_listen.unwrap_or("127.0.0.1:0").to_owned();
-    let flags =
-        [("--data", data), ("--listen", listen), ("--nodes-listen", nodes_listen)].into_iter();
-    let flags = flags.flat_map(|(flag, value)| [flag.to_owned(), value]);
+    let flags = [("--data", data), ("--listen", listen), ("--nodes-listen", nodes_listen)];
+    let config = wish.config.map(|path| ("--config", path.display().to_string()));
+    let flags = flags.into_iter().chain(config).flat_map(|(flag, value)| [flag.to_owned(), value]);
     ["control", "--end-with-stdin"].into_iter().map(str::to_owned).chain(flags).collect()
 }
 
@@ -210,6 +229,7 @@ fn supervise(all: &mut [Supervised], shutdown: &Shutdown) -> Result<(), ClusterU
 struct Supervised {
     name: String,
     arguments: Vec<String>,
+    metrics_listen: Option<SocketAddr>,
     child: Option<Child>,
     started_at: Instant,
     ended_at: Option<Instant>,
@@ -217,9 +237,17 @@ struct Supervised {
 }
 
 impl Supervised {
-    fn new(name: String, arguments: Vec<String>) -> Self {
+    fn new(name: String, arguments: Vec<String>, metrics_listen: Option<SocketAddr>) -> Self {
         let started_at = Instant::now();
-        Supervised { name, arguments, child: None, started_at, ended_at: None, short_lives: 0 }
+        Supervised {
+            name,
+            arguments,
+            metrics_listen,
+            child: None,
+            started_at,
+            ended_at: None,
+            short_lives: 0,
+        }
     }
 
     /// Starts it and waits for its lines, of which the last begins with `last`.
@@ -249,7 +277,12 @@ impl Supervised {
     fn spawn(&mut self) -> Result<Receiver<String>, ClusterUpError> {
         let failed = |source| ClusterUpError::Start { what: self.name.clone(), source };
         let program = std::env::current_exe().map_err(failed)?;
-        let mut child = Command::new(program)
+        let mut command = Command::new(program);
+        if let Some(listen) = self.metrics_listen {
+            // Stronger than the file that they all read.
+            command.env("LARDER_METRICS_LISTEN", listen.to_string());
+        }
+        let mut child = command
             .args(&self.arguments)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

@@ -28,7 +28,8 @@ use super::{Asker, LinkId, LinkSettings, Links, Micros, Sink};
 use crate::answers::Failure;
 use crate::link_usage::LinkUsage;
 use crate::outbox::{Far, Outbox};
-use crate::view::{ClusterView, Networks, Place, ViewIdentity, ViewMember};
+use crate::view::{ClusterView, Place, ViewIdentity, ViewMember};
+use daemon::networks::Networks;
 
 const MEMBERS: [&str; 3] = ["a", "b", "c"];
 const CLIENTS: usize = 6;

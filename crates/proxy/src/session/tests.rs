@@ -421,7 +421,8 @@ mod far {
     use crate::outbox::Outgoing;
     use crate::routing::Routing;
     use crate::session::Then;
-    use crate::view::{ClusterView, Networks, Place, ViewIdentity, ViewMember};
+    use crate::view::{ClusterView, Place, ViewIdentity, ViewMember};
+    use daemon::networks::Networks;
 
     /// Whatever a client says, it hears the same as if every item were here.
     #[test]

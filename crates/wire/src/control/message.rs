@@ -16,6 +16,7 @@ use super::digest::SetDigest;
 use super::name::{ClusterId, NodeName};
 use super::record::{DELTA_BYTES_MAX, Delta, RECORD_BYTES_MAX, Record, Revision};
 use super::topology::{MemberSet, Topology, address, put_address};
+use super::usage::{SHARES_MAX, Share, UsageReport};
 use crate::codec::{
     CodecError, Reader, put_bool, put_count, put_long_bytes, put_short_str, put_u8, put_u16,
     put_u32, put_u64, put_u128,
@@ -23,7 +24,10 @@ use crate::codec::{
 use crate::frame::{self, Frame};
 
 /// The versions of this protocol that this program speaks.
-pub const VERSIONS: Versions = Versions { min: 1, max: 1 };
+pub const VERSIONS: Versions = Versions { min: 1, max: 2 };
+
+/// From this version on, nodes tell what their caches hold and count, and are told their shares.
+pub const USAGE_VERSION: u8 = 2;
 
 /// The longest body of a message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -277,6 +281,8 @@ pub enum FromNode {
     Renew {
         public_key: Vec<u8>,
     },
+    /// What its caches hold and count. Only from [`USAGE_VERSION`] on.
+    Usage(UsageReport),
 }
 
 /// What the control plane says.
@@ -316,6 +322,8 @@ pub enum FromControl {
         epoch: Epoch,
     },
     Certificate(Certificate),
+    /// What the node's backends may hold. Only from [`USAGE_VERSION`] on.
+    Shares(Vec<Share>),
 }
 
 /// What a snapshot will be, said before its chunks.
@@ -347,6 +355,7 @@ mod kind {
     pub(super) const PREPARED: u8 = 6;
     pub(super) const COMMITTED: u8 = 7;
     pub(super) const RENEW: u8 = 8;
+    pub(super) const USAGE: u8 = 9;
 
     pub(super) const WELCOME: u8 = 65;
     pub(super) const JOINED: u8 = 66;
@@ -360,6 +369,7 @@ mod kind {
     pub(super) const COMMIT: u8 = 74;
     pub(super) const ABORT: u8 = 75;
     pub(super) const CERTIFICATE: u8 = 76;
+    pub(super) const SHARES: u8 = 77;
 }
 
 impl FromNode {
@@ -378,6 +388,7 @@ impl FromNode {
             FromNode::Prepared { .. } => kind::PREPARED,
             FromNode::Committed { .. } => kind::COMMITTED,
             FromNode::Renew { .. } => kind::RENEW,
+            FromNode::Usage(_) => kind::USAGE,
         }
     }
 
@@ -402,6 +413,7 @@ impl FromNode {
             }
             FromNode::Committed { epoch, digest } => put_epoch(out, *epoch, digest),
             FromNode::Renew { public_key } => put_long_bytes(out, public_key),
+            FromNode::Usage(report) => report.encode(out),
         }
     }
 
@@ -440,6 +452,7 @@ impl FromNode {
                 FromNode::Committed { epoch, digest }
             }
             kind::RENEW => FromNode::Renew { public_key: public_key(reader)? },
+            kind::USAGE => FromNode::Usage(UsageReport::decode(reader)?),
             _ => return Err(CodecError::Invalid { what: "kind of message" }),
         })
     }
@@ -461,6 +474,7 @@ impl FromControl {
             FromControl::Commit { .. } => "COMMIT",
             FromControl::Abort { .. } => "ABORT",
             FromControl::Certificate(_) => "CERTIFICATE",
+            FromControl::Shares(_) => "SHARES",
         }
     }
 
@@ -483,6 +497,7 @@ impl FromControl {
             FromControl::Commit { .. } => kind::COMMIT,
             FromControl::Abort { .. } => kind::ABORT,
             FromControl::Certificate(_) => kind::CERTIFICATE,
+            FromControl::Shares(_) => kind::SHARES,
         }
     }
 
@@ -514,6 +529,10 @@ impl FromControl {
             FromControl::Commit { epoch, digest } => put_epoch(out, *epoch, digest),
             FromControl::Abort { epoch } => put_u64(out, epoch.get()),
             FromControl::Certificate(certificate) => certificate.encode(out),
+            FromControl::Shares(shares) => {
+                put_count(out, shares.len());
+                shares.iter().for_each(|share| share.encode(out));
+            }
         }
     }
 
@@ -558,6 +577,11 @@ impl FromControl {
             }
             kind::ABORT => FromControl::Abort { epoch: Epoch::new(reader.u64()?) },
             kind::CERTIFICATE => FromControl::Certificate(Certificate::decode(reader)?),
+            kind::SHARES => {
+                let count = reader.count_u32("shares", SHARES_MAX)?;
+                let shares = (0..count).map(|_| Share::decode(reader)).collect::<Result<_, _>>()?;
+                FromControl::Shares(shares)
+            }
             _ => return Err(CodecError::Invalid { what: "kind of message" }),
         })
     }
@@ -732,6 +756,7 @@ fn public_key(reader: &mut Reader<'_>) -> Result<Vec<u8>, CodecError> {
 mod tests {
     use cluster::scheme::Scheme;
     use proptest::prelude::{any, proptest};
+    use tenancy::id::CacheId;
 
     use super::*;
     use crate::control::topology::Placement;
@@ -840,6 +865,7 @@ mod tests {
             FromNode::Prepared { epoch, digest: hash, connected: MemberSet::first(9) },
             FromNode::Committed { epoch, digest: hash },
             FromNode::Renew { public_key: vec![4; 65] },
+            FromNode::Usage(crate::control::usage::tests::one_report()),
         ]
     }
 
@@ -880,6 +906,7 @@ mod tests {
             FromControl::Commit { epoch, digest: hash },
             FromControl::Abort { epoch },
             FromControl::Certificate(certificate),
+            FromControl::Shares(vec![Share { cache: CacheId::new(7), backend: 1, bytes: 1 << 40 }]),
         ]
     }
 }

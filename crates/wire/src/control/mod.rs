@@ -8,13 +8,16 @@
 //!    │── ACK(revision, digest) │ NACK(revision, reason) ─────────────────▶│
 //!    │◀─ HEARTBEAT(revision, digest, settled epoch), every second ────────│
 //!    │── REPORT(revision, digest, epoch, alarms), for every heartbeat ───▶│
+//!    │── USAGE(what caches hold and count), every second ────────────────▶│
+//!    │◀─ SHARES(what each backend may hold of them) ──────────────────────│
 //!    │◀─ PREPARE(topology) ───────────────────────────────────────────────│
 //!    │── PREPARED(epoch, digest, members it could connect to) ───────────▶│
 //!    │◀─ COMMIT(epoch, digest) │ ABORT(epoch) ────────────────────────────│
 //! ```
 //!
 //! [`record`] says what is pushed, [`digest`] how two sides find out that they have the same,
-//! [`topology`] who the members are, [`message`] how it is all said. [`records`] and [`replica`] are a
+//! [`topology`] who the members are, [`message`] how it is all said. [`usage`] is what nodes count, and
+//! what they may hold. [`records`] and [`replica`] are a
 //! node's copy and the rules by which it changes, [`epochs`] the same for topologies, and
 //! [`node_session`] puts them to work on one connection.
 
@@ -28,3 +31,4 @@ pub mod records;
 pub mod replica;
 pub mod token;
 pub mod topology;
+pub mod usage;

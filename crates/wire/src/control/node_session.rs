@@ -21,6 +21,7 @@ use super::record::Delta;
 use super::records::{Change, Records};
 use super::replica::Replica;
 use super::topology::Topology;
+use super::usage::Share;
 
 /// What the shell must do, in this order.
 #[derive(Debug)]
@@ -45,6 +46,8 @@ pub enum Step {
     Settled(Epoch),
     /// Use this certificate from the next connection on.
     Certificate(Certificate),
+    /// Let the backends hold so much.
+    Share(Vec<Share>),
 }
 
 /// The engine of one connection.
@@ -162,6 +165,7 @@ impl NodeSession {
                 }
             }
             FromControl::Certificate(certificate) => vec![Step::Certificate(certificate)],
+            FromControl::Shares(shares) => vec![Step::Share(shares)],
             other @ (FromControl::Welcome { .. }
             | FromControl::Joined { .. }
             | FromControl::Refused(_)) => return Err(unexpected(&other)),

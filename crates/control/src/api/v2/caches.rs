@@ -286,7 +286,7 @@ pub(super) async fn statistics_of(api: &Api, owner: &Owner) -> Result<Map<String
     let cache = owner.cache_ref();
     let (now, found) =
         api.call(move |control| Ok((control.now(), control.statistics(&cache)?.1))).await?;
-    let figure = |name: &str| found.iter().find(|(found, _)| found == name).map(|(_, it)| *it);
+    let figure = |name: &str| found.get(name).copied();
     let of = |name: &str| match name {
         "time" => now.0,
         "cmd_delete" => figure("delete_hits").unwrap_or(0) + figure("delete_misses").unwrap_or(0),
