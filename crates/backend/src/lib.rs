@@ -154,6 +154,10 @@ pub fn get<R>(
     now: Now,
     visit: impl FnOnce(ask::GetOutcome<'_>) -> R,
 ) -> R {
+    // Nearly all are, and need nothing translated.
+    if get.is_plain() {
+        return turn.get(at, act::GetArgs::default(), seconds(now), |hit| visit(hit.map(told)));
+    }
     let args = act::GetArgs {
         touch: get.touch.map(|exptime| expiry(exptime, now)),
         vivify: get.vivify.map(|exptime| expiry(exptime, now)),

@@ -83,19 +83,29 @@ impl Marks {
         Marks { accessed: now.0 & ACCESS_MASK, read: false, stale: false, won: false }
     }
 
+    #[inline]
     pub(crate) fn idle_seconds(self, now: Seconds) -> u32 {
         now.0.wrapping_sub(self.accessed) & ACCESS_MASK
     }
 
+    #[inline]
     pub(crate) fn access(&mut self, now: Seconds) {
         self.accessed = now.0 & ACCESS_MASK;
     }
 
+    /// Writes them to where they stand in an item's head.
+    #[inline]
+    pub(crate) fn write(self, bytes: &mut [u8]) {
+        bytes[12..FIXED_BYTES].copy_from_slice(&self.pack().to_le_bytes()[..3]);
+    }
+
+    #[inline]
     fn pack(self) -> u32 {
         let bit = |set: bool, bit: u32| if set { bit } else { 0 };
         self.accessed | bit(self.read, READ) | bit(self.stale, STALE) | bit(self.won, WON)
     }
 
+    #[inline]
     fn unpack(past: u32) -> Self {
         Marks {
             accessed: past & ACCESS_MASK,
@@ -172,7 +182,7 @@ impl Head {
         bytes[0..4].copy_from_slice(&sizes.to_le_bytes());
         bytes[4..8].copy_from_slice(&raw_expiry(self.expiry).to_le_bytes());
         bytes[8..12].copy_from_slice(&cas.to_le_bytes());
-        bytes[12..15].copy_from_slice(&self.marks.pack().to_le_bytes()[..3]);
+        self.marks.write(bytes);
         match (kind, self.cas) {
             (0, _) => (),
             (1, _) => bytes[FIXED_BYTES] = self.flags as u8,

@@ -15,7 +15,7 @@
 
 use crate::arena::{BLOCK_BYTES, Block, prefetch};
 use crate::index::{BLOCKS_MAX, Place};
-use crate::item::{self, Head};
+use crate::item::{self, Head, Marks};
 
 /// Groups of lifetimes: blocks whose items expire at about the same time are freed whole.
 pub(crate) const GROUPS: usize = 8;
@@ -196,6 +196,13 @@ impl Logs {
     pub(crate) fn write_head(&mut self, place: Place, head: &Head) {
         let offset = usize::from(place.offset);
         head.write(&mut self.block_mut(place.block).bytes_mut()[offset..]);
+    }
+
+    /// Notes what happened to an item, and nothing else of its head.
+    #[inline]
+    pub(crate) fn write_marks(&mut self, place: Place, marks: Marks) {
+        let offset = usize::from(place.offset);
+        marks.write(&mut self.block_mut(place.block).bytes_mut()[offset..]);
     }
 
     /// The value, in place if it lies in one block and otherwise gathered in `scratch`.

@@ -64,6 +64,19 @@ pub struct GetArgs {
     pub unseen: bool,
 }
 
+impl GetArgs {
+    /// Whether all is as by default.
+    #[inline]
+    pub(crate) fn is_plain(&self) -> bool {
+        // Only who creates an item can give it a CAS value.
+        self.touch.is_none()
+            && self.vivify.is_none()
+            && self.recache_before.is_none()
+            && !self.leases
+            && !self.unseen
+    }
+}
+
 /// An item that was found (or vivified), borrowed for the length of a visit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Hit<'a> {

@@ -10,7 +10,32 @@ use crate::operation::{
 use crate::slice::{Found, Key, New, NoMemory, Slice, with_scratch};
 
 impl Slice {
+    /// A read as [`GetArgs::default`] has it, which nearly all are: nothing of the item changes but
+    /// when it was read.
     #[inline]
+    pub(crate) fn get_plain<R>(
+        &mut self,
+        key: Key<'_>,
+        now: Seconds,
+        visit: impl FnOnce(Option<Hit<'_>>) -> R,
+    ) -> R {
+        let Some(found) = self.look_up(key, now) else {
+            self.stats.get_misses += 1;
+            return visit(None);
+        };
+        self.stats.get_hits += 1;
+        self.contents.index.bump(found.slot);
+        let marks = found.head.marks;
+        let mut seen = marks;
+        seen.access(now);
+        seen.read = true;
+        if seen != marks {
+            self.contents.logs.write_marks(found.place, seen);
+        }
+        let lease = Lease { won: false, stale: marks.stale, taken: marks.won };
+        self.visit(&found, found.head, found.head.expiry, lease, now, visit)
+    }
+
     pub(crate) fn get<R>(
         &mut self,
         key: Key<'_>,
@@ -18,22 +43,8 @@ impl Slice {
         now: Seconds,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
-        self.settle(now);
-        self.stats.cmd_get += 1;
         self.stats.cmd_touch += u64::from(args.touch.is_some());
-        let found = match self.find(key) {
-            Some(found) if found.head.expiry.has_passed(now) => {
-                self.expire(&found);
-                self.stats.get_expired += 1;
-                None
-            }
-            found => found,
-        };
-        if let Some(watch) = self.watching.watch() {
-            let value_bytes = found.as_ref().map(|found| found.head.value_bytes);
-            watch.see_read(key.bytes, key.hash, value_bytes);
-        }
-        let Some(found) = found else {
+        let Some(found) = self.look_up(key, now) else {
             return match args.vivify {
                 Some(expiry) => self.vivify(key, expiry, args, now, visit),
                 None => {
@@ -67,6 +78,26 @@ impl Slice {
             self.contents.logs.write_head(found.place, &after);
         }
         self.visit(&found, before, after.expiry, lease, now, visit)
+    }
+
+    /// Counts a read and finds its item, if that is alive.
+    #[inline]
+    fn look_up(&mut self, key: Key<'_>, now: Seconds) -> Option<Found> {
+        self.settle(now);
+        self.stats.cmd_get += 1;
+        let found = match self.find(key) {
+            Some(found) if found.head.expiry.has_passed(now) => {
+                self.expire(&found);
+                self.stats.get_expired += 1;
+                None
+            }
+            found => found,
+        };
+        if let Some(watch) = self.watching.watch() {
+            let value_bytes = found.as_ref().map(|found| found.head.value_bytes);
+            watch.see_read(key.bytes, key.hash, value_bytes);
+        }
+        found
     }
 
     /// Looks at an item without leaving a trace: neither counted nor marked as read.

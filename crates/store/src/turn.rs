@@ -74,18 +74,38 @@ impl<'c> Turn<'c> {
         now: Seconds,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
-        if args.vivify.is_some() {
-            let item_bytes = at.key().len();
-            return self
-                .write(at, item_bytes, now, |slice| slice.get(at.parts(), args, now, visit));
+        if args.is_plain() {
+            let mut bytes = 0;
+            let result = self.read(at, |slice| {
+                slice.get_plain(at.parts(), now, |hit| {
+                    bytes = hit.as_ref().map_or(0, |hit| hit.value.len());
+                    visit(hit)
+                })
+            });
+            self.moved(bytes);
+            return result;
         }
+        self.get_with(at, args, now, visit)
+    }
+
+    fn get_with<R>(
+        &mut self,
+        at: &Located<'_>,
+        args: GetArgs,
+        now: Seconds,
+        visit: impl FnOnce(Option<Hit<'_>>) -> R,
+    ) -> R {
         let mut bytes = 0;
-        let result = self.read(at, |slice| {
-            slice.get(at.parts(), args, now, |hit| {
-                bytes = hit.as_ref().map_or(0, |hit| hit.value.len());
-                visit(hit)
-            })
-        });
+        let visit = |hit: Option<Hit<'_>>| {
+            bytes = hit.as_ref().map_or(0, |hit| hit.value.len());
+            visit(hit)
+        };
+        let operation = |slice: &mut Slice| slice.get(at.parts(), args, now, visit);
+        // A reader who wins a miss writes an item.
+        let result = match args.vivify {
+            Some(_) => self.write(at, at.key().len(), now, operation),
+            None => self.read(at, operation),
+        };
         self.moved(bytes);
         result
     }

@@ -27,9 +27,13 @@ impl TextForm {
             numbers.text(b" ");
         }
         numbers.number(hit.value.len() as u64);
-        numbers.text(b" ");
-        numbers.number(hit.flags);
-        numbers.text(b" ");
+        if hit.flags == 0 {
+            numbers.text(b" 0 ");
+        } else {
+            numbers.text(b" ");
+            numbers.number(hit.flags);
+            numbers.text(b" ");
+        }
         out.reserve(ITEM_BYTES_BESIDES_MAX + key.bytes().len() + hit.value.len());
         for part in [b"VALUE ", key.bytes(), numbers.bytes(), hit.value, b"\r\n"] {
             out.extend_from_slice(part);
