@@ -396,7 +396,7 @@ impl<L: BackendLink> Session<L> {
         if WARM_KEYS_MIN <= places.len() {
             turn.link.warm(&mut here, &places);
         }
-        let mut places = places.into_iter();
+        let mut places = places.iter().copied();
         for pending in &batch {
             if let Some(then) = desk.must_stop(out, turn) {
                 return Some(then);
@@ -759,8 +759,8 @@ impl<L: BackendLink> Desk<'_, L> {
             if WARM_KEYS_MIN <= places.len() {
                 turn.link.warm(&mut here, &places);
             }
-            let mut places = places.into_iter();
-            for (key, owner) in batch {
+            let mut places = places.iter().copied();
+            for &(key, owner) in &batch {
                 if let Some(then) = self.must_stop(out, turn) {
                     return Flow::Unfinished(then);
                 }
