@@ -1,4 +1,5 @@
-//! Memory in blocks of one size, each owned by exactly one holder. The only `unsafe` of the crate.
+//! Memory in blocks of one size, each owned by exactly one holder. The only `unsafe` of the crate:
+//! one line that makes blocks, one that has the system take memory back, and one that prefetches.
 //!
 //! ```text
 //!   mapping  │        chunk 0          │        chunk 1          │ …   one huge page each
@@ -7,11 +8,13 @@
 //!             Block(&'static mut …)     values that move between caches; no copies, no aliases
 //!
 //!   a chunk  fresh ─▶ partly in use ⇄ all of it free ─▶ given back to the system ─▶ partly in use …
+//!            no blocks      blocks in and out              no blocks
 //! ```
 //!
-//! A [`Block`] is a mutable reference, so all that reads and writes memory is checked by the
-//! compiler. What must be believed is in [`Mapping`]: that it makes one reference to each block at a
-//! time, and that it neither clears nor unmaps memory that is referred to.
+//! The mapping itself belongs to the `memmap2` crate. A [`Block`] is a mutable reference into it, so
+//! all that reads and writes memory is checked by the compiler. What must be believed is that
+//! [`Arena::make`] makes one reference to each block at a time, and that memory is neither cleared
+//! nor unmapped while it is referred to.
 //!
 //! Why not boxes: one mapping can ask for huge pages, which halves the cost of a random read here,
 //! a block carries no allocator header, and memory goes back to the system when we say so. Why not
@@ -22,7 +25,9 @@
 #![expect(unsafe_code, reason = "the one proven module; each block says why it is sound")]
 
 use std::collections::BTreeSet;
-use std::ptr::NonNull;
+use std::sync::Arc;
+
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 
 /// Size of a block. Small, so that a cache of 300 KB still has its 38 and evicts in fine steps, and
 /// so that dropping or copying one takes microseconds. Items run on from one block into the next,
@@ -66,9 +71,14 @@ impl Block {
 
 /// Makes blocks, and takes them back.
 pub(crate) struct Arena {
-    mapping: Mapping,
+    /// INVARIANT: holds initialised words (zeros at first) for `blocks_max` blocks from `skip` on,
+    /// where it has a chunk's alignment. It stays for as long as blocks of it exist.
+    mapping: Arc<MmapRaw>,
+    /// Bytes before the first chunk.
+    skip: usize,
     /// The blocks of each chunk that are here. Chunks beyond its length were never used.
-    /// INVARIANT: a block of chunk `n` is in `chunks[n]` or was handed out and has not come back.
+    /// INVARIANT: a block of chunk `n` is in `chunks[n]`, or was handed out and has not come back,
+    /// or does not exist, because `n` is in `away`.
     chunks: Vec<Vec<Block>>,
     /// Chunks with blocks here, some of whose blocks are out. The lowest is used first, so that the
     /// others have a chance to become free as a whole.
@@ -88,8 +98,17 @@ impl Arena {
     /// # Errors
     /// What the system says when it refuses the addresses.
     pub(crate) fn new(blocks_max: u32) -> std::io::Result<Self> {
+        let bytes = blocks_max as usize * BLOCK_BYTES;
+        let mut options = MmapOptions::new();
+        options.len(bytes + CHUNK_BYTES).no_reserve_swap();
+        let mapping = MmapRaw::from(options.map_anon()?);
+        let skip = mapping.as_ptr().align_offset(CHUNK_BYTES);
+        assert!(skip <= CHUNK_BYTES, "an address is below the next multiple by at most one");
+        // Advice only: where huge pages are switched off we run with small ones.
+        let _small_pages_do = mapping.advise_range(Advice::HugePage, skip, bytes);
         Ok(Arena {
-            mapping: Mapping::new(blocks_max as usize * BLOCK_BYTES)?,
+            mapping: Arc::new(mapping),
+            skip,
             chunks: Vec::new(),
             partly: BTreeSet::new(),
             whole: Vec::new(),
@@ -115,7 +134,7 @@ impl Arena {
     }
 
     pub(crate) fn give(&mut self, block: Block) {
-        let number = self.mapping.chunk_of(&block);
+        let number = self.chunk_of(&block);
         let size = self.chunk_blocks(number);
         let here = &mut self.chunks[number as usize];
         here.push(block);
@@ -141,11 +160,22 @@ impl Arena {
         }
         let number = self.whole.pop().expect("there are more than `keep`");
         let size = self.chunk_blocks(number);
-        let here = &mut self.chunks[number as usize];
+        let mut here = std::mem::take(&mut self.chunks[number as usize]);
         assert_eq!(here.len(), size, "only a whole chunk is given back");
-        here.clear();
-        // SAFETY: the chunk's blocks were all here and are gone now, so none exists.
-        here.extend(unsafe { self.mapping.clear(number, size) });
+        if cfg!(miri) {
+            // Miri knows no such advice.
+            here.iter_mut().for_each(|block| block.words_mut().fill(0));
+        }
+        drop(here);
+        if cfg!(not(miri)) {
+            let (start, bytes) = (self.offset(number), size * BLOCK_BYTES);
+            // SAFETY: the chunk's blocks were all here (INVARIANT of `chunks`, and their number) and
+            // are gone now, so nothing refers to this memory. Private anonymous memory reads as zeros
+            // afterwards, and if the system refuses, as before; both are initialised words.
+            let _kept_then = unsafe {
+                self.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, start, bytes)
+            };
+        }
         self.away.push(number);
         true
     }
@@ -153,48 +183,64 @@ impl Arena {
     /// The memory that will be taken next, if fewer than `ready` free chunks have theirs.
     pub(crate) fn unready(&self, ready: usize) -> Option<Unready> {
         let next = self.chunks.len() as u32;
-        let number = self.away.last().copied().unwrap_or(next);
-        let size = self.chunk_blocks(number);
+        let chunk = self.away.last().copied().unwrap_or(next);
+        let size = self.chunk_blocks(chunk);
         let is_wanted = self.whole.len() < ready && size > 0;
-        is_wanted.then(|| self.mapping.unready(number, size))
+        is_wanted.then(|| Unready {
+            chunk,
+            mapping: Arc::clone(&self.mapping),
+            start: self.offset(chunk),
+            bytes: size * BLOCK_BYTES,
+        })
     }
 
     /// Notes that the memory is there, unless someone has taken it meanwhile.
     pub(crate) fn is_ready(&mut self, unready: &Unready) {
-        let number = unready.chunk;
-        if self.away.last() == Some(&number) {
-            self.away.pop();
-        } else if number == self.chunks.len() as u32 {
-            self.add_chunk(number);
-        } else {
-            return;
+        if self.away.last().copied().unwrap_or(self.chunks.len() as u32) == unready.chunk {
+            let number = self.make().expect("there was one when it was looked for");
+            self.whole.push(number);
         }
-        self.whole.push(number);
-    }
-
-    /// Makes the blocks of a chunk that was never used.
-    fn add_chunk(&mut self, number: u32) {
-        assert_eq!(number as usize, self.chunks.len(), "chunks are used in order");
-        let size = self.chunk_blocks(number);
-        // SAFETY: `chunks` only grows, so no block of this one was made before.
-        self.chunks.push(unsafe { self.mapping.blocks(number, size) }.collect());
     }
 
     /// A chunk to take blocks from, when none is partly used.
     fn open(&mut self) -> Option<u32> {
-        let number = match self.whole.pop().or_else(|| self.away.pop()) {
-            Some(number) => number,
-            None => {
-                let number = self.chunks.len() as u32;
-                if self.chunk_blocks(number) == 0 {
-                    return None;
-                }
-                self.add_chunk(number);
-                number
-            }
-        };
+        let number = self.whole.pop().or_else(|| self.make())?;
         self.partly.insert(number);
         Some(number)
+    }
+
+    /// Makes the blocks of a chunk that has none: one that was given back, or a fresh one.
+    fn make(&mut self) -> Option<u32> {
+        let number = self.away.pop().unwrap_or_else(|| {
+            self.chunks.push(Vec::new());
+            self.chunks.len() as u32 - 1
+        });
+        let size = self.chunk_blocks(number);
+        if size == 0 {
+            self.chunks.pop();
+            return None;
+        }
+        let first = self.mapping.as_mut_ptr().wrapping_add(self.offset(number));
+        let first = first.cast::<[u64; BLOCK_WORDS]>();
+        // From the last to the first, because they are handed out from the end of a list.
+        self.chunks[number as usize].extend((0..size).rev().map(|at| Block {
+            // SAFETY: inside the mapping, aligned and initialised (INVARIANT of `mapping`). None of
+            // the chunk's blocks exists: it was in `away`, or is beyond all that were ever made
+            // (INVARIANT of `chunks`); and each number comes once. The mapping stays, because
+            // `Arena::drop` leaks it if blocks are out.
+            words: unsafe { &mut *first.wrapping_add(at) },
+        }));
+        Some(number)
+    }
+
+    /// Where a chunk begins in the mapping.
+    fn offset(&self, number: u32) -> usize {
+        self.skip + number as usize * CHUNK_BYTES
+    }
+
+    fn chunk_of(&self, block: &Block) -> u32 {
+        let offset = block.words.as_ptr().addr() - self.mapping.as_ptr().addr() - self.skip;
+        (offset / CHUNK_BYTES) as u32
     }
 
     /// Blocks of a chunk; the last may be a short one.
@@ -205,22 +251,22 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // A block that is still out could be used, so its mapping stays for the life of the
-        // process rather than be pulled from under it.
-        if self.out == 0 {
-            self.chunks.clear();
-            // SAFETY: all blocks ever made were in `chunks` (INVARIANT), and are gone now.
-            unsafe { self.mapping.unmap() };
+        // None refers to memory that is unmapped.
+        self.chunks.clear();
+        if self.out > 0 {
+            // A block that is still out could be used, so its mapping stays for the life of the
+            // process rather than be pulled from under it.
+            std::mem::forget(Arc::clone(&self.mapping));
         }
     }
 }
 
-/// Addresses whose memory the system has not given yet, or has taken back.
+/// Memory that the system has not given yet, or has taken back.
 pub(crate) struct Unready {
     chunk: u32,
-    #[cfg_attr(miri, expect(dead_code, reason = "the allocator's memory is always there"))]
-    start: NonNull<[u64; BLOCK_WORDS]>,
-    #[cfg_attr(miri, expect(dead_code, reason = "the allocator's memory is always there"))]
+    mapping: Arc<MmapRaw>,
+    /// Where it begins in the mapping.
+    start: usize,
     bytes: usize,
 }
 
@@ -228,135 +274,10 @@ impl Unready {
     /// Has the system give the memory, which may take it milliseconds. Nobody need be kept from
     /// using it meanwhile: what it holds does not change.
     pub(crate) fn make_ready(&self) {
-        #[cfg(not(miri))]
-        // SAFETY: the range is part of an arena's mapping, and this advice does not change what it
-        // holds. Were the mapping gone, the system would refuse, or fill pages nobody asked for.
-        let _comes_later = unsafe {
-            use rustix::mm::{Advice, madvise};
-            madvise(self.start.as_ptr().cast(), self.bytes, Advice::LinuxPopulateWrite)
-        };
-    }
-}
-
-/// Addresses, and memory behind those that are used.
-struct Mapping {
-    /// INVARIANT: of a chunk's alignment; as many bytes as were asked for are ours from here on, and
-    /// hold initialised words (zeros at first).
-    base: NonNull<[u64; BLOCK_WORDS]>,
-    /// What was mapped, with what alignment skipped.
-    #[cfg(not(miri))]
-    mapped: (NonNull<u8>, usize),
-    #[cfg(miri)]
-    layout: std::alloc::Layout,
-}
-
-// SAFETY: the mapping owns its memory as a box does; nothing about it belongs to one thread.
-unsafe impl Send for Mapping {}
-
-impl Mapping {
-    fn chunk_of(&self, block: &Block) -> u32 {
-        let offset = block.words.as_ptr().addr() - self.base.addr().get();
-        (offset / CHUNK_BYTES) as u32
-    }
-
-    fn unready(&self, chunk: u32, size: usize) -> Unready {
-        // SAFETY: the caller knows so many blocks of that chunk, so they are in the mapping.
-        let start = unsafe { self.base.add(chunk as usize * CHUNK_BLOCKS) };
-        Unready { chunk, start, bytes: size * BLOCK_BYTES }
-    }
-
-    /// The first `size` blocks of a chunk.
-    ///
-    /// # Safety
-    /// They lie within what was asked for, and no [`Block`] of this chunk exists.
-    unsafe fn blocks(&self, chunk: u32, size: usize) -> impl Iterator<Item = Block> + use<> {
-        let base = self.base;
-        // From the last to the first, because they are handed out from the end of a list.
-        (0..size).rev().map(move |number| {
-            // SAFETY: inside the mapping (the caller's promise, and INVARIANT of `base`), aligned
-            // and initialised (INVARIANT), and each number comes once. That the mapping stays is
-            // the promise of `unmap`.
-            let words = unsafe { base.add(chunk as usize * CHUNK_BLOCKS + number).as_mut() };
-            Block { words }
-        })
-    }
-}
-
-#[cfg(not(miri))]
-impl Mapping {
-    fn new(bytes: usize) -> std::io::Result<Self> {
-        use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous};
-
-        let mapped_bytes = bytes + CHUNK_BYTES;
-        let flags = MapFlags::PRIVATE | MapFlags::NORESERVE;
-        let access = ProtFlags::READ | ProtFlags::WRITE;
-        // SAFETY: a new private mapping at an address of the system's choice touches nothing that
-        // exists. It reads as zeros, so its bytes are initialised.
-        let start = unsafe { mmap_anonymous(std::ptr::null_mut(), mapped_bytes, access, flags)? };
-        let start = NonNull::new(start.cast::<u8>()).expect("a mapping is never at address 0");
-        let skip = start.align_offset(CHUNK_BYTES);
-        assert!(skip <= CHUNK_BYTES, "an address is below the next multiple by at most one");
-        // SAFETY: `skip` is at most `CHUNK_BYTES`, by which the mapping exceeds `bytes`.
-        let base = unsafe { start.add(skip) };
-        // Advice only: where huge pages are switched off we run with small ones.
-        // SAFETY: the range is ours, and this advice does not change what it holds.
-        let _small_pages_do =
-            unsafe { madvise(base.as_ptr().cast(), bytes, Advice::LinuxHugepage) };
-        Ok(Mapping { base: base.cast(), mapped: (start, mapped_bytes) })
-    }
-
-    /// Lets the system take a chunk's memory, and makes its blocks anew; they hold zeros.
-    ///
-    /// # Safety
-    /// As for [`Mapping::blocks`].
-    unsafe fn clear(&self, chunk: u32, size: usize) -> impl Iterator<Item = Block> + use<> {
-        use rustix::mm::{Advice, madvise};
-
-        // SAFETY: inside the mapping, as the caller promises.
-        let start = unsafe { self.base.add(chunk as usize * CHUNK_BLOCKS) };
-        // SAFETY: the range is ours and nobody refers to it. Private anonymous memory reads as zeros
-        // afterwards, and if the system refuses, as before; both are initialised words.
-        let _kept_then =
-            unsafe { madvise(start.as_ptr().cast(), size * BLOCK_BYTES, Advice::LinuxDontNeed) };
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.blocks(chunk, size) }
-    }
-
-    /// # Safety
-    /// No [`Block`] exists, and none is made hereafter.
-    unsafe fn unmap(&mut self) {
-        let (start, bytes) = self.mapped;
-        // SAFETY: the range is ours, and by the caller's promise nobody refers to it.
-        let _unmapped = unsafe { rustix::mm::munmap(start.as_ptr().cast(), bytes) };
-    }
-}
-
-/// The same with the allocator's memory, because Miri knows no `madvise`: so it can check that
-/// blocks are made and given up as promised.
-#[cfg(miri)]
-impl Mapping {
-    fn new(bytes: usize) -> std::io::Result<Self> {
-        let layout = std::alloc::Layout::from_size_align(bytes.max(1), CHUNK_BYTES)
-            .map_err(std::io::Error::other)?;
-        // SAFETY: the layout is not empty.
-        let base = NonNull::new(unsafe { std::alloc::alloc_zeroed(layout) }).expect("it fits");
-        Ok(Mapping { base: base.cast(), layout })
-    }
-
-    /// # Safety
-    /// As for [`Mapping::blocks`].
-    unsafe fn clear(&self, chunk: u32, size: usize) -> impl Iterator<Item = Block> + use<> {
-        // SAFETY: inside the allocation, and nobody refers to it, as the caller promises.
-        unsafe { self.base.add(chunk as usize * CHUNK_BLOCKS).write_bytes(0, size) };
-        // SAFETY: the caller's promise is the same.
-        unsafe { self.blocks(chunk, size) }
-    }
-
-    /// # Safety
-    /// No [`Block`] exists, and none is made hereafter.
-    unsafe fn unmap(&mut self) {
-        // SAFETY: allocated by `new` with this layout, and by the caller's promise not in use.
-        unsafe { std::alloc::dealloc(self.base.as_ptr().cast(), self.layout) };
+        if cfg!(not(miri)) {
+            let _comes_later =
+                self.mapping.advise_range(Advice::PopulateWrite, self.start, self.bytes);
+        }
     }
 }
 
@@ -459,7 +380,7 @@ mod tests {
         arena.give(high);
         arena.give(low);
         let next = arena.take().expect("two are here");
-        assert_eq!(arena.mapping.chunk_of(&next), 0);
+        assert_eq!(arena.chunk_of(&next), 0);
         blocks.push(next);
         blocks.into_iter().for_each(|block| arena.give(block));
     }
