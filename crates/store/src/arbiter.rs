@@ -3,17 +3,24 @@
 //! The law: promises never exceed the memory. So whenever a cache below its guarantee needs a block
 //! and none is free, another one holds more than its own guarantee, and gives at once. Nobody waits
 //! for a balancer, and no two caches are ever locked together.
+//!
+//! What is promised are blocks, with an allowance for overhead that is ample for items of usual size
+//! and too little for tiny ones. What is paid for are bytes. So those give first who hold more bytes
+//! than they pay for; and they also give to who has all his blocks and yet not his bytes.
 
 use std::sync::{Arc, PoisonError, Weak};
 
 use crate::arena::Block;
 use crate::memory::Memory;
 use crate::operation::Seconds;
+use crate::slice::{Claim, Right};
 use crate::store::{Cache, Shard};
 use crate::sync::{AtomicUsize, Relaxed, RwLock};
 
 /// Caches looked at to find a borrower, before all are.
 const SAMPLE: usize = 24;
+/// Caches looked at for a claim that need not be met.
+const SAMPLE_OF_PAYMENT: usize = 4 * SAMPLE;
 /// Givers asked for one claim. Another thread may take from the same giver first, so a few more
 /// than one can be needed.
 const GIVERS_MAX: usize = 64;
@@ -60,21 +67,24 @@ impl Arbiter {
         self.caches.read().unwrap_or_else(PoisonError::into_inner).len()
     }
 
-    /// Takes blocks from caches that hold more than they were promised. The caller must hold no
-    /// cache's lock.
-    pub(crate) fn reclaim(&self, blocks: u32, now: Seconds) -> Vec<Block> {
+    /// Takes blocks from caches that hold more than they were promised, or than they pay for. The
+    /// caller must hold no cache's lock.
+    pub(crate) fn reclaim(&self, claim: Claim, now: Seconds) -> Vec<Block> {
         let mut taken = Vec::new();
         for _ in 0..GIVERS_MAX {
-            let missing = blocks as usize - taken.len();
+            let missing = claim.blocks - taken.len() as u32;
             if missing == 0 {
                 break;
             }
-            let giver = self.giver().or_else(|| {
+            let giver = self.giver(claim.right).or_else(|| {
+                if claim.right == Right::Payment {
+                    return None;
+                }
                 self.look_closely();
-                self.giver()
+                self.giver(claim.right)
             });
             let Some((cache, shard)) = giver else { break };
-            taken.extend(cache.shed(shard, missing, now));
+            taken.extend(cache.shed(shard, Claim { blocks: missing, ..claim }, now));
         }
         taken
     }
@@ -90,19 +100,23 @@ impl Arbiter {
         }
     }
 
-    /// A shard that holds more than its share: of a sample, the one that would miss it least.
-    fn giver(&self) -> Option<(Arc<Cache>, usize)> {
+    /// A shard that may be asked to give: of a sample, the one that would miss it least.
+    fn giver(&self, right: Right) -> Option<(Arc<Cache>, usize)> {
         let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
         let start = self.cursor.fetch_add(SAMPLE, Relaxed);
-        let mut best: Option<((u32, u32), Arc<Cache>, usize)> = None;
-        for step in 0..caches.len() {
+        let most = match right {
+            Right::Promise => caches.len(),
+            Right::Payment => caches.len().min(SAMPLE_OF_PAYMENT),
+        };
+        let mut best: Option<(Rank, Arc<Cache>, usize)> = None;
+        for step in 0..most {
             if step >= SAMPLE && best.is_some() {
                 break;
             }
             let number = start.wrapping_add(step) % caches.len();
             let Some(cache) = caches[number].upgrade() else { continue };
             for (at, shard) in cache.shards().iter().enumerate() {
-                let Some(rank) = rank(shard) else { continue };
+                let Some(rank) = rank(shard, right) else { continue };
                 if best.as_ref().is_none_or(|(other, ..)| rank < *other) {
                     best = Some((rank, Arc::clone(&cache), at));
                 }
@@ -112,11 +126,20 @@ impl Arbiter {
     }
 }
 
-/// How much a shard would miss what it borrowed, the least first: ghost hits per block held, then
-/// how little it borrowed. `None` when it holds no more than its share.
-fn rank(shard: &Shard) -> Option<(u32, u32)> {
+/// Who gives first: who has more than is paid for; then who would miss it least, by ghost hits per
+/// block held; then who has borrowed most.
+type Rank = (bool, u32, u32);
+
+/// `None` for a shard that need not give.
+fn rank(shard: &Shard, right: Right) -> Option<Rank> {
     let held = shard.held.load(Relaxed);
-    let surplus = held.checked_sub(shard.share.load(Relaxed)).filter(|&surplus| surplus > 0)?;
+    let unpaid = shard.unpaid.load(Relaxed);
+    let beyond_share = held.saturating_sub(shard.share.load(Relaxed));
+    let surplus = match right {
+        Right::Payment => unpaid,
+        Right::Promise => unpaid.max(beyond_share),
+    };
     let missed = shard.missed.load(Relaxed);
-    Some((missed.saturating_mul(1_024) / held, u32::MAX - surplus))
+    (surplus > 0)
+        .then(|| (unpaid == 0, missed.saturating_mul(1_024) / held.max(1), u32::MAX - surplus))
 }

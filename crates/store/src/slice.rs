@@ -63,6 +63,8 @@ const FADE_SECONDS: u32 = 30;
 const CREDIT_SECONDS: u32 = 10;
 /// An item is large for a share that holds no more than so many of it.
 const FEW_LARGE: u64 = 32;
+/// Most blocks claimed at once for overhead that was not allowed for.
+const LACKED_MAX: u32 = 8;
 /// A gathered value buffer larger than this is not kept: few values are.
 const SCRATCH_BYTES_MAX: usize = 1 << 20;
 
@@ -145,6 +147,26 @@ pub(crate) struct Slice {
     pub(crate) histograms: Option<Box<Histograms>>,
     /// Requests counted, and when, by the last [`Slice::tend`].
     paced: (u64, Seconds),
+    /// Blocks' worth evicted lately of what is paid for: its overhead is more than was allowed for.
+    lacked: u32,
+    /// When last nobody had any to give for that.
+    refused: Option<Seconds>,
+}
+
+/// What a slice may ask of others, and by which right.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Claim {
+    pub(crate) blocks: u32,
+    pub(crate) right: Right,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Right {
+    /// Blocks stand behind its guarantee, which others hold: always met.
+    Promise,
+    /// It holds less than is paid for though it has all those blocks, because its items are small
+    /// and their overhead large: met by those who hold more than they pay for.
+    Payment,
 }
 
 /// A key and its hash.
@@ -216,6 +238,8 @@ impl Slice {
             watching: Watching::default(),
             histograms: None,
             paced: (0, Seconds(0)),
+            lacked: 0,
+            refused: None,
         }
     }
 
@@ -348,18 +372,39 @@ impl Slice {
         self.stats.first_eviction = None;
     }
 
-    /// Blocks this slice must have at hand before a write of so many bytes, so that its guarantee
-    /// holds whatever others take meanwhile: as many as the write can need, when it stays within the
-    /// guarantee and memory is scarce.
+    /// Blocks this slice shall have at hand before a write of so many bytes that stays within the
+    /// guarantee, while memory is scarce. As far as blocks stand behind the guarantee, as many as the
+    /// write can need, so that it holds whatever others take meanwhile; beyond, as many as the last
+    /// writes had to evict for.
     #[inline]
-    pub(crate) fn claims(&self, item_bytes: usize) -> u32 {
+    pub(crate) fn claims(&self, item_bytes: usize, now: Seconds) -> Option<Claim> {
         let is_paid = self.stats.bytes + item_bytes as u64 <= self.quota.guaranteed;
         if !is_paid || !self.memory.is_scarce() {
-            return 0;
+            return None;
         }
         // The item's own blocks, one it may begin in, and one for the index.
         let needed = (item_bytes / BLOCK_BYTES + 3) as u32;
-        needed.min(self.quota.blocks.saturating_sub(self.contents.blocks()))
+        let promised = needed.min(self.quota.blocks.saturating_sub(self.contents.blocks()));
+        if promised > 0 {
+            return Some(Claim { blocks: promised, right: Right::Promise });
+        }
+        let lacked = if self.refused == Some(now) { 0 } else { self.lacked };
+        (lacked > 0).then_some(Claim { blocks: lacked, right: Right::Payment })
+    }
+
+    /// Blocks that another cache may claim by this right.
+    pub(crate) fn surplus(&self, right: Right) -> u32 {
+        let unpaid = self.unpaid_blocks();
+        match right {
+            Right::Payment => unpaid,
+            Right::Promise => unpaid.max(self.contents.blocks().saturating_sub(self.quota.blocks)),
+        }
+    }
+
+    /// What is held beyond the guarantee, as if it were without overhead.
+    pub(crate) fn unpaid_blocks(&self) -> u32 {
+        let paid = self.quota.guaranteed.min(self.quota.most);
+        (self.stats.bytes.saturating_sub(paid) / BLOCK_BYTES as u64) as u32
     }
 
     /// Gives up blocks for a cache that claims its guarantee.
@@ -377,7 +422,13 @@ impl Slice {
     }
 
     /// Takes blocks that were gathered for this slice's next write.
-    pub(crate) fn receive(&mut self, blocks: Vec<Block>) {
+    pub(crate) fn receive(&mut self, claim: Claim, blocks: Vec<Block>, now: Seconds) {
+        if claim.right == Right::Payment {
+            self.lacked = 0;
+            if blocks.len() < claim.blocks as usize {
+                self.refused = Some(now);
+            }
+        }
         self.contents.logs.spare.extend(blocks);
     }
 
@@ -530,10 +581,15 @@ impl Slice {
             match self.memory.take(Need::Growth) {
                 Some(block) => self.contents.logs.spare.push(block),
                 None => {
+                    let evictions = self.stats.evictions;
                     if !self.recycle(steps / (PATIENCE * (needed + 1)), now) {
                         return Err(NoMemory);
                     }
                     steps += 1;
+                    let is_paid = self.stats.bytes + head.charged_bytes() <= self.quota.guaranteed;
+                    if is_paid && self.stats.evictions > evictions {
+                        self.lacked = (self.lacked + 1).min(LACKED_MAX);
+                    }
                 }
             }
         }

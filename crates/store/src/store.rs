@@ -28,7 +28,7 @@ use crate::operation::{
     StoreArgs, StoreOutcome, TouchOutcome,
 };
 use crate::scan::Cursor;
-use crate::slice::{Key, Quota, Slice};
+use crate::slice::{Claim, Key, Quota, Slice};
 use crate::stats::{CacheStats, Histograms, StoreStats};
 use crate::stream::{Event, Followed, Stream};
 use crate::sync::{
@@ -403,6 +403,8 @@ pub(crate) struct Shard {
     pub(crate) share: AtomicU32,
     /// Ghost hits lately: how much the shard would like to have more.
     pub(crate) missed: AtomicU32,
+    /// Blocks' worth of keys and values beyond the guarantee.
+    pub(crate) unpaid: AtomicU32,
 }
 
 impl Cache {
@@ -635,12 +637,12 @@ impl Cache {
         &self.shards
     }
 
-    /// Gives up to so many blocks that one shard holds beyond its share.
-    pub(crate) fn shed(&self, number: usize, blocks: usize, now: Seconds) -> Vec<Block> {
+    /// Gives what is claimed, as far as one shard holds more than it should.
+    pub(crate) fn shed(&self, number: usize, claim: Claim, now: Seconds) -> Vec<Block> {
         let shard = &self.shards[number];
         let mut slice = shard.lock();
-        let surplus = slice.contents.blocks().saturating_sub(slice.quota.blocks);
-        let given = slice.shed(blocks.min(surplus as usize), now);
+        let blocks = claim.blocks.min(slice.surplus(claim.right));
+        let given = slice.shed(blocks as usize, now);
         slice.return_spares();
         shard.publish(&slice);
         given
@@ -685,6 +687,7 @@ impl Shard {
             held: AtomicU32::new(0),
             share: AtomicU32::new(slice.quota.blocks),
             missed: AtomicU32::new(0),
+            unpaid: AtomicU32::new(0),
             slice: Mutex::new(slice),
         }
     }
@@ -705,6 +708,7 @@ impl Shard {
     pub(crate) fn publish(&self, slice: &Slice) {
         self.held.store(slice.contents.blocks(), Relaxed);
         self.missed.store(slice.missed_lately(), Relaxed);
+        self.unpaid.store(slice.unpaid_blocks(), Relaxed);
     }
 }
 

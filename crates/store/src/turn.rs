@@ -8,7 +8,7 @@ use crate::operation::{
     ArithmeticArgs, ArithmeticOutcome, DeleteArgs, DeleteOutcome, Expiry, GetArgs, Hit, Seconds,
     StoreArgs, StoreOutcome, TouchOutcome,
 };
-use crate::slice::Slice;
+use crate::slice::{Claim, Slice};
 use crate::store::{Cache, Located, Shard};
 use crate::sync::MutexGuard;
 
@@ -203,16 +203,15 @@ impl<'c> Turn<'c> {
         now: Seconds,
         operation: impl FnOnce(&mut Slice) -> R,
     ) -> R {
-        let claim = self.hold_for(at).slice.claims(item_bytes);
-        if claim > 0 {
+        if let Some(claim) = self.hold_for(at).slice.claims(item_bytes, now) {
             let arbiter = &self.cache.arbiter;
-            let mut blocks = arbiter.memory.take_many(claim);
-            let missing = claim - blocks.len() as u32;
+            let mut blocks = arbiter.memory.take_many(claim.blocks);
+            let missing = claim.blocks - blocks.len() as u32;
             if missing > 0 {
                 self.held = None;
-                blocks.extend(arbiter.reclaim(missing, now));
+                blocks.extend(arbiter.reclaim(Claim { blocks: missing, ..claim }, now));
             }
-            self.hold_for(at).slice.receive(blocks);
+            self.hold_for(at).slice.receive(claim, blocks, now);
         }
         let Held { shard, slice, .. } = self.hold_for(at);
         let result = operation(slice);

@@ -581,6 +581,32 @@ fn memory_is_promised_once() {
     assert_eq!(create(1, 4 << 20), Ok(()));
 }
 
+/// Overhead of such items is more than is set aside for it, so the blocks promised hold less than half
+/// of what is paid for.
+#[test]
+fn tiny_items_have_what_is_paid_for_while_others_live_on_lent_memory() {
+    const PAID: u64 = 4 << 20;
+    let store = Store::new(Settings { memory_bytes: 16 << 20, seed: 7 }).lending(400);
+    let limits = CacheLimits { memory_bytes: PAID, item_bytes_max: 100_000 };
+    let [tiny, borrower] =
+        [1, 2].map(|id| store.create_cache(CacheId::new(id), limits).expect("both are promised"));
+    let set = |cache: &Cache, number: u32, value: &[u8]| {
+        let key = format!("{number:016}");
+        let now = Seconds(1 + number / 10_000);
+        cache.store(&cache.locate(key.as_bytes()), StoreArgs::set(value, 0, NEVER), now);
+    };
+    (0..50_000).for_each(|number| set(&borrower, number, &[7; 300]));
+    assert!(borrower.stats().bytes > 2 * PAID, "it holds what nobody else does");
+    for number in 0..400_000 {
+        set(&tiny, number, b"ab");
+        if number % 10 == 0 {
+            set(&borrower, 50_000 + number, &[7; 300]);
+        }
+    }
+    let held = [&tiny, &borrower].map(|cache| cache.stats().bytes * 100 / PAID);
+    assert!(held.iter().all(|&percent| percent >= 95), "{held:?} percent of what is paid for");
+}
+
 #[test]
 fn a_shrunk_cache_comes_down_to_its_new_size() {
     let bench = Bench::new();

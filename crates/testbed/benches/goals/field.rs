@@ -9,11 +9,11 @@ use testbed::memcached::Memcached;
 use testbed::workload::chance::{Random, Zipf};
 
 use crate::keys::key;
-use crate::report::Report;
+use crate::report::{Report, resident_bytes};
 
 const MIB: u64 = 1 << 20;
 
-/// Bars of the goals 1, 2 and 6.
+/// Bars of the goals 1, 2, 6 and 12.
 pub(crate) fn run(report: &mut Report) {
     let (major, minor, patch) = Memcached::version();
     println!("(memcached {major}.{minor}.{patch}, segcache 0.4)");
@@ -34,6 +34,14 @@ pub(crate) fn run(report: &mut Report) {
         let what = format!("2 (others): usable memory, sizes around {median} B, 64 MB");
         report.figure(&what, figure, "-", "-", true);
     }
+    let (empty, heap) = segcache_empty();
+    report.figure(
+        "12 (segcache): memory of an empty engine",
+        format!("{} KB, with the smallest heap it takes, {} KB", empty >> 10, heap >> 10),
+        "study: 575 KB",
+        "-",
+        true,
+    );
     let passes: Vec<String> = memcached_shift().iter().map(|share| format!("{share:.3}")).collect();
     report.figure(
         "6 (memcached, defaults): hits after items grew, passes 1 to 7",
@@ -179,6 +187,28 @@ fn segcache_of(heap_bytes: u64, items: u64) -> (Segcache, u64) {
         .build()
         .expect("there is memory");
     (cache, slots * 8)
+}
+
+/// What a segcache of its own takes for a tenant that holds nothing, and the heap it was given: the
+/// smallest of segments of 4 KB that it can be built with and that takes one item.
+fn segcache_empty() -> (u64, u64) {
+    const ENGINES: u64 = 50;
+    let build = |heap: u64| {
+        let cache = Segcache::builder()
+            .heap_size(heap as usize)
+            .segment_size(4 << 10)
+            .hash_power(10)
+            .eviction(Policy::S3Fifo { admission_ratio: 0.1 })
+            .build()
+            .ok()?;
+        insert(&cache, 1, &[7; 100]).then_some(cache)
+    };
+    let mut heaps = (3..14).map(|power| (4 << 10) << power);
+    let heap = heaps.find(|&heap| build(heap).is_some()).expect("it takes some heap");
+    let before = resident_bytes();
+    let engines: Vec<_> = (0..ENGINES).filter_map(|_| build(heap)).collect();
+    let bytes = (resident_bytes() - before) / engines.len() as u64;
+    (bytes, heap)
 }
 
 fn segcache_overhead(value_bytes: usize) -> f64 {

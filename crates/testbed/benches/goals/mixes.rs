@@ -61,18 +61,24 @@ fn compare(
     counted: std::ops::Range<u64>,
     bar: &str,
 ) {
+    let names: Vec<String> = mix().tenants.into_iter().map(|tenant| tenant.name).collect();
     let alone = hits(mix(), 100, &counted);
     let lent = hits(mix(), 400, &counted);
     let total = |hits: &[(u64, u64)]| {
         let (found, asked) = hits.iter().fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
         found as f64 / asked.max(1) as f64
     };
-    let worst = alone
-        .iter()
-        .zip(&lent)
-        .filter(|((_, asked), _)| *asked > 1_000)
-        .map(|(alone, lent)| alone.0 as f64 / alone.1 as f64 - lent.0 as f64 / lent.1 as f64)
-        .fold(0.0, f64::max);
+    let mut worst = 0.0_f64;
+    for ((alone, lent), tenant) in alone.iter().zip(&lent).zip(&names) {
+        if alone.1 <= 1_000 {
+            continue;
+        }
+        let [alone, lent] = [alone, lent].map(|(found, asked)| *found as f64 / *asked as f64);
+        worst = worst.max(alone - lent);
+        if alone - lent > 0.002 {
+            println!("({tenant} hits {lent:.4} instead of {alone:.4})");
+        }
+    }
     let (alone, lent) = (total(&alone), total(&lent));
     report.figure(
         &format!("{name}: hits, memory lent against each its own"),
