@@ -397,7 +397,10 @@ impl Link {
     }
 
     fn write_and_acknowledge(&mut self, pipe: &mut Pipe, engine: &mut NodeSession) {
-        let is_waiting = self.disk_failed_at.is_some_and(|at| at.elapsed() < DISK_RETRY_AFTER);
+        // A topology that could not be written is written by the same retry as all the rest: if the
+        // disk were taken for mended here, nobody would come back to it.
+        let is_waiting = self.unwritten.is_some()
+            || self.disk_failed_at.is_some_and(|at| at.elapsed() < DISK_RETRY_AFTER);
         let written = if is_waiting {
             Err(io::Error::other("the disk failed a moment ago"))
         } else if self.replica.has_copy() {
