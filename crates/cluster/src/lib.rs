@@ -23,9 +23,11 @@
 
 pub mod digest;
 pub mod experiment;
+pub mod handoff;
 pub mod maglev;
 pub mod map;
 pub mod member;
+pub mod mistake;
 pub mod ownership;
 pub mod plan;
 mod random;
