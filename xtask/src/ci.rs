@@ -15,7 +15,8 @@ pub(crate) fn all() -> Vec<Step> {
 }
 
 pub(crate) fn test() -> Vec<Step> {
-    let mut steps = vec![install(), build(), tests(), interleavings(), instructions(false)];
+    let mut steps =
+        vec![install(), build(), tests(), interleavings(), simulate(), instructions(false)];
     // `cargo test` runs the examples of the documentation as well; nextest cannot.
     if has_nextest() {
         steps.push(examples());
@@ -100,7 +101,7 @@ fn tests() -> Step {
             "test --workspace --locked --no-fail-fast"
         };
         let mut tests = command("cargo", &words(arguments));
-        match built_larder() {
+        match built("larder") {
             // The testbed starts this one.
             Ok(path) => count_tests(tests.env("LARDER_BIN", path)),
             Err(why) => Outcome::Failed(why),
@@ -117,10 +118,34 @@ fn interleavings() -> Step {
     })
 }
 
-fn built_larder() -> Result<PathBuf, String> {
+/// A thousand clusters under faults. What was built with all the rest is run, because for one package
+/// alone cargo would build much of it again.
+fn simulate() -> Step {
+    Step::new("simulate 1,000 seeds", || match built("simulator") {
+        Ok(path) => {
+            let path = path.to_string_lossy().into_owned();
+            carry_out(command(&path, &["--seeds", "1000"]))
+        }
+        Err(why) => Outcome::Failed(why),
+    })
+}
+
+/// Plays seeds as the developer says.
+pub(crate) fn sim(arguments: &[&str]) -> Step {
+    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
+    Step::new("simulate", move || {
+        let run = ["run", "--quiet", "--package", "simulator", "--"];
+        let arguments = arguments.iter().map(String::as_str);
+        let all: Vec<&str> = run.into_iter().chain(arguments).collect();
+        carry_out(command("cargo", &all))
+    })
+}
+
+/// A program that [`build`] has built.
+fn built(name: &str) -> Result<PathBuf, String> {
     let metadata = metadata()?;
     let target = metadata["target_directory"].as_str().ok_or("cargo names no target directory")?;
-    Ok(Path::new(target).join("debug/larder"))
+    Ok(Path::new(target).join("debug").join(name))
 }
 
 /// With the `larder` that was built for the tests.
@@ -129,7 +154,7 @@ pub(crate) fn instructions(keep: bool) -> Step {
         || {
             let build = command("cargo", &words("build --quiet --locked --package larder"));
             let is_built = carry_out(build) == Outcome::Done;
-            if is_built { built_larder() } else { Err("larder does not build".to_owned()) }
+            if is_built { built("larder") } else { Err("larder does not build".to_owned()) }
         },
         keep,
     )

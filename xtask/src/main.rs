@@ -24,6 +24,7 @@ Usage: cargo xtask <task>
   sanitize               run the store's tests under the address sanitizer
   kill-control […]       SIGKILL the control plane under load; --help tells more
   faults [--quick]       stop, hold up and kill parts of a cluster, and print what clients notice
+  sim [--seeds N] […]    play whole clusters under faults in one thread; --help tells more
   fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
 ";
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             return bench_peers::run(rest.iter().map(|&word| word.to_owned()));
         }
         ["kill-control", rest @ ..] => vec![kill_control(rest)],
+        ["sim", rest @ ..] => vec![ci::sim(rest)],
         ["faults"] => vec![faults(false)],
         ["faults", "--quick"] => vec![faults(true)],
         ["fuzz", rest @ ..] => match fuzz::minutes(rest) {

@@ -47,6 +47,7 @@ use std::time::Duration;
 
 use cluster::map::Epoch;
 use cluster::member::MemberName;
+use cluster::mistake::{Mistake, is_made};
 use cluster::ownership::Token;
 use cluster::slot::Slot;
 use protocol::operation::Key;
@@ -565,9 +566,11 @@ impl Links {
         now: Micros,
         sink: &mut impl Sink,
     ) -> Result<(), LinkFault> {
-        let id = reply.header.id;
+        let in_order = is_made(Mistake::TrustsTheOrderOfReplies);
+        let first = if in_order { self.requests.first_on(on) } else { None };
+        let id = first.unwrap_or(reply.header.id);
         let request = self.requests.get(id).ok_or(LinkFault::Stray)?;
-        if request.cache != reply.header.cache {
+        if request.cache != reply.header.cache && !in_order {
             return Err(LinkFault::Stray);
         }
         if let Answer::Many(answers) = &reply.answer {
@@ -1030,6 +1033,7 @@ impl Links {
         let weight = request.weight();
         let again = self.peers[on.peer].usable().filter(|_| {
             !may_have_run
+                || is_made(Mistake::RepeatsWrites)
                 || is_read
                     && self.budget.take(weight)
                     && asker.is_some_and(|asker| is_held_to || sink.may_repeat(&asker))

@@ -10,7 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use daemon::clock::Now;
-use daemon::memory_stream::{MemoryStream, NetworkEnd};
+use daemon::memory_stream::MemoryStream;
 use mio::{Poll, Waker};
 use tenancy::directory::Directory;
 use wire::data::frame::Seal;
@@ -51,7 +51,8 @@ pub struct SimulatedProxy<L: BackendLink> {
 
 struct LinkSocket {
     id: LinkId,
-    stream: Option<(MemoryStream, NetworkEnd)>,
+    /// What it is written to; what comes is brought by the simulator.
+    stream: Option<MemoryStream>,
     /// Half a frame.
     input: Vec<u8>,
 }
@@ -126,9 +127,9 @@ impl<L: BackendLink> SimulatedProxy<L> {
     }
 
     /// A connection that was wished for stands.
-    pub fn link_connected(&mut self, number: u64, stream: MemoryStream, network: NetworkEnd) {
+    pub fn link_connected(&mut self, number: u64, stream: MemoryStream) {
         if let Some(socket) = self.sockets.get_mut(&number) {
-            socket.stream = Some((stream, network));
+            socket.stream = Some(stream);
             self.links.connected(socket.id);
         }
     }
@@ -256,7 +257,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
         }
         while let Some(id) = self.links.next_dirty() {
             let socket = self.sockets.values_mut().find(|socket| socket.id == id);
-            let Some((stream, _)) = socket.and_then(|socket| socket.stream.as_mut()) else {
+            let Some(stream) = socket.and_then(|socket| socket.stream.as_mut()) else {
                 continue;
             };
             loop {

@@ -36,6 +36,7 @@ const ARROWS: &[(&str, May)] = &[
         ]),
     ),
     // Tests and tasks: nothing uses them.
+    ("simulator", UseAll),
     ("testbed", UseAll),
     ("xtask", UseAll),
 ];

@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use cluster::digest::Digest;
 use cluster::map::Epoch;
 use cluster::member::{Incarnation, MemberName, Weight};
+use cluster::mistake::{Mistake, is_made};
 use cluster::scheme::Scheme;
 use daemon::networks::Networks;
 use tokio::net::TcpStream;
@@ -166,7 +167,9 @@ pub fn decide(
     let state = Some((committed.epoch(), committed.digest()));
     let mut of_committed = nodes.iter().filter(|(name, _)| has_node(committed, name));
     let is_settled = announced.settled == committed.epoch();
-    if !is_settled && of_committed.all(|(_, seen)| seen.is_connected && seen.committed == state) {
+    let mut all_have = of_committed.all(|(_, seen)| seen.is_connected && seen.committed == state);
+    all_have |= is_made(Mistake::SettlesEarly);
+    if !is_settled && all_have {
         return Next::Settle;
     }
     let is_refreshed = situation.wishes.refresh_after.is_none_or(|it| it < committed.epoch());
@@ -257,7 +260,10 @@ fn given_up(
     let of_committed: Vec<_> = nodes.iter().filter(|(name, _)| has_node(committed, name)).collect();
     let dead: Vec<_> = of_committed
         .iter()
-        .filter(|(_, seen)| situation.failover.hold_down <= seen.dead_for.unwrap_or_default())
+        .filter(|(_, seen)| {
+            situation.failover.hold_down <= seen.dead_for.unwrap_or_default()
+                || is_made(Mistake::GivesUpTheSilent) && !seen.is_connected
+        })
         .collect();
     // The choice stays while the epoch without it is being prepared.
     if let Some(prepared) = &announced.prepared {

@@ -152,6 +152,16 @@ impl Requests {
         }
     }
 
+    /// The request that was written first of those on this connection; for the mistake of taking
+    /// replies in order.
+    pub(super) fn first_on(&self, on: LinkId) -> Option<u64> {
+        let copies = self.iter().flat_map(|request| {
+            request.copies.iter().flatten().map(move |copy| (copy, request.id))
+        });
+        let on_it = copies.filter(|(copy, _)| (copy.peer, copy.link, copy.serial) == on.parts());
+        on_it.min_by_key(|(copy, _)| copy.end).map(|(_, id)| id)
+    }
+
     pub(super) fn len(&self) -> usize {
         self.all.len()
     }
