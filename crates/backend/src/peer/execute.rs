@@ -149,7 +149,6 @@ fn execute_many(
                 batch.iter().filter_map(|(.., place)| *place).collect();
             turn.warm(&places);
         }
-        let mut turn = cache.turn();
         for (slot, operation, at) in &batch {
             let refusal = if OUTPUT_BYTES_MAX < answers.bytes() {
                 Some(Refusal::Busy(Busy::Link))
