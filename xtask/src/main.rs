@@ -23,6 +23,7 @@ Usage: cargo xtask <task>
   miri                   run the store's tests of memory under Miri; needs nightly with miri
   sanitize               run the store's tests under the address sanitizer
   kill-control […]       SIGKILL the control plane under load; --help tells more
+  bench-control […]      how long a change takes to reach 70 nodes; --help tells more
   faults [--quick]       stop, hold up and kill parts of a cluster, and print what clients notice
   sim [--seeds N] […]    play whole clusters under faults in one thread; --help tells more
   fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
@@ -43,8 +44,9 @@ fn main() -> ExitCode {
         ["bench-peers", rest @ ..] => {
             return bench_peers::run(rest.iter().map(|&word| word.to_owned()));
         }
-        ["kill-control", rest @ ..] => vec![kill_control(rest)],
         ["sim", rest @ ..] => vec![ci::sim(rest)],
+        ["kill-control", rest @ ..] => vec![testbed("kill-control", &[], rest)],
+        ["bench-control", rest @ ..] => vec![testbed("bench-control", &["--release"], rest)],
         ["faults"] => vec![faults(false)],
         ["faults", "--quick"] => vec![faults(true)],
         ["fuzz", rest @ ..] => match fuzz::minutes(rest) {
@@ -62,13 +64,13 @@ fn main() -> ExitCode {
     step::run(steps)
 }
 
-/// Builds `larder` first, so that not an old one is killed.
-fn kill_control(arguments: &[&str]) -> step::Step {
-    let arguments: Vec<String> = arguments.iter().map(|&word| word.to_owned()).collect();
-    step::Step::new("kill-control", move || {
-        let run = ["run", "--quiet", "--package", "testbed", "--bin", "kill-control", "--"];
-        let arguments = arguments.iter().map(String::as_str);
-        let words: Vec<&str> = run.into_iter().chain(arguments).collect();
+/// Runs one of the bench's own programs.
+fn testbed(program: &'static str, how: &[&str], arguments: &[&str]) -> step::Step {
+    let run = ["run", "--quiet", "--package", "testbed", "--bin", program];
+    let words = [&run, how, &["--"], arguments].concat();
+    let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+    step::Step::new(program, move || {
+        let words: Vec<&str> = words.iter().map(String::as_str).collect();
         step::carry_out(step::command("cargo", &words))
     })
 }

@@ -15,9 +15,11 @@
 //! | `DELETE /v1/caches/{cache}/credentials/{username}` | remove |
 //! | `PATCH /v1/caches/{cache}/credentials/{username}` | give and take capabilities |
 //! | `GET`, `POST /v1/clusters` | list, create |
-//! | `GET /v1/audit?after=&limit=` | who did what, oldest first |
+//! | `GET /v1/audit?after=&limit=` | who did what, oldest first; `?newest=true` for the last lines |
 //! | `GET`, `POST /v1/webhooks`, `DELETE /v1/webhooks/{id}` | who hears of changes |
+//! | `POST /v1/webhooks/{id}/test` | call it with a body of type `test`; answers the call |
 //! | `GET /v1/outbox?state=&limit=` | calls to webhooks: `waiting`, `sent`, `dead` (when not said) |
+//! | `GET /v1/outbox/{id}` | one call |
 //! | `POST /v1/outbox/{id}/retry` | give a dead call all its attempts again |
 //!
 //! Owners have `/api/v2` and `/api/v1` for their own cache ([`v2`]), people have pages
@@ -115,6 +117,8 @@ pub(crate) fn router_with(
         .route("/v1/audit", get(handlers::list_audit))
         .route("/v1/webhooks", get(handlers::list_webhooks).post(handlers::put_webhook))
         .route("/v1/webhooks/{id}", delete(handlers::delete_webhook))
+        .route("/v1/webhooks/{id}/test", post(handlers::test_webhook))
+        .route("/v1/outbox/{id}", get(handlers::show_call))
         .route("/v1/outbox", get(handlers::list_calls))
         .route("/v1/outbox/{id}/retry", post(handlers::revive_call))
         .route("/v1/clusters", get(handlers::list_clusters).post(handlers::create_cluster))

@@ -26,6 +26,8 @@ use crate::bell::Bell;
 use crate::couriers::{COURIERS, SECRET_PREFIX};
 use crate::data_dir::{Announcement, DataDir, DataDirError};
 use crate::data_plane::DataPlane;
+#[cfg(feature = "postgres")]
+use crate::database::PostgresAccess;
 use crate::database::{
     AuditEntry, CACHES_MAX, Call, CallState, Change, Claimed, Database, Done, Effect, Kind, Lease,
     NewCredential, OutboxEntry, Outcome, Retention, StoredCredential, Webhook, cache_record,
@@ -93,7 +95,7 @@ pub(crate) enum Backing {
     /// In the data directory.
     Sqlite,
     #[cfg(feature = "postgres")]
-    Postgres { url: String },
+    Postgres(PostgresAccess),
 }
 
 impl Control {
@@ -114,14 +116,14 @@ impl Control {
 
     /// Opens a database on a PostgreSQL server, which other control processes may use as well: each
     /// follows until it leads ([`crate::campaign`]). All of them need the same key file in their data
-    /// directories. `url` is as libpq takes it; the connection is not encrypted.
+    /// directories.
     #[cfg(feature = "postgres")]
     pub fn open_postgres(
         path: &Path,
-        url: &str,
+        server: &PostgresAccess,
         environment: Environment,
     ) -> Result<Self, OpenError> {
-        Control::open_on(&Backing::Postgres { url: url.to_owned() }, path, environment, None)
+        Control::open_on(&Backing::Postgres(server.clone()), path, environment, None)
     }
 
     pub(crate) fn open_on(
@@ -138,8 +140,8 @@ impl Control {
                 (Database::open_sqlite(&file)?, Database::open_sqlite_reader(&file)?)
             }
             #[cfg(feature = "postgres")]
-            Backing::Postgres { url } => {
-                (Database::open_postgres(url)?, Database::open_postgres(url)?)
+            Backing::Postgres(server) => {
+                (Database::open_postgres(server)?, Database::open_postgres(server)?)
             }
         };
         database.check_key(&master_key.check())?;
@@ -232,6 +234,25 @@ impl Control {
         Ok(made)
     }
 
+    /// Makes a change that is about no cache, once however often it is asked for under one key. Returns
+    /// the id of what it made or changed, as `make` does.
+    fn change_once(
+        &self,
+        by: impl Into<By>,
+        make: impl FnOnce(&mut Change<'_>) -> Result<u64, ControlError>,
+    ) -> Result<u64, ControlError> {
+        let mut database = self.lock();
+        let by = by.into();
+        if let Some(made) = database.made_before(&by)? {
+            return Ok(made);
+        }
+        let mut change = database.begin(by, self.environment.now())?;
+        let made = make(&mut change)?;
+        change.keep_made(made)?;
+        change.commit()?;
+        Ok(made)
+    }
+
     /// All clusters by rising id.
     pub fn clusters(&self) -> Result<Vec<Cluster>, ControlError> {
         self.lock().clusters()
@@ -248,9 +269,16 @@ impl Control {
     }
 
     /// Makes a cluster without nodes and caches.
-    pub fn create_cluster(&self, actor: Actor, name: ClusterName) -> Result<Cluster, ControlError> {
+    pub fn create_cluster(
+        &self,
+        by: impl Into<By>,
+        name: ClusterName,
+    ) -> Result<Cluster, ControlError> {
         let slot_key = self.environment.random()?;
-        self.change(actor, |change| change.insert_cluster(name, slot_key))
+        let made = self.change_once(by, |change| {
+            change.insert_cluster(name, slot_key).map(|cluster| cluster.id.0)
+        })?;
+        self.cluster(ClusterId(made))
     }
 
     /// Whether this process may change anything at the moment, as far as it knows.
@@ -331,6 +359,17 @@ impl Control {
                 tracing::warn!(error, "the revisions could not be looked at");
             }
         }
+    }
+
+    /// Refuses an authority of the nodes (SHA-256 of its certificate) that is not the one under which
+    /// this installation was first led. Who leads shall `adopt` it, which makes it that one if there
+    /// is none yet.
+    ///
+    /// # Errors
+    /// [`OpenError::WrongAuthority`]: no node would let this process tell it anything.
+    pub fn check_authority(&self, authority: &[u8; 32], adopt: bool) -> Result<(), OpenError> {
+        let same = self.lock().check_authority(authority, adopt)?;
+        if same { Ok(()) } else { Err(OpenError::WrongAuthority) }
     }
 
     /// Whether the database can be asked.
@@ -439,7 +478,8 @@ impl Control {
         let database = &mut *self.lock();
         match database.cache(&CacheRef::Name(name.clone())) {
             Ok(cache) => {
-                database.note_used(&[cache.id], self.environment.now())?;
+                let now = self.environment.now();
+                database.note_used(&[(cache.id, now)], now)?;
                 let issued = self.unseal(database.credential(&cache, &cache.primary)?)?;
                 Ok((cache, issued))
             }
@@ -549,7 +589,9 @@ impl Control {
 
     /// Notes that clients have used these caches. No change for the nodes, so no revision.
     pub fn note_used(&self, caches: &[CacheId]) -> Result<(), ControlError> {
-        self.lock().note_used(caches, self.environment.now())
+        let now = self.environment.now();
+        let used: Vec<_> = caches.iter().map(|&cache| (cache, now)).collect();
+        self.lock().note_used(&used, now)
     }
 
     /// Disables the development caches of a cluster that nobody has used for [`UNUSED_SECONDS_MAX`], as
@@ -569,37 +611,37 @@ impl Control {
         Ok(disabled)
     }
 
-    /// Notes which development caches of this process have carried out commands since the last look;
-    /// `commands` remembers how many they had. Returns whether that is known at all: `false` when the
-    /// caches are served by other processes.
-    pub(crate) fn note_activity(
-        &self,
-        commands: &mut HashMap<CacheId, u64>,
-    ) -> Result<bool, ControlError> {
-        let Some(local) = &self.local else { return Ok(false) };
+    /// Whether caches are served by this process, and not by nodes.
+    pub(crate) fn serves_here(&self) -> bool {
+        self.local.is_some()
+    }
+
+    /// Notes when clients have used development caches last, as far as the data plane of this process
+    /// or the nodes have told.
+    pub(crate) fn note_activity(&self) -> Result<(), ControlError> {
         let caches = self.caches(CacheId::new(0), CACHES_MAX)?;
-        let mut now = HashMap::new();
-        let watched = caches.iter().filter(|cache| {
-            cache.cluster == ClusterId::DEFAULT && cache.plan == Plan::DEVELOPMENT && cache.enabled
-        });
-        for cache in watched {
-            let Ok(figures) = local.data_plane.statistics(cache.id) else { continue };
-            let of_commands = figures.iter().filter(|(name, _)| name.starts_with("cmd_"));
-            now.insert(cache.id, of_commands.map(|(_, count)| count).sum::<u64>());
+        let watched: HashSet<CacheId> = caches
+            .iter()
+            .filter(|cache| cache.plan == Plan::DEVELOPMENT && cache.enabled)
+            .map(|cache| cache.id)
+            .collect();
+        let used = self.usages()?.into_iter().filter(|(id, _)| watched.contains(id));
+        let used: Vec<(CacheId, UnixSeconds)> =
+            used.filter_map(|(id, usage)| Some((id, usage.last_used_at?))).collect();
+        if used.is_empty() {
+            return Ok(());
         }
-        let before = |id: &CacheId| commands.get(id).copied().unwrap_or(0);
-        let used: Vec<CacheId> =
-            now.iter().filter(|(id, count)| **count != before(id)).map(|(id, _)| *id).collect();
-        if !used.is_empty() {
-            self.note_used(&used)?;
-        }
-        *commands = now;
-        Ok(true)
+        self.lock().note_used(&used, self.environment.now())
     }
 
     /// Who did what: lines of the audit log after this one, in the order in which they were written.
     pub(crate) fn audit(&self, after: u64, limit: usize) -> Result<Vec<AuditEntry>, ControlError> {
         self.lock_reader().audit(after, limit)
+    }
+
+    /// The newest lines of the audit log, in the order in which they were written.
+    pub(crate) fn newest_audit(&self, limit: usize) -> Result<Vec<AuditEntry>, ControlError> {
+        self.lock_reader().newest_audit(limit)
     }
 
     /// Everyone who hears of every change of a cache.
@@ -611,7 +653,7 @@ impl Control {
     /// its calls are signed with from now on, which is not shown again.
     pub(crate) fn put_webhook(
         &self,
-        actor: Actor,
+        by: impl Into<By>,
         url: &str,
     ) -> Result<(Webhook, Secret), ControlError> {
         let random: [u8; WEBHOOK_SECRET_BYTES] = self.environment.random()?;
@@ -619,7 +661,12 @@ impl Control {
         let secret = Secret::parse(&text).expect("between 16 and 128 printable characters");
         let nonce = self.environment.random()?;
         let sealed = self.sealer.seal_for(&webhook_context(url), &secret, nonce);
-        let webhook = self.lock().put_webhook(actor, self.environment.now(), url, &sealed)?;
+        let made = self.change_once(by, |change| change.put_webhook(url, &sealed))?;
+        let webhooks = self.webhooks()?;
+        let webhook = webhooks.into_iter().find(|webhook| webhook.id == made);
+        let webhook = webhook.ok_or(ControlError::Superseded)?;
+        // A request that was made before has its own secret in it, not the one drawn just now.
+        let secret = self.webhook_secret(&webhook)?;
         Ok((webhook, secret))
     }
 
@@ -629,8 +676,27 @@ impl Control {
             .map_err(|source| ControlError::SealedWebhook { webhook: webhook.id, source })
     }
 
-    pub(crate) fn delete_webhook(&self, actor: Actor, webhook: u64) -> Result<(), ControlError> {
-        self.lock().delete_webhook(actor, self.environment.now(), webhook)
+    pub(crate) fn delete_webhook(
+        &self,
+        by: impl Into<By>,
+        webhook: u64,
+    ) -> Result<(), ControlError> {
+        self.change_once(by, |change| change.delete_webhook(webhook)).map(drop)
+    }
+
+    /// Has a webhook called with a body of type `test`. Returns the call.
+    pub(crate) fn test_webhook(
+        &self,
+        by: impl Into<By>,
+        webhook: u64,
+    ) -> Result<OutboxEntry, ControlError> {
+        let call = self.change_once(by, |change| change.test_webhook(webhook))?;
+        self.outbox_bell.ring();
+        self.call(call)
+    }
+
+    pub(crate) fn call(&self, call: u64) -> Result<OutboxEntry, ControlError> {
+        self.lock().call(call)
     }
 
     /// Calls to webhooks, the newest first.
@@ -642,8 +708,8 @@ impl Control {
         self.lock().calls(state, limit)
     }
 
-    pub(crate) fn revive_call(&self, actor: Actor, call: u64) -> Result<(), ControlError> {
-        self.lock().revive_call(actor, self.environment.now(), call)?;
+    pub(crate) fn revive_call(&self, by: impl Into<By>, call: u64) -> Result<(), ControlError> {
+        self.change_once(by, |change| change.revive_call(call))?;
         self.outbox_bell.ring();
         Ok(())
     }

@@ -24,6 +24,8 @@ mod log;
 mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(feature = "postgres")]
+mod postgres_tls;
 mod retention;
 mod rows;
 mod schema;
@@ -46,6 +48,8 @@ pub(crate) use leadership::{Fence, Lease};
 pub(crate) use log::AuditEntry;
 pub use log::Changes;
 pub(crate) use outbox::{Call, CallState, Claimed, OutboxEntry, Outcome, Webhook};
+#[cfg(feature = "postgres")]
+pub use postgres::PostgresAccess;
 pub use retention::Retention;
 pub(crate) use rows::StoredCredential;
 pub use schema::SchemaError;
@@ -84,8 +88,8 @@ impl Database {
 
     /// The database on a PostgreSQL server, as a follower: see [`Database::lead`].
     #[cfg(feature = "postgres")]
-    pub(crate) fn open_postgres(url: &str) -> Result<Self, OpenError> {
-        Ok(Database { sql: Box::new(postgres::Postgres::open(url)?), fence: None })
+    pub(crate) fn open_postgres(server: &PostgresAccess) -> Result<Self, OpenError> {
+        Ok(Database { sql: Box::new(postgres::Postgres::open(server)?), fence: None })
     }
 
     /// Refuses a master key that is not the one of the first start.
@@ -96,6 +100,24 @@ impl Database {
         let row = self.sql.row("SELECT key_check FROM installation WHERE id = 1", &[])?;
         let same = row.is_some_and(|row| row.bytes(0).is_ok_and(|found| found == key_check));
         if same { Ok(()) } else { Err(OpenError::WrongKey) }
+    }
+
+    /// Compares the authority of the clusters' nodes, by its SHA-256, with the one that the first
+    /// control process to lead had. With `adopt` it becomes that one when there is none yet.
+    pub(crate) fn check_authority(
+        &mut self,
+        authority: &[u8; 32],
+        adopt: bool,
+    ) -> Result<bool, ControlError> {
+        if adopt {
+            let update = "UPDATE installation SET authority = $1 WHERE authority IS NULL";
+            self.sql.execute(update, &[authority.as_slice().into()])?;
+        }
+        let select = "SELECT authority FROM installation WHERE authority IS NOT NULL";
+        match self.sql.row(select, &[])? {
+            Some(row) => Ok(row.bytes(0)? == authority),
+            None => Ok(true),
+        }
     }
 
     /// Whether the database answers at all.
@@ -156,16 +178,16 @@ impl Database {
         })
     }
 
-    /// Notes that caches were used. No change: nobody but [`Database::unused`] looks at it.
+    /// Notes when caches were used. No change: nobody but [`Database::unused`] looks at it.
     pub(crate) fn note_used(
         &mut self,
-        caches: &[CacheId],
+        used: &[(CacheId, UnixSeconds)],
         now: UnixSeconds,
     ) -> Result<(), ControlError> {
         let change = self.begin(Actor::Installation, now)?;
-        for cache in caches {
+        for (cache, at) in used {
             let update = "UPDATE caches SET used_at = $1 WHERE id = $2 AND used_at < $1";
-            change.sql.execute(update, &[now.0.into(), cache.get().into()])?;
+            change.sql.execute(update, &[at.0.into(), cache.get().into()])?;
         }
         change.commit()
     }
@@ -204,6 +226,14 @@ impl Database {
     pub(crate) fn done_before(&mut self, by: &By) -> Result<Option<Done>, ControlError> {
         match &by.once {
             Some(once) => Done::find(&mut *self.sql, once),
+            None => Ok(None),
+        }
+    }
+
+    /// The same for a request that was about no cache: the id of what it made or changed.
+    pub(crate) fn made_before(&mut self, by: &By) -> Result<Option<u64>, ControlError> {
+        match &by.once {
+            Some(once) => change::made_before(&mut *self.sql, once),
             None => Ok(None),
         }
     }

@@ -1,13 +1,15 @@
 //! Time and chance, handed in by the program, so that tests decide what they are.
 
 use std::io;
+use std::sync::Arc;
 
 use crate::model::UnixSeconds;
 
 /// Where this control plane gets the time and random bytes from.
+#[derive(Clone)]
 pub struct Environment {
-    now: Box<dyn Fn() -> UnixSeconds + Send + Sync>,
-    random: Box<Random>,
+    now: Arc<dyn Fn() -> UnixSeconds + Send + Sync>,
+    random: Arc<Random>,
 }
 
 /// Fills a buffer with random bytes.
@@ -19,7 +21,7 @@ impl Environment {
         now: impl Fn() -> UnixSeconds + Send + Sync + 'static,
         random: impl Fn(&mut [u8]) -> io::Result<()> + Send + Sync + 'static,
     ) -> Self {
-        Environment { now: Box::new(now), random: Box::new(random) }
+        Environment { now: Arc::new(now), random: Arc::new(random) }
     }
 
     pub(crate) fn now(&self) -> UnixSeconds {

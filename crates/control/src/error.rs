@@ -54,7 +54,7 @@ pub enum ControlError {
     UnknownWebhook(u64),
     #[error("there are already {max} webhooks, the most an installation can have")]
     TooManyWebhooks { max: usize },
-    #[error("there is no call {0} that was given up")]
+    #[error("there is no call {0}, or none that was given up")]
     UnknownCall(u64),
     #[error("the idempotency key was used for another request")]
     KeyReused,
@@ -148,6 +148,24 @@ pub enum DatabaseFault {
     Other,
 }
 
+impl OpenError {
+    /// Whether the same may succeed later without anybody's doing: the database is away.
+    pub fn is_passing(&self) -> bool {
+        matches!(
+            self,
+            OpenError::Database(DatabaseError { fault: DatabaseFault::Unavailable, .. })
+                | OpenError::Schema(SchemaError::Database(DatabaseError {
+                    fault: DatabaseFault::Unavailable,
+                    ..
+                }))
+                | OpenError::Load(ControlError::Database(DatabaseError {
+                    fault: DatabaseFault::Unavailable,
+                    ..
+                }))
+        )
+    }
+}
+
 /// Why the control plane could not start. Each is the operator's to mend.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -162,6 +180,17 @@ pub enum OpenError {
          key file that they were made with"
     )]
     WrongKey,
+    #[error(
+        "the nodes trust another authority than this data directory's; copy authority.key and \
+         authority.pem from the control plane that has led before"
+    )]
+    WrongAuthority,
+    #[error("the file of PostgreSQL's authority cannot be used")]
+    PostgresAuthority(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error(
+        "sslmode=require needs to know who signs the server's certificate: give --postgres-ca FILE"
+    )]
+    PostgresAuthorityMissing,
     #[error("could not load the caches")]
     Load(#[from] ControlError),
     #[error("cache {cache} could not be served again")]

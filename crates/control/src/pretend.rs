@@ -14,6 +14,8 @@ use wire::control::usage::{Figure, Figures};
 use crate::control::{Backing, Control};
 use crate::data_plane::{DataPlane, DataPlaneError};
 use crate::database::Database;
+#[cfg(feature = "postgres")]
+use crate::database::PostgresAccess;
 use crate::environment::Environment;
 use crate::error::{DatabaseError, OpenError};
 use crate::model::UnixSeconds;
@@ -212,7 +214,7 @@ impl Engine {
         match self {
             Engine::Sqlite => Backing::Sqlite,
             #[cfg(feature = "postgres")]
-            Engine::Postgres(server) => Backing::Postgres { url: server.new_database() },
+            Engine::Postgres(server) => Backing::Postgres(server.new_database()),
         }
     }
 
@@ -226,8 +228,8 @@ impl Engine {
             }
             #[cfg(feature = "postgres")]
             Engine::Postgres(server) => {
-                let url = server.new_database();
-                let open = || Database::open_postgres(&url).expect("it opens");
+                let access = server.new_database();
+                let open = || Database::open_postgres(&access).expect("it opens");
                 (open(), open(), None)
             }
         }
@@ -258,13 +260,14 @@ impl PostgresServer {
         PostgresServer { url: url.trim().to_owned(), made: AtomicU64::new(0), process }
     }
 
-    /// The URL of a new, empty database: a schema of its own, which is made sooner.
-    pub(crate) fn new_database(&self) -> String {
+    /// The way to a new, empty database: a schema of its own, which is made sooner.
+    pub(crate) fn new_database(&self) -> PostgresAccess {
         let schema = format!("test_{}", self.made.fetch_add(1, Ordering::Relaxed));
         let mut client =
             postgres::Client::connect(&self.url, postgres::NoTls).expect("the server is there");
         client.batch_execute(&format!("CREATE SCHEMA {schema}")).expect("a new name");
-        format!("{}&options=-c%20search_path%3D{schema}", self.url)
+        let url = format!("{}&options=-c%20search_path%3D{schema}", self.url);
+        PostgresAccess { url, authority: None }
     }
 }
 

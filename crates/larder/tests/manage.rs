@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::mpsc;
@@ -348,6 +348,90 @@ fn what_cannot_be_done_is_said_with_what_to_do() {
     drop(up);
     assert!(data.join("control.json").exists());
     check_fails(data, &["cache", "list"], 1, "is `larder up` still running?");
+}
+
+/// Answers each request with this status; says what it was sent.
+fn receiver(status: &'static str) -> (String, mpsc::Receiver<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let url = format!("http://{}/hook", listener.local_addr().expect("it is bound"));
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = BufReader::new(stream.expect("somebody calls"));
+            let (mut length, mut line) = (0, String::new());
+            while stream.read_line(&mut line).is_ok_and(|count| count > 2) {
+                if let Some(said) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+                    length = said.trim().parse().expect("a number");
+                }
+                line.clear();
+            }
+            let mut body = vec![0; length];
+            stream.read_exact(&mut body).expect("as long as it says");
+            drop(tell.send(String::from_utf8(body).expect("JSON is text")));
+            let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n");
+            drop(stream.get_mut().write_all(answer.as_bytes()));
+        }
+    });
+    (url, told)
+}
+
+#[test]
+fn webhooks_are_added_tested_listed_and_removed() {
+    let dir = TempDir::new().expect("a folder");
+    let data = dir.path();
+    let _up = Up::start(data);
+    assert!(said(data, &["webhook", "list"]).contains("Nobody is called"));
+    let (good, heard) = receiver("204 No Content");
+    let (gone, _gone) = receiver("410 Gone");
+    let made = json(data, &["webhook", "add", &good]);
+    assert!(text(&made, "secret").starts_with("whsec_"), "{made}");
+    let id = made["id"].to_string();
+    assert!(said(data, &["webhook", "test", &id]).contains("answered after"));
+    let body: Value = serde_json::from_str(&heard.recv_timeout(TOO_LONG).expect("it was called"))
+        .expect("the body is JSON");
+    assert_eq!(body["type"], "test");
+    let other = json(data, &["webhook", "add", &gone])["id"].to_string();
+    check_fails(data, &["webhook", "test", &other], 1, "did not take the call");
+    check_fails(data, &["webhook", "test", "99"], 1, "there is no webhook 99");
+    check_fails(data, &["webhook", "add", "ftp://example.org"], 1, "http or https");
+    let listed = said(data, &["webhook", "list"]);
+    assert!(listed.contains(&good) && !listed.contains("whsec_"), "{listed}");
+
+    let dead = json(data, &["outbox", "list"]);
+    let call = &dead[0];
+    assert_eq!((text(call, "url"), text(call, "state")), (gone.as_str(), "dead"), "{dead}");
+    let number = call["id"].to_string();
+    assert!(said(data, &["outbox", "show", &number]).contains(text(call, "idempotency_key")));
+    assert!(said(data, &["outbox", "list", "--state", "sent"]).contains(&good));
+    said(data, &["outbox", "retry", &number]);
+    check_fails(data, &["outbox", "retry", "99"], 1, "there is no call 99");
+    said(data, &["webhook", "remove", &other]);
+    check_fails(data, &["webhook", "remove", &other], 1, "there is no webhook");
+    assert_eq!(json(data, &["webhook", "list"]).as_array().map(Vec::len), Some(1));
+}
+
+#[test]
+fn clusters_are_made_and_every_act_is_told() {
+    let dir = TempDir::new().expect("a folder");
+    let data = dir.path();
+    let _up = Up::start(data);
+    assert_eq!(text(&json(data, &["cluster", "create", "west"]), "name"), "west");
+    check_fails(data, &["cluster", "create", "west"], 1, "already a cluster named west");
+    check_fails(data, &["cluster", "create", "7"], 2, "a letter");
+    assert!(said(data, &["cluster", "list"]).contains("west"));
+    said(data, &["cache", "create", "shop"]);
+    said(data, &["cache", "disable", "shop"]);
+    let lines = said(data, &["audit"]);
+    for act in ["cluster created", "cache created", "cache disabled", "operator", "shop"] {
+        assert!(lines.contains(act), "{act}: {lines}");
+    }
+    let about = json(data, &["audit", "--cache", "shop"]);
+    let acts: Vec<&str> =
+        about.as_array().expect("a list").iter().map(|line| text(line, "action")).collect();
+    assert_eq!(acts, ["cache created", "cache disabled"]);
+    let after = about[0]["id"].to_string();
+    let last = json(data, &["audit", "--after", &after, "--limit", "1"]);
+    assert_eq!(text(&last[0], "action"), "cache disabled");
 }
 
 fn write_private(path: &Path, text: &str) {

@@ -155,7 +155,9 @@ impl Identity {
         File::open(directory)?.sync_all()
     }
 
-    /// Joins the cluster of the token under this name, and writes down what it was given.
+    /// Joins the cluster of the token under this name, and writes down what it was given. A node
+    /// that was of this cluster under this name stays who it was: it keeps its key and its
+    /// incarnation, as the topology on its disk knows it.
     #[expect(clippy::wildcard_enum_match_arm, reason = "a new message is no answer to JOIN either")]
     pub async fn join(
         directory: &Path,
@@ -168,7 +170,16 @@ impl Identity {
         let path = directory.join(IDENTITY_FILE);
         let file = |source| IdentityError::File { path: path.clone(), source };
         fs::DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(file)?;
-        let key = KeyPair::generate()?;
+        let before = Identity::read(directory)?.filter(|before| {
+            before.node == node && digest_of(&before.authority) == parsed.authority
+        });
+        let (key, incarnation) = match before {
+            Some(before) => (before.key, before.incarnation),
+            None => {
+                let random = getrandom::u64().map_err(|error| file(io::Error::other(error)))?;
+                (KeyPair::generate()?, Incarnation::new(random))
+            }
+        };
         let config = joining_config(parsed.authority);
         let stream = connect(address, config).await;
         let mut stream = stream
@@ -194,12 +205,10 @@ impl Identity {
             }
             _ => return Err(strange("it answers JOIN with something else")),
         };
-        if Sha256::digest(&authority).as_slice() != parsed.authority {
+        let authority = CertificateDer::from(authority);
+        if digest_of(&authority) != parsed.authority {
             return Err(strange("its authority is not the token's"));
         }
-        let authority = CertificateDer::from(authority);
-        let random = getrandom::u64().map_err(|error| file(io::Error::other(error)))?;
-        let incarnation = Incarnation::new(random);
         let identity = Identity {
             path: path.clone(),
             cluster,
@@ -222,6 +231,12 @@ impl Identity {
     /// Unix time in seconds at which the certificate ends.
     pub fn not_after(&self) -> u64 {
         self.certificate.not_after
+    }
+
+    /// Whether the certificate is of no use any more at this Unix time, in seconds: the node must join
+    /// again.
+    pub fn has_ended(&self, unix_now: i64) -> bool {
+        u64::try_from(unix_now).is_ok_and(|now| self.not_after() <= now)
     }
 
     pub(crate) fn public_key(&self) -> Vec<u8> {
@@ -270,6 +285,11 @@ impl Identity {
         PrivateKeyDer::from_pem_slice(self.key.serialize_pem().as_bytes())
             .map_err(|error| rustls::Error::General(error.to_string()))
     }
+}
+
+/// The fingerprint by which a token names an authority.
+fn digest_of(authority: &CertificateDer<'_>) -> [u8; 32] {
+    Sha256::digest(authority).into()
 }
 
 /// Connects and shakes hands.
@@ -340,8 +360,7 @@ impl ServerCertVerifier for ByFingerprint {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let is_it =
-            |one: &&CertificateDer<'_>| Sha256::digest(one.as_ref()).as_slice() == self.authority;
+        let is_it = |one: &&CertificateDer<'_>| digest_of(one) == self.authority;
         let authority = intermediates.iter().find(is_it);
         let authority = authority
             .ok_or(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))?;

@@ -50,9 +50,11 @@ const ASKED_FIRST_MAX: Duration = Duration::from_secs(1);
 pub const RECONNECT_FIRST_MAX: Duration = Duration::from_millis(200);
 /// And never longer than this: an operator who has mended something does not wait.
 pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
-/// How often a part of the records is summed up again. All are, once a heartbeat.
+/// How often a part of the records is summed up again.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
-const SHARDS_AT_ONCE: usize = SHARDS.div_ceil(20);
+/// Within this time all records are summed up again, so that a flipped bit is in the next heartbeat. A
+/// million take 30 ms of a processor.
+pub const CHECK_ALL_WITHIN: Duration = Duration::from_secs(1);
 /// After a write to the disk that failed.
 const DISK_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// How often control is told what caches hold and count, and so how often their shares follow.
@@ -74,6 +76,8 @@ pub struct NodeSettings {
     pub addresses: watch::Receiver<NodeAddresses>,
     /// Memory of each backend in MiB.
     pub backends_mib: Vec<u32>,
+    /// [`CHECK_ALL_WITHIN`], unless many nodes are played on one machine.
+    pub check_all_within: Duration,
 }
 
 /// The task that keeps this node's copy.
@@ -194,6 +198,7 @@ impl Link {
             };
             // Ended by ourselves, to introduce this node anew.
             let Err(error) = ended else { continue };
+            let error = self.because_of_certificate(error);
             self.own_by_disk();
             let error = &error as &dyn std::error::Error;
             let control = address.unwrap_or_default();
@@ -213,6 +218,14 @@ impl Link {
         }
     }
 
+    /// Whoever reads the log shall not have to guess why a connection with an old certificate ends.
+    fn because_of_certificate(&self, error: LinkError) -> LinkError {
+        match unix_now().checked_sub(self.identity.not_after()) {
+            Some(seconds) => LinkError::CertificateEnded { seconds, source: Box::new(error) },
+            None => error,
+        }
+    }
+
     /// One connection, from HELLO to its end.
     async fn session(&mut self, address: &str) -> Result<(), LinkError> {
         let config = self.identity.client_config()?;
@@ -229,6 +242,7 @@ impl Link {
         self.hello().encode(VERSIONS.max, &mut pipe.out);
         pipe.flush().await?;
         let mut check = interval(CHECK_EVERY);
+        let shards_at_once = shards_at_once(self.settings.check_all_within);
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tell_usage = interval(USAGE_EVERY);
         tell_usage.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -258,7 +272,7 @@ impl Link {
                     telling = self.tell_usage(&mut pipe, &engine, telling);
                 }
                 _ = check.tick() => {
-                    self.replica.check_shards(SHARDS_AT_ONCE);
+                    self.replica.check_shards(shards_at_once);
                     if ASKED_FIRST_MAX <= began.elapsed() {
                         self.own_by_disk();
                     }
@@ -574,6 +588,10 @@ enum LinkError {
     Io(#[from] io::Error),
     #[error("the certificate cannot be used")]
     Tls(#[from] rustls::Error),
+    #[error(
+        "this node's certificate ended {seconds} s ago: join again, with a token made for its name"
+    )]
+    CertificateEnded { seconds: u64, source: Box<LinkError> },
     #[error("the stream is no sequence of frames")]
     Frame(#[from] FrameError),
     #[error("a message could not be decoded")]
@@ -584,6 +602,12 @@ enum LinkError {
     Ended,
     #[error("no word from control")]
     Silent,
+}
+
+/// Shards to look at every [`CHECK_EVERY`].
+fn shards_at_once(all_within: Duration) -> usize {
+    let part = CHECK_EVERY.as_secs_f64() / all_within.max(CHECK_EVERY).as_secs_f64();
+    (SHARDS as f64 * part).ceil() as usize
 }
 
 /// Somewhere between nothing and `max`, evenly.

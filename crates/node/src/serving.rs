@@ -8,7 +8,6 @@ use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use wire::control::record::{CacheRecord, Record};
 use wire::control::records::{Change, Records};
-use wire::control::replica::sort_for_serving;
 use wire::control::usage::{CacheReport, Share};
 
 /// Makes room for caches and forgets. The program implements it over its backends.
@@ -49,6 +48,10 @@ pub struct UsageChanges {
     pub is_all: bool,
 }
 
+/// Changes served by at once when a copy is replaced: a megabyte, and a few milliseconds in which
+/// nobody can authenticate.
+const PORTION_CHANGES_MAX: usize = 4_096;
+
 /// The directory and the data plane, kept in step with the records.
 pub struct Serving {
     directory: Arc<Directory>,
@@ -67,12 +70,31 @@ impl Serving {
         !self.without_room.is_empty()
     }
 
-    /// Serves by the difference between two copies.
+    /// Serves by the difference between two copies, in the order of [`sort_for_serving`], some
+    /// thousand changes at a time: the first copy may be a million of them, which would take ten
+    /// times the copy's memory, and nobody could authenticate while they were all taken in.
+    ///
+    /// [`sort_for_serving`]: wire::control::replica::sort_for_serving
     pub fn replace(&mut self, before: &Records, after: &Records) {
-        let mut changes = Vec::new();
-        before.differences(after, |change| changes.push(change));
-        sort_for_serving(&mut changes);
-        self.apply(&changes);
+        let mut portion = Portion { serving: self, changes: Vec::new() };
+        before.cache_differences(after, |old, new| {
+            if new.is_some() {
+                portion.add(old.map(Record::Cache), new.map(Record::Cache));
+            }
+        });
+        for comes in [false, true] {
+            before.credential_differences(after, |old, new| {
+                if new.is_some() == comes {
+                    portion.add(old.map(Record::Credential), new.map(Record::Credential));
+                }
+            });
+        }
+        before.cache_differences(after, |old, new| {
+            if new.is_none() {
+                portion.add(old.map(Record::Cache), None);
+            }
+        });
+        portion.serve();
     }
 
     /// Serves by these changes, in their order. Clients see them all at once: the data plane makes
@@ -122,11 +144,134 @@ impl Serving {
     }
 }
 
+/// Some of the differences between two copies, on their way to be served by.
+struct Portion<'a> {
+    serving: &'a mut Serving,
+    changes: Vec<Change>,
+}
+
+impl Portion<'_> {
+    /// Adds what became of one record: `before` and `after` are not the same.
+    fn add(&mut self, before: Option<Record>, after: Option<Record>) {
+        let Some(either) = before.or(after) else { return };
+        self.changes.push(Change { key: either.key(), before, after });
+        if self.changes.len() == PORTION_CHANGES_MAX {
+            self.serve();
+        }
+    }
+
+    fn serve(&mut self) {
+        self.serving.apply(&self.changes);
+        self.changes.clear();
+    }
+}
+
 /// The cache of a change that makes it, or gives it other limits.
 fn new_limits(change: &Change) -> Option<CacheRecord> {
     match (change.before, change.after) {
         (Some(Record::Cache(old)), Some(Record::Cache(new))) if old.limits == new.limits => None,
         (_, Some(Record::Cache(new))) => Some(new),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use tenancy::capability::Capabilities;
+    use tenancy::id::Username;
+    use tenancy::secret::SecretKey;
+    use wire::control::record::CredentialRecord;
+
+    use super::*;
+
+    const KEY: [u8; 32] = [3; 32];
+
+    /// Notes what it is told.
+    #[derive(Default)]
+    struct Told(Mutex<Vec<String>>);
+
+    impl Told {
+        fn note(&self, what: &str, id: CacheId) {
+            self.0.lock().expect("nobody panicked").push(format!("{what} {id}"));
+        }
+    }
+
+    impl DataPlane for Told {
+        fn put_cache(&self, id: CacheId, _: Limits) -> Result<(), String> {
+            self.note("put", id);
+            Ok(())
+        }
+
+        fn remove_cache(&self, id: CacheId) {
+            self.note("remove", id);
+        }
+
+        fn flush_cache(&self, id: CacheId) {
+            self.note("flush", id);
+        }
+
+        fn usage(&self, _: bool) -> UsageChanges {
+            UsageChanges { is_all: true, ..UsageChanges::default() }
+        }
+
+        fn share(&self, _: &[Share]) {}
+
+        fn keep_shares(&self) {}
+    }
+
+    /// Caches by number with their flush generation, and credentials by number with their cache. A
+    /// credential's password is its name.
+    fn records(caches: &[(u64, u64)], credentials: impl Iterator<Item = (u64, u64)>) -> Records {
+        let mut records = Records::default();
+        for &(id, flush_generation) in caches {
+            let limits =
+                Limits { memory_bytes: 1 << 20, item_bytes_max: 1 << 20, connections_max: 9 };
+            let id = CacheId::new(id);
+            records.put(Record::Cache(CacheRecord { id, limits, enabled: true, flush_generation }));
+        }
+        for (number, cache) in credentials {
+            let name = format!("u{number}");
+            records.put(Record::Credential(CredentialRecord {
+                username: Username::parse(&name).expect("a good name"),
+                cache: CacheId::new(cache),
+                hash: SecretKey::new(KEY).hash(name.as_bytes(), name.as_bytes()),
+                capabilities: Capabilities::ALL,
+            }));
+        }
+        records
+    }
+
+    #[test]
+    fn a_copy_of_several_portions_is_served_whole() {
+        let many = PORTION_CHANGES_MAX as u64 * 2 + 1;
+        let directory = Arc::new(Directory::new(SecretKey::new(KEY)));
+        let told = Arc::new(Told::default());
+        let mut serving = Serving::new(Arc::clone(&directory), Arc::clone(&told) as _);
+        let who = |user: u64| {
+            let name = format!("u{user}");
+            let grant = directory.authenticate(name.as_bytes(), name.as_bytes()).ok()?;
+            Some(grant.cache().id().get())
+        };
+        let told_now = || std::mem::take(&mut *told.0.lock().expect("nobody panicked"));
+
+        // All of cache 1, then half of them in cache 2, which is new, and the rest gone with cache 1.
+        let first = records(&[(1, 0), (3, 0)], (0..many).map(|user| (user, 1)));
+        serving.replace(&Records::default(), &first);
+        assert_eq!((who(0), who(many - 1)), (Some(1), Some(1)));
+        let mut puts = told_now();
+        puts.sort();
+        assert_eq!(puts, ["put 1", "put 3"]);
+
+        let second = records(&[(2, 0), (3, 1)], (0..many / 2).map(|user| (user, 2)));
+        serving.replace(&first, &second);
+        for user in 0..many {
+            assert_eq!(who(user), (user < many / 2).then_some(2), "{user}");
+        }
+        assert_eq!(told_now(), ["put 2", "flush 3", "remove 1"]);
+
+        serving.replace(&second, &second.clone());
+        assert!(told_now().is_empty());
     }
 }

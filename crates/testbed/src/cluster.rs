@@ -1,6 +1,7 @@
 //! `larder control` and `larder node` as real processes.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use serde_json::Value;
@@ -37,6 +38,11 @@ impl ControlPlane {
     #[track_caller]
     pub fn start_again(&self) -> ControlPlane {
         ControlPlane::start_in(self.dir.clone(), &self.nodes)
+    }
+
+    /// Its data directory.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Runs `larder <arguments> --data DIR --json` and returns what it printed.
@@ -122,6 +128,30 @@ impl Node {
         Node::start(&control.nodes, DataDir::default(), &[arguments, size].concat())
     }
 
+    /// The same with its data directory on a disk of its own, in memory, of this size. The node has it
+    /// mounted for itself; others reach it by [`Node::own_folder`].
+    ///
+    /// # Panics
+    /// When this machine lets nobody mount anything.
+    #[track_caller]
+    pub fn join_on_disk(control: &ControlPlane, name: &str, kilobytes: u32) -> Node {
+        let dir = DataDir::default();
+        let mut command = Command::new("unshare");
+        command.args(["--map-root-user", "--mount", "sh", "-c"]);
+        command.arg("mount -t tmpfs -o size=$1k,mode=700 larder \"$2\" && shift 2 && exec \"$@\"");
+        command.args(["sh", &kilobytes.to_string()]).arg(dir.path()).arg(program());
+        let token = control.token();
+        let arguments = ["--join", &token, "--name", name, "--memory", "256MiB"];
+        Node::start_by(command, &control.nodes, dir, &arguments)
+    }
+
+    /// Its data directory as the process itself sees it.
+    pub fn own_folder(&self) -> PathBuf {
+        let root = PathBuf::from(format!("/proc/{}/root", self.process.id()));
+        let below = self.dir.path().strip_prefix("/").expect("temporary folders are absolute");
+        root.join(below)
+    }
+
     /// A node with the state of this one, which must have ended.
     #[track_caller]
     pub fn start_again(&self) -> Node {
@@ -131,7 +161,11 @@ impl Node {
 
     #[track_caller]
     fn start(control: &str, dir: DataDir, arguments: &[&str]) -> Node {
-        let mut command = Command::new(program());
+        Node::start_by(Command::new(program()), control, dir, arguments)
+    }
+
+    #[track_caller]
+    fn start_by(mut command: Command, control: &str, dir: DataDir, arguments: &[&str]) -> Node {
         command.args(["node", "--control", control, "--listen", "127.0.0.1:0"]);
         command.args(["--threads", "1"]).args(arguments).arg("--data").arg(dir.path());
         let mut process = Process::start(&mut command);

@@ -3,18 +3,20 @@
 //!
 //! Everything else tests a crate; this tests the program. It knows nothing of Larder but its command
 //! line, its printed lines and the memcached protocol, so that it can judge without sharing Larder's
-//! mistakes.
+//! mistakes. [`push`] alone is made of its parts.
 //!
 //! * [`process`]: a child process that cannot outlive its test, its log, its memory and CPU time.
-//! * [`larder`], [`memcached`]: the two servers, ready to be connected to.
+//! * [`larder`], [`memcached`]: the two servers, ready to be connected to; [`postgres`]: one to keep the truth.
 //! * [`cluster`]: a control plane and nodes; [`fleet`]: a whole cluster, its nodes killed and restarted.
 //! * [`keys`]: many keys with known values, to see which are left.
-//! * [`client_scripts`]: real clients. [`relay`]: a way between two processes that can be held up.
+//! * [`client_scripts`]: real clients. [`relay`]: a way between two processes that can be held up;
+//!   [`distance`]: one that is long.
 //! * [`oracle`]: a well-behaved client beside a test that misbehaves.
 //! * [`freshness`]: clients of all proxies of a cluster that know which values may be read.
 //! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
 //! * [`eventually`]: waits for a condition instead of for time.
 //! * [`workload`]: requests of many tenants, drawn from a seed, to replay on a cache.
+//! * [`push`]: a control plane and many nodes in one process, to measure how changes reach them.
 //! * [`kill_control`]: kills the control plane under load, and looks whether what it said was so.
 //! * [`differential`]: the same random commands to both servers, and the same answers wanted.
 
@@ -22,6 +24,7 @@ pub mod client_scripts;
 pub mod cluster;
 pub mod connection;
 pub mod differential;
+pub mod distance;
 pub mod eventually;
 pub mod fleet;
 pub mod freshness;
@@ -30,6 +33,8 @@ pub mod kill_control;
 pub mod larder;
 pub mod memcached;
 pub mod oracle;
+pub mod postgres;
 pub mod process;
+pub mod push;
 pub mod relay;
 pub mod workload;

@@ -27,6 +27,12 @@ impl Oracle {
         } else {
             larder.connect()
         };
+        Oracle::on(connection)
+    }
+
+    /// The same on a connection that is there already.
+    #[track_caller]
+    pub fn on(connection: Connection) -> Oracle {
         let stop = Arc::new(AtomicBool::new(false));
         let rounds = Arc::new(AtomicU64::new(0));
         let thread = thread::spawn({

@@ -1,12 +1,16 @@
 //! A control plane and its nodes as real processes: what one node is told all have, and nothing that
 //! serves needs the control plane.
 
+use std::io::ErrorKind;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
+use serde_json::Value;
 use testbed::cluster::{ControlPlane, Node, login};
 use testbed::connection::{Connection, Login};
 use testbed::eventually::{DEADLINE, eventually};
+use testbed::kill_control::api::Api;
+use testbed::oracle::Oracle;
 
 /// From the commit until a new credential is let in at every node (product B4, C2).
 const NEW_CREDENTIAL_TIME_MAX: Duration = Duration::from_secs(1);
@@ -121,4 +125,49 @@ fn tampered(token: &str) -> String {
     let (rest, _) = token.split_at(token.len() - 4);
     let end = if token.ends_with("AAAA") { "BBBB" } else { "AAAA" };
     format!("{rest}{end}")
+}
+
+/// How often a node tries to write again, and some time for a busy machine.
+const WRITTEN_AGAIN_MAX: Duration = Duration::from_secs(20);
+
+#[test]
+fn a_node_whose_disk_is_full_serves_by_what_it_hears_and_says_so() {
+    let control = ControlPlane::start();
+    let node = Node::join_on_disk(&control, "n1", 256);
+    let shop = control.create_cache("shop");
+    control.wait_until_settled(1);
+    let oracle = Oracle::on(node.connect(&shop));
+    let filling = node.own_folder().join("filling");
+    let full = std::fs::write(&filling, vec![1; 512 << 10]);
+    assert_eq!(full.map_err(|error| error.kind()), Err(ErrorKind::StorageFull));
+
+    // More than fits the rest of the page that the file ends in.
+    let url = control.process.line_after("LARDER_CONTROL=").expect("it is written first");
+    let api = Api::new(&url, control.folder());
+    let mut made = Vec::new();
+    for number in 0..60 {
+        let key = format!("key-{number}");
+        let answer = api.change("POST", "/v1/caches/shop/credentials", &key, &Value::Null);
+        made.push(login(&answer.expect("it answers").body));
+    }
+    wait_until_let_in(&node, &made[59], NEW_CREDENTIAL_TIME_MAX);
+    let alarms = |control: &ControlPlane| {
+        let status = control.run(&["cluster", "status"]);
+        let alarms = status["nodes"][0]["alarms"].as_array().expect("a list").clone();
+        let words: Vec<String> =
+            alarms.iter().map(|it| it.as_str().expect("a word").to_owned()).collect();
+        words
+    };
+    eventually("the full disk is named", DEADLINE, || {
+        let alarms = alarms(&control);
+        let is_told = alarms.iter().any(|it| it.contains("not written"));
+        (is_told && alarms.contains(&"disk".to_owned())).then_some(())
+    });
+    assert!(node.process.log().contains("could not be written; serving goes on from memory"));
+
+    std::fs::remove_file(filling).expect("it was written");
+    eventually("all is written", WRITTEN_AGAIN_MAX, || alarms(&control).is_empty().then_some(()));
+    let status = control.wait_until_settled(1);
+    assert_eq!(status["nodes"][0]["revision"], status["revision"], "acknowledged from disk");
+    oracle.finish();
 }

@@ -1,346 +1,39 @@
-//! The push to many nodes: real sockets, TLS, disks and engines, all nodes in this one process; the
-//! database and the data plane are pretended.
-//!
-//! A small fleet in every run; the large one on demand, with figures:
-//!
-//! ```text
-//! cargo test -p testbed --test push -- --ignored --nocapture
-//! ```
+//! The push to nodes: real sockets, TLS, disks and engines, all in this one process; the database and
+//! the data plane are pretended. `cargo xtask bench-control` plays a large fleet, for figures.
 
-use std::collections::BTreeMap;
+use std::error::Error;
+use std::fs;
+use std::io;
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use control::push::PushControl;
-use control::push::authority::Authority;
-use control::push::session::Trouble;
-use control::push::source::{ChangeSource, Changes, RegisteredNode, Registry, SourceError};
+use cluster::map::Epoch;
+use control::push::authority::NODE_CERTIFICATE_LIFE;
 use node::identity::Identity;
-use node::link::{Link, NodeSettings};
-use node::serving::{DataPlane, UsageChanges};
-use node::view::NoLinks;
-use tenancy::capability::Capabilities;
-use tenancy::directory::Directory;
-use tenancy::id::{CacheId, Username};
-use tenancy::plan::Limits;
-use tenancy::secret::SecretKey;
+use rustls_pki_types::ServerName;
 use testbed::eventually::{DEADLINE, eventually};
+use testbed::push::measure::{Plan, run};
+use testbed::push::pretend::{Pretend, credential};
+use testbed::push::{Control, Manner, Node, empty_directory, node_name, unix_now};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::runtime::Runtime;
-use tokio::sync::{oneshot, watch};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 use wire::control::digest::SetDigest;
-use wire::control::message::{FromNode, Hello, NodeAddresses, VERSIONS};
+use wire::control::message::{
+    FromControl, FromNode, Hello, MESSAGE_BYTES_MAX, NodeAddresses, Reason, VERSIONS, Versions,
+};
 use wire::control::name::NodeName;
-use wire::control::record::{CacheRecord, CredentialRecord, Delta, Record, Revision};
-use wire::control::usage::Share;
-
-/// The key of password hashes, everywhere here.
-const KEY: [u8; 32] = [7; 32];
-
-/// One database and registry in memory.
-struct Pretend {
-    state: Mutex<State>,
-    head: watch::Sender<Revision>,
-}
-
-#[derive(Default)]
-struct State {
-    first: Vec<Record>,
-    log: Vec<Delta>,
-    nodes: BTreeMap<String, RegisteredNode>,
-    topology: Option<Vec<u8>>,
-    prepared: Option<Vec<u8>>,
-    epoch: u64,
-}
-
-impl Pretend {
-    fn new(caches: u64, credentials_of_each: u64) -> Self {
-        let mut first = Vec::new();
-        for id in 1..=caches {
-            first.push(cache(id));
-            first.extend((0..credentials_of_each).map(|n| credential(&format!("u{id}-{n}"), id)));
-        }
-        let state = State { first, ..State::default() };
-        Pretend { state: Mutex::new(state), head: watch::Sender::new(Revision::new(1)) }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Commits one transaction and says its revision.
-    fn commit(&self, puts: Vec<Record>) -> Revision {
-        let mut state = self.lock();
-        let revision = Revision::new(state.log.len() as u64 + 2);
-        state.log.push(Delta { revision, puts, deletes: Vec::new() });
-        drop(state);
-        self.head.send_replace(revision);
-        revision
-    }
-}
-
-impl ChangeSource for Pretend {
-    fn snapshot(&self) -> Result<(Revision, Vec<Record>), SourceError> {
-        let state = self.lock();
-        assert!(state.log.is_empty(), "it is asked once, at the start");
-        Ok((Revision::new(1), state.first.clone()))
-    }
-
-    fn changes_since(&self, after: Revision, limit: usize) -> Result<Changes, SourceError> {
-        let state = self.lock();
-        let skip = usize::try_from(after.get() - 1).expect("small");
-        Ok(Changes::Deltas(state.log.iter().skip(skip).take(limit).cloned().collect()))
-    }
-
-    fn watch(&self) -> watch::Receiver<Revision> {
-        self.head.subscribe()
-    }
-}
-
-impl Registry for Pretend {
-    fn register_node(&self, node: &RegisteredNode) -> Result<(), SourceError> {
-        self.lock().nodes.insert(node.name.clone(), node.clone());
-        Ok(())
-    }
-
-    fn remove_node(&self, name: &str) -> Result<bool, SourceError> {
-        Ok(self.lock().nodes.remove(name).is_some())
-    }
-
-    fn nodes(&self) -> Result<Vec<RegisteredNode>, SourceError> {
-        Ok(self.lock().nodes.values().cloned().collect())
-    }
-
-    fn slot_key(&self) -> Result<[u8; 16], SourceError> {
-        Ok([3; 16])
-    }
-
-    fn topology(&self) -> Result<(Option<Vec<u8>>, u64), SourceError> {
-        let state = self.lock();
-        Ok((state.topology.clone(), state.epoch))
-    }
-
-    fn prepare_epoch(
-        &self,
-        epoch: u64,
-        topology: &[u8],
-        _: [u8; 32],
-        _: &[String],
-    ) -> Result<(), SourceError> {
-        let mut state = self.lock();
-        state.prepared = Some(topology.to_vec());
-        state.epoch = epoch;
-        Ok(())
-    }
-
-    fn acknowledge_epoch(&self, _: u64, _: &str) -> Result<(), SourceError> {
-        Ok(())
-    }
-
-    fn commit_epoch(&self, _: u64) -> Result<(), SourceError> {
-        let mut state = self.lock();
-        state.topology = state.prepared.take();
-        Ok(())
-    }
-
-    fn abort_epoch(&self, _: u64, _: &str) -> Result<(), SourceError> {
-        self.lock().prepared = None;
-        Ok(())
-    }
-
-    fn settle_epoch(&self, _: u64) -> Result<(), SourceError> {
-        Ok(())
-    }
-}
-
-fn cache(id: u64) -> Record {
-    Record::Cache(CacheRecord {
-        id: CacheId::new(id),
-        limits: Limits { memory_bytes: 25 << 20, item_bytes_max: 1 << 20, connections_max: 1_000 },
-        enabled: true,
-        flush_generation: 0,
-    })
-}
-
-/// Its password is its name.
-fn credential(name: &str, cache: u64) -> Record {
-    Record::Credential(CredentialRecord {
-        username: Username::parse(name).expect("a good name"),
-        cache: CacheId::new(cache),
-        hash: SecretKey::new(KEY).hash(name.as_bytes(), name.as_bytes()),
-        capabilities: Capabilities::ALL,
-    })
-}
-
-/// A control plane that pushes from a [`Pretend`].
-struct Control {
-    source: Arc<Pretend>,
-    push: PushControl,
-    address: SocketAddr,
-    runtime: Runtime,
-    _dir: tempfile::TempDir,
-}
-
-impl Control {
-    fn start(source: Pretend) -> Control {
-        let source = Arc::new(source);
-        let dir = tempfile::tempdir().expect("a folder");
-        let authority = Authority::open(dir.path()).expect("made");
-        let chance = |bytes: &mut [u8]| {
-            bytes.fill(9);
-            Ok(())
-        };
-        let (push, tasks) = PushControl::open(
-            Arc::clone(&source) as _,
-            Arc::clone(&source) as _,
-            authority,
-            KEY,
-            Arc::default(),
-            chance,
-        )
-        .expect("a pretended source always answers");
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(2)
-            .enable_all()
-            .build()
-            .expect("a runtime");
-        let listener = runtime.block_on(tokio::net::TcpListener::bind("127.0.0.1:0"));
-        let listener = listener.expect("a free port");
-        let address = listener.local_addr().expect("it is bound");
-        runtime.spawn(tasks.run(listener));
-        Control { source, push, address, runtime, _dir: dir }
-    }
-
-    /// Commits a new credential and waits until all nodes have it.
-    fn commit_and_wait(&self, name: &str) -> Duration {
-        let began = Instant::now();
-        let revision = self.source.commit(vec![credential(name, 1)]);
-        let waited = self.push.fleet.wait_applied(revision, DEADLINE);
-        let applied = self.runtime.block_on(waited);
-        assert!(applied.missing.is_empty(), "{applied:?}");
-        began.elapsed()
-    }
-
-    fn join(&self, directory: &Path, name: &str) -> Identity {
-        let (token, _) = self.push.token(None, None).expect("no chance is needed");
-        let name = NodeName::parse(name).expect("a good name");
-        let address = self.address.to_string();
-        let joined = Identity::join(directory, &token, &address, name);
-        self.runtime.block_on(joined).expect("the token is good")
-    }
-
-    /// Everything that is wrong with a node, in words.
-    fn troubles(&self, name: &str) -> Vec<String> {
-        let nodes = self.push.fleet.nodes();
-        let node = nodes.get(&NodeName::parse(name).expect("a good name")).expect("it has joined");
-        match &node.link {
-            None => vec!["disconnected".to_owned()],
-            Some(link) => link.troubles.iter().map(Trouble::to_string).collect(),
-        }
-    }
-}
-
-/// A node that serves nobody; stops when it is dropped.
-struct Node {
-    directory: Arc<Directory>,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-struct NoBackend;
-
-impl DataPlane for NoBackend {
-    fn put_cache(&self, _: CacheId, _: Limits) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn remove_cache(&self, _: CacheId) {}
-
-    fn flush_cache(&self, _: CacheId) {}
-
-    fn usage(&self, _: bool) -> UsageChanges {
-        UsageChanges { is_all: true, ..UsageChanges::default() }
-    }
-
-    fn share(&self, _: &[Share]) {}
-
-    fn keep_shares(&self) {}
-}
-
-impl Node {
-    fn start(control: &str, at: &Path, directory: Arc<Directory>, damage: bool) -> Node {
-        let identity = Identity::read(at).expect("readable").expect("it has joined");
-        let (_keep, addresses) = watch::channel(NodeAddresses::default());
-        let settings = NodeSettings {
-            control: vec![control.to_owned()],
-            directory: at.to_owned(),
-            addresses,
-            backends_mib: Vec::new(),
-        };
-        let mut link = Link::open(
-            settings,
-            identity,
-            Arc::clone(&directory),
-            Arc::new(NoBackend),
-            Arc::new(NoLinks),
-        )
-        .expect("the folder is ours");
-        assert!(!damage || link.damage(), "there is nothing to damage");
-        let (stop, stopped) = oneshot::channel();
-        let thread = std::thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("made");
-            runtime.block_on(async {
-                tokio::select! {
-                    () = link.run() => (),
-                    _ = stopped => (),
-                }
-            });
-        });
-        Node { directory, stop: Some(stop), thread: Some(thread) }
-    }
-
-    fn lets_in(&self, name: &str) -> bool {
-        self.directory.authenticate(name.as_bytes(), name.as_bytes()).is_ok()
-    }
-}
-
-impl Drop for Node {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            drop(thread.join());
-        }
-    }
-}
-
-fn empty_directory() -> Arc<Directory> {
-    Arc::new(Directory::new(SecretKey::new(KEY)))
-}
+use wire::control::record::Revision;
+use wire::frame::{Decoded, decode};
 
 /// Introduces itself and then says nothing more.
 async fn be_deaf(identity: Identity, address: SocketAddr) {
-    let config = identity.client_config().expect("it has a certificate");
-    let stream = tokio::net::TcpStream::connect(address).await.expect("control listens");
-    let name = rustls::pki_types::ServerName::try_from("control.larder.internal").expect("a name");
-    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-    let mut stream = connector.connect(name, stream).await.expect("the certificate is good");
-    let hello = FromNode::Hello(Hello {
-        versions: VERSIONS,
-        cluster: identity.cluster,
-        node: identity.node.clone(),
-        incarnation: identity.incarnation,
-        revision: Revision::ZERO,
-        digest: SetDigest::EMPTY,
-        has_copy: false,
-        epoch: cluster::map::Epoch::new(0),
-        addresses: NodeAddresses::default(),
-        backends_mib: Vec::new(),
-        software: String::new(),
-    });
+    let mut stream = connect(&identity, address).await.expect("the certificate is good");
+    let hello = FromNode::Hello(hello_of(&identity));
     let mut bytes = Vec::new();
     hello.encode(VERSIONS.max, &mut bytes);
     stream.write_all(&bytes).await.expect("sent");
@@ -349,66 +42,57 @@ async fn be_deaf(identity: Identity, address: SocketAddr) {
     while stream.read(&mut sink).await.is_ok_and(|count| count > 0) {}
 }
 
+/// Of a node that has nothing yet.
+fn hello_of(identity: &Identity) -> Hello {
+    Hello {
+        versions: VERSIONS,
+        cluster: identity.cluster,
+        node: identity.node.clone(),
+        incarnation: identity.incarnation,
+        revision: Revision::ZERO,
+        digest: SetDigest::EMPTY,
+        has_copy: false,
+        epoch: Epoch::new(0),
+        addresses: NodeAddresses::default(),
+        backends_mib: Vec::new(),
+        software: String::new(),
+    }
+}
+
+async fn connect(identity: &Identity, address: SocketAddr) -> io::Result<TlsStream<TcpStream>> {
+    let config = identity.client_config().expect("it has a certificate");
+    let stream = TcpStream::connect(address).await?;
+    let name = ServerName::try_from("control.larder.internal").expect("a name");
+    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+}
+
+const NODES: usize = 3;
+
 #[test]
 fn a_fleet_has_every_commit_and_names_who_has_not() {
-    play(&Fleet { nodes: 3, caches: 50, credentials_of_each: 10, commits: 50 });
-}
-
-#[test]
-#[ignore = "takes minutes and gigabytes: cargo test -p testbed --test push -- --ignored --nocapture"]
-fn seventy_nodes_a_hundred_thousand_credentials() {
-    // Ten times as many do not fit 24 GiB: each node holds all differences of a snapshot at once.
-    play(&Fleet { nodes: 70, caches: 10_000, credentials_of_each: 10, commits: 500 });
-}
-
-struct Fleet {
-    nodes: usize,
-    caches: u64,
-    credentials_of_each: u64,
-    commits: usize,
-}
-
-fn play(fleet: &Fleet) {
-    let control = Control::start(Pretend::new(fleet.caches, fleet.credentials_of_each));
     let dir = tempfile::tempdir().expect("a folder");
-    // One directory for all: seventy of a million credentials would not fit this machine. What each
-    // has of its own is the copy in memory and on disk.
-    let directory = empty_directory();
-    let began = Instant::now();
+    let control = Control::start(Arc::new(Pretend::new(50, 10)), dir.path(), unix_now());
     let mut nodes = Vec::new();
-    for number in 0..fleet.nodes {
+    for number in 0..NODES {
         let at = dir.path().join(format!("n{number}"));
         control.join(&at, &format!("n{number}"));
-        let address = control.address.to_string();
-        nodes.push(Node::start(&address, &at, Arc::clone(&directory), false));
+        nodes.push(Node::start(&control.address.to_string(), &at, empty_directory()));
     }
-    let all = control.push.fleet.wait_applied(Revision::new(1), Duration::from_secs(600));
-    let all = control.runtime.block_on(all);
-    assert!(all.missing.is_empty(), "{all:?}");
-    say(&format!("{} nodes have the first copy after {:?}", fleet.nodes, began.elapsed()));
-
-    let mut took: Vec<Duration> =
-        (0..fleet.commits).map(|n| control.commit_and_wait(&format!("new-{n}"))).collect();
-    assert!(nodes.iter().all(|node| node.lets_in("new-0")));
-    took.sort();
-    let at = |percent: usize| took[(took.len() - 1) * percent / 100];
-    say(&format!(
-        "commit to all acknowledged: p50 {:?}, p99 {:?}, max {:?}",
-        at(50),
-        at(99),
-        at(100)
-    ));
+    for number in 0..50 {
+        control.commit_and_wait(&format!("new-{number}"));
+    }
+    assert!(nodes.iter().all(|node| node.lets_in("u1-0") && node.lets_in("new-0")));
 
     // A flipped bit: the node comes back with it and is found out, named and healed.
-    let last = nodes.pop().expect("there are nodes");
-    drop(last);
-    let name = format!("n{}", fleet.nodes - 1);
+    drop(nodes.pop());
+    let name = format!("n{}", NODES - 1);
     let at = dir.path().join(&name);
     eventually("the node is away", DEADLINE, || {
         (control.troubles(&name) == ["disconnected"]).then_some(())
     });
     let address = control.address.to_string();
-    let damaged = Node::start(&address, &at, Arc::clone(&directory), true);
+    let manner = Manner { damage: true, ..Manner::default() };
+    let damaged = Node::start_as(&address, &at, empty_directory(), manner);
     eventually("the node is back", DEADLINE, || {
         (control.troubles(&name) != ["disconnected"]).then_some(())
     });
@@ -417,10 +101,8 @@ fn play(fleet: &Fleet) {
         let troubles = control.troubles(&name);
         troubles.iter().any(|it| it.starts_with("digest differs")).then_some(())
     });
-    say(&format!("a flipped bit is named after {:?}", began.elapsed()));
     assert!(began.elapsed() < Duration::from_secs(3));
     eventually("the copy is healed", DEADLINE, || control.troubles(&name).is_empty().then_some(()));
-    say(&format!("and healed after {:?}", began.elapsed()));
     control.commit_and_wait("after-healing");
 
     // A deaf node is named, and holds nobody up.
@@ -430,7 +112,6 @@ fn play(fleet: &Fleet) {
     eventually("the deaf node is named", DEADLINE, || {
         control.troubles("deaf").iter().any(|it| it == "deaf").then_some(())
     });
-    say(&format!("a deaf node is named after {:?}", began.elapsed()));
     assert!(began.elapsed() < Duration::from_secs(3));
     let revision = control.source.commit(vec![credential("past-the-deaf", 1)]);
     let applied =
@@ -440,13 +121,252 @@ fn play(fleet: &Fleet) {
 
     // Control goes; what a node has on disk is enough.
     drop(damaged);
-    let started = Instant::now();
-    let alone = Node::start("127.0.0.1:1", &at, empty_directory(), false);
+    let alone = Node::start("127.0.0.1:1", &at, empty_directory());
     assert!(alone.lets_in("past-the-deaf"));
-    say(&format!("from disk, without control, after {:?}", started.elapsed()));
 }
 
-#[expect(clippy::print_stdout, reason = "figures for who runs it by hand")]
-fn say(text: &str) {
-    println!("{text}");
+#[test]
+fn a_commit_arrives_over_a_long_distance() {
+    let plan = Plan {
+        nodes: 3,
+        caches: 20,
+        credentials_of_each: 2,
+        commits: 5,
+        round_trip: Duration::from_millis(150),
+        check_all_within: Duration::from_secs(1),
+        disks: None,
+    };
+    let report = run(&plan);
+    let fastest = report.commits[0];
+    assert!(plan.round_trip <= fastest, "{report}");
+    assert!(report.commit_permille(1_000) < Duration::from_secs(1), "{report}");
+}
+
+/// Seconds of a day.
+const DAY: u64 = 86_400;
+
+/// Gives a node that has joined a certificate for 30 days that began so many seconds ago. Returns it
+/// as the node's file says it.
+fn recertify(control: &Control, at: &Path, seconds_ago: u64) -> String {
+    let path = at.join("identity.json");
+    let text = fs::read_to_string(&path).expect("it has joined");
+    let mut file: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let word = |name: &str| file[name].as_str().expect("names and keys are text").to_owned();
+    let key = rcgen::KeyPair::from_pem(&word("key")).expect("it is a key");
+    let made = control.push.authority.certify(
+        &node_name(&word("node")),
+        key.public_key_raw(),
+        unix_now() - seconds_ago,
+        NODE_CERTIFICATE_LIFE,
+    );
+    let made = made.expect("it is the node's key");
+    let hex: String = made.der.iter().map(|byte| format!("{byte:02x}")).collect();
+    file["certificate"] = hex.clone().into();
+    file["certificate_not_after"] = made.not_after.into();
+    fs::write(&path, file.to_string()).expect("it is ours");
+    hex
+}
+
+/// The certificate of a node's file, and when it ends.
+fn certificate(at: &Path) -> (String, u64) {
+    let text = fs::read_to_string(at.join("identity.json")).expect("it has joined");
+    let file: serde_json::Value = serde_json::from_str(&text).expect("it is JSON");
+    let hex = file["certificate"].as_str().expect("it is text").to_owned();
+    (hex, file["certificate_not_after"].as_u64().expect("it is a time"))
+}
+
+#[test]
+fn a_certificate_that_has_ended_is_refused_and_serving_goes_on() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let source = Arc::new(Pretend::new(5, 2));
+    let control = Control::start(Arc::clone(&source), dir.path(), unix_now());
+    let address = control.address.to_string();
+    let (at, other) = (dir.path().join("late"), dir.path().join("other"));
+    control.join(&at, "late");
+    control.join(&other, "other");
+    drop(Node::start(&address, &at, empty_directory()));
+    let other = Node::start(&address, &other, empty_directory());
+    // The first copy.
+    {
+        let _late = Node::start(&address, &at, empty_directory());
+        control.commit_and_wait("before");
+    }
+    recertify(&control, &at, 31 * DAY);
+
+    let identity = Identity::read(&at).expect("readable").expect("it has joined");
+    let said = control.runtime.block_on(refusal_of_tls(&identity, control.address));
+    assert!(said.contains("CertificateExpired"), "{said}");
+
+    let late = Node::start(&address, &at, empty_directory());
+    let revision = source.commit(vec![credential("after", 1)]);
+    eventually("the other node has the commit", DEADLINE, || other.lets_in("after").then_some(()));
+    let applied = control.push.fleet.wait_applied(revision, Duration::from_secs(1));
+    let applied = control.runtime.block_on(applied);
+    assert_eq!(applied.missing.iter().map(NodeName::as_str).collect::<Vec<_>>(), ["late"]);
+    assert_eq!(control.troubles("late"), ["disconnected"]);
+    assert!(late.lets_in("before") && !late.lets_in("after"));
+
+    // What its log advises: a token that names it lets it join again.
+    drop(late);
+    let token = control.push.token(Some(node_name("late")), None).expect("chance is pretended");
+    let again = Identity::join(&at, &token.0, &address, node_name("late"));
+    control.runtime.block_on(again).expect("the token is for this node");
+    let late = Node::start(&address, &at, empty_directory());
+    eventually("it has the commit", DEADLINE, || late.lets_in("after").then_some(()));
+}
+
+/// What a TLS handshake with this identity comes to.
+async fn refusal_of_tls(identity: &Identity, address: SocketAddr) -> String {
+    let mut stream = match connect(identity, address).await {
+        Ok(stream) => stream,
+        Err(error) => return error.to_string(),
+    };
+    // TLS 1.3: the server's judgement of our certificate comes after our side of the handshake.
+    match stream.read(&mut [0]).await {
+        Ok(count) => format!("{count} bytes"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[test]
+fn a_certificate_is_renewed_before_it_ends() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let control = Control::start(Arc::new(Pretend::new(5, 2)), dir.path(), unix_now());
+    let at = dir.path().join("n0");
+    control.join(&at, "n0");
+    // 20 days and an hour of its 30 are over: a third is left, less an hour.
+    let old = recertify(&control, &at, 20 * DAY + 3_600);
+    let node = Node::start(&control.address.to_string(), &at, empty_directory());
+    let not_after = eventually("the certificate is renewed", DEADLINE, || {
+        let (hex, not_after) = certificate(&at);
+        (hex != old).then_some(not_after)
+    });
+    assert!(unix_now() + 29 * DAY < not_after);
+    control.commit_and_wait("with-the-connection-it-had");
+    drop(node);
+    let _again = Node::start(&control.address.to_string(), &at, empty_directory());
+    control.commit_and_wait("with-the-new-certificate");
+
+    // With more than a third left it is kept.
+    let other = dir.path().join("n1");
+    control.join(&other, "n1");
+    let kept = recertify(&control, &other, 19 * DAY);
+    let _other = Node::start(&control.address.to_string(), &other, empty_directory());
+    control.commit_and_wait("one");
+    // A report later it would have asked.
+    let reported = || {
+        let nodes = control.push.fleet.nodes();
+        nodes[&node_name("n1")].report.is_some_and(|it| it.revision > Revision::new(1))
+    };
+    eventually("it has told how it is", DEADLINE, || reported().then_some(()));
+    assert_eq!(certificate(&other).0, kept);
+}
+
+#[test]
+fn who_has_no_good_token_is_refused_and_told_why() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let source = Arc::new(Pretend::new(5, 2));
+    let yesterday = Control::start(Arc::clone(&source), dir.path(), unix_now() - DAY);
+    let late = yesterday.push.token(None, None).expect("chance is pretended").0;
+    drop(yesterday);
+    let control = Control::start(source, dir.path(), unix_now());
+    let elsewhere_dir = tempfile::tempdir().expect("a folder");
+    let elsewhere = Control::start(Arc::new(Pretend::new(1, 1)), elsewhere_dir.path(), unix_now());
+    let token = |of: &Control, name| of.push.token(name, None).expect("chance is pretended").0;
+    let good = token(&control, None);
+    let mut forged = good.clone();
+    let last = forged.pop().expect("it has letters");
+    forged.push(if last == 'A' { 'B' } else { 'A' });
+    let at = dir.path().join("n0");
+    control.join(&at, "n0");
+    let first = Node::start(&control.address.to_string(), &at, empty_directory());
+    control.commit_and_wait("before");
+
+    let cases = [
+        (late.as_str(), "n1", "ended 82800 s ago"),
+        (&forged, "n1", ""),
+        (&token(&control, Some(node_name("n2"))), "n1", "another node"),
+        (&token(&elsewhere, None), "n1", "UnknownIssuer"),
+        (&good, "n0", "there is such a node"),
+        ("larder1_", "n1", ""),
+        ("", "n1", ""),
+    ];
+    for (number, (token, name, why)) in cases.into_iter().enumerate() {
+        let at = dir.path().join(format!("refused-{number}"));
+        let address = control.address.to_string();
+        let joined = Identity::join(&at, token, &address, node_name(name));
+        let error = control.runtime.block_on(joined).expect_err("it must not join");
+        let chain = std::iter::successors(Some(&error as &dyn Error), |&error| error.source());
+        let told: Vec<String> = chain.map(ToString::to_string).collect();
+        assert!(told.join(": ").contains(why), "{why}: {told:?}");
+        assert!(!at.join("identity.json").exists(), "{why}");
+    }
+    control.commit_and_wait("after");
+    assert!(first.lets_in("after"));
+}
+
+#[test]
+fn garbage_from_strangers_and_nodes_ends_their_own_connections_only() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let control = Control::start(Arc::new(Pretend::new(5, 2)), dir.path(), unix_now());
+    let (good, bad) = (dir.path().join("good"), dir.path().join("bad"));
+    control.join(&good, "good");
+    let bad = control.join(&bad, "bad");
+    let node = Node::start(&control.address.to_string(), &good, empty_directory());
+    let hello = hello_of(&bad);
+    let mut foreign = hello.clone();
+    foreign.node = node_name("good");
+    let mut future = hello.clone();
+    future.versions = Versions { min: 200, max: 201 };
+    let encode = |hello: Hello| {
+        let mut bytes = Vec::new();
+        FromNode::Hello(hello).encode(VERSIONS.max, &mut bytes);
+        bytes
+    };
+    let mut twice = encode(hello.clone());
+    twice.extend(encode(hello));
+    let mut endless = u32::MAX.to_le_bytes().to_vec();
+    endless.extend([0; 100]);
+
+    for (what, bytes, refused) in [
+        ("garbage", b"GET / HTTP/1.1\r\n\r\n".to_vec(), None),
+        ("a frame without end", endless, None),
+        ("another node's name", encode(foreign), Some(Reason::WrongName)),
+        ("no common version", encode(future), Some(Reason::Version)),
+        ("HELLO twice", twice, Some(Reason::Unexpected)),
+    ] {
+        let answers = control.runtime.block_on(async {
+            let mut stream = connect(&bad, control.address).await.expect("the certificate is good");
+            stream.write_all(&bytes).await.expect("sent");
+            stream.flush().await.expect("sent");
+            let mut answers = Vec::new();
+            // However it closes, it is closed.
+            drop(timeout(DEADLINE, stream.read_to_end(&mut answers)).await.expect("it is closed"));
+            answers
+        });
+        assert_eq!(last_refusal(&answers), refused, "{what}");
+    }
+    // A stranger without TLS.
+    control.runtime.block_on(async {
+        let mut stream = TcpStream::connect(control.address).await.expect("control listens");
+        stream.write_all(b"larder, let me in\r\n").await.expect("sent");
+        let mut answer = Vec::new();
+        drop(timeout(DEADLINE, stream.read_to_end(&mut answer)).await.expect("it is closed"));
+    });
+    let revision = control.source.commit(vec![credential("after", 1)]);
+    eventually("the good node goes on", DEADLINE, || node.lets_in("after").then_some(()));
+    assert!(control.troubles("good").is_empty());
+    assert_eq!(control.push.publisher.head().0, revision);
+}
+
+/// Why the control plane refused, as it said last of all it said.
+fn last_refusal(mut answers: &[u8]) -> Option<Reason> {
+    let mut last = None;
+    while let Ok(Decoded::Frame { frame, consumed }) = decode(answers, MESSAGE_BYTES_MAX) {
+        let message = FromControl::decode(&frame).expect("control sends messages");
+        last =
+            if let FromControl::Refused(refusal) = message { Some(refusal.reason) } else { None };
+        answers = &answers[consumed..];
+    }
+    last
 }

@@ -1,45 +1,16 @@
-//! Two control planes on one PostgreSQL server: the one that leads is killed, the other takes over.
+//! Two control planes on one PostgreSQL server: the one that leads is killed, the other takes over; one
+//! that the nodes would not believe never does.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::json;
 use testbed::eventually::DEADLINE;
 use testbed::kill_control::api::Api;
 use testbed::larder::program;
+use testbed::postgres::Postgres;
 use testbed::process::Process;
-
-/// A server for this test; the script stops it when its input ends.
-struct Postgres {
-    script: Child,
-    url: String,
-}
-
-impl Postgres {
-    fn start() -> Self {
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../clients/postgres.sh");
-        let mut script = Command::new("sh")
-            .arg(script)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("a shell is there");
-        let mut url = String::new();
-        let output = script.stdout.take().expect("it is piped");
-        BufReader::new(output).read_line(&mut url).expect("text");
-        assert!(url.starts_with("postgresql:"), "no PostgreSQL: see clients/install.sh");
-        Postgres { script, url: url.trim().to_owned() }
-    }
-}
-
-impl Drop for Postgres {
-    fn drop(&mut self) {
-        drop(self.script.stdin.take());
-        drop(self.script.wait());
-    }
-}
 
 fn control(data: &Path, postgres: &Postgres) -> Process {
     let mut command = Command::new(program());
@@ -81,6 +52,26 @@ fn a_control_plane_takes_over_from_one_that_was_killed() {
     let mut first = first;
     let api = Api::new(&first.wait_for_line("LARDER_CONTROL="), &data[0]);
     assert_eq!(api.get("/v1/caches/shop")["name"], "shop");
+}
+
+/// A control plane that was given the key of passwords, and not the authority that the nodes trust: they
+/// would refuse it, so it must not lead them.
+#[test]
+fn a_standby_with_an_authority_of_its_own_is_refused() {
+    let postgres = Postgres::start();
+    let dir = tempfile::tempdir().expect("the temporary folder is writable");
+    let data = ["first", "second"].map(|name| dir.path().join(name));
+    let mut first = control(&data[0], &postgres);
+    first.wait_for_line("LARDER_CONTROL=");
+    copy(&data[0], &data[1]);
+    for file in ["authority.key", "authority.pem"] {
+        std::fs::remove_file(data[1].join(file)).expect("it was copied");
+    }
+    let mut second = control(&data[1], &postgres);
+    assert!(!second.wait_for_end(DEADLINE).success());
+    let said = second.whole_log();
+    assert!(said.contains("copy authority.key and authority.pem"), "{said}");
+    assert!(!first.has_ended(), "the one that leads goes on");
 }
 
 /// Copies a data directory's files: keys, token, the cluster's authority.

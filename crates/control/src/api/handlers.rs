@@ -10,7 +10,7 @@ use tenancy::id::CacheId;
 use tenancy::plan::{PLANS, Plan};
 
 use super::problem::Refusal;
-use super::request::{Asked, Body, OfCache, OfId, OfUser, parse_username};
+use super::request::{Asked, OfCache, OfId, OfUser, parse_username};
 use super::write::{Told, Write};
 use super::{Api, CALLS_MAX, PAGE_AUDIT_MAX, PAGE_CACHES, PAGE_CACHES_MAX, URL_BYTES_MAX};
 use crate::contract::{
@@ -21,7 +21,7 @@ use crate::contract::{
 };
 use crate::control::Control;
 use crate::database::CallState;
-use crate::model::{Actor, Cache, CacheName, CacheRef, CapabilityChange, ClusterId};
+use crate::model::{Cache, CacheName, CacheRef, CapabilityChange, ClusterId};
 
 pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -216,20 +216,34 @@ pub(super) async fn list_clusters(State(api): State<Api>) -> Answer<ClustersView
 
 pub(super) async fn create_cluster(
     State(api): State<Api>,
-    Body(wish): Body<CreateCluster>,
+    write: Write,
 ) -> Result<(StatusCode, Json<ClusterView>), Refusal> {
-    let name = parse_name(&wish.name)?;
-    let cluster = api.call(move |control| control.create_cluster(Actor::Operator, name)).await?;
+    let name = parse_name(&write.wish::<CreateCluster>()?.name)?;
+    let by = write.of_the_installation()?;
+    let cluster = api.call(move |control| control.create_cluster(by, name)).await?;
     Ok((StatusCode::CREATED, Json(ClusterView::new(&cluster))))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct WhichLines {
+    after: Option<u64>,
+    /// The last lines instead of those after some line.
+    #[serde(default)]
+    newest: bool,
+    limit: Option<usize>,
 }
 
 pub(super) async fn list_audit(
     State(api): State<Api>,
-    Asked(page): Asked<Page>,
+    Asked(which): Asked<WhichLines>,
 ) -> Answer<AuditsView> {
-    let (after, limit) = (page.after.unwrap_or(0), page.limit.unwrap_or(PAGE_AUDIT_MAX));
-    let limit = limit.min(PAGE_AUDIT_MAX);
-    let audit = api.call(move |control| control.audit(after, limit)).await?;
+    let limit = which.limit.unwrap_or(PAGE_AUDIT_MAX).min(PAGE_AUDIT_MAX);
+    let audit = api.call(move |control| match (which.newest, which.after) {
+        (true, _) => control.newest_audit(limit),
+        (false, after) => control.audit(after.unwrap_or(0), limit),
+    });
+    let audit = audit.await?;
     Ok(Json(AuditsView { audit: audit.into_iter().map(AuditView::new).collect() }))
 }
 
@@ -241,8 +255,10 @@ pub(super) async fn list_webhooks(State(api): State<Api>) -> Answer<WebhooksView
 
 pub(super) async fn put_webhook(
     State(api): State<Api>,
-    Body(PutWebhook { url }): Body<PutWebhook>,
+    write: Write,
 ) -> Result<(StatusCode, Json<WebhookView>), Refusal> {
+    let PutWebhook { url } = write.wish()?;
+    let by = write.of_the_installation()?;
     let is_good = url.parse().is_ok_and(|uri: Uri| {
         matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some()
     });
@@ -250,17 +266,32 @@ pub(super) async fn put_webhook(
         let problem = format!("url must be http or https and at most {URL_BYTES_MAX} bytes");
         return Err(Refusal::BadRequest(problem));
     }
-    let (webhook, secret) =
-        api.call(move |control| control.put_webhook(Actor::Operator, &url)).await?;
+    let (webhook, secret) = api.call(move |control| control.put_webhook(by, &url)).await?;
     Ok((StatusCode::CREATED, Json(WebhookView::new(&webhook, Some(&secret)))))
 }
 
 pub(super) async fn delete_webhook(
     State(api): State<Api>,
     OfId(webhook): OfId,
+    write: Write,
 ) -> Result<StatusCode, Refusal> {
-    api.call(move |control| control.delete_webhook(Actor::Operator, webhook)).await?;
+    let by = write.of_the_installation()?;
+    api.call(move |control| control.delete_webhook(by, webhook)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+pub(super) async fn test_webhook(
+    State(api): State<Api>,
+    OfId(webhook): OfId,
+    write: Write,
+) -> Result<(StatusCode, Json<CallView>), Refusal> {
+    let by = write.of_the_installation()?;
+    let call = api.call(move |control| control.test_webhook(by, webhook)).await?;
+    Ok((StatusCode::ACCEPTED, Json(CallView::new(call))))
+}
+
+pub(super) async fn show_call(State(api): State<Api>, OfId(call): OfId) -> Answer<CallView> {
+    Ok(Json(CallView::new(api.call(move |control| control.call(call)).await?)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -285,8 +316,10 @@ pub(super) async fn list_calls(
 pub(super) async fn revive_call(
     State(api): State<Api>,
     OfId(call): OfId,
+    write: Write,
 ) -> Result<StatusCode, Refusal> {
-    api.call(move |control| control.revive_call(Actor::Operator, call)).await?;
+    let by = write.of_the_installation()?;
+    api.call(move |control| control.revive_call(by, call)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

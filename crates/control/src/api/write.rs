@@ -1,8 +1,8 @@
 //! Requests that change something: what they have in common, and how they are answered.
 //!
-//! Each takes an `Idempotency-Key` header, under which it is carried out once however often it is
-//! sent, and `?wait=applied[&timeout=ms]`, which holds the answer back until the nodes have the
-//! change. Every answer has its revision in the header `Larder-Revision`.
+//! Each takes an `Idempotency-Key` header, under which it is carried out once however often it is sent.
+//! What nodes hear of takes `?wait=applied[&timeout=ms]` as well, which holds the answer back until they
+//! have it, and is answered with its revision in the header `Larder-Revision`.
 
 use std::time::Duration;
 
@@ -104,6 +104,17 @@ fn key(request: &Request) -> Result<Option<String>, Refusal> {
 }
 
 impl Write {
+    /// On whose behalf a change is made that nodes need not hear of, so that there is nothing to wait
+    /// for.
+    pub(super) fn of_the_installation(self) -> Result<By, Refusal> {
+        match self.wait {
+            None => Ok(self.by),
+            Some(_) => Err(Refusal::BadRequest(
+                "nodes do not hear of this: nothing to wait for".to_owned(),
+            )),
+        }
+    }
+
     /// The JSON body. An absent one counts as `{}`, so that a `POST` without wishes needs none. The
     /// content type does not matter: whoever has the token means it.
     pub(super) fn wish<T: DeserializeOwned>(&self) -> Result<T, Refusal> {

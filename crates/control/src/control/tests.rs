@@ -723,13 +723,15 @@ fn unused_development_caches_are_disabled_and_can_be_enabled_again(engine: &Engi
     assert!(disabled(control).is_empty(), "it was used");
 }
 
+/// A request under an idempotency key; its digest stands for all that it says.
+fn by(key: &str, digest: u8) -> By {
+    let once = Some(Once { key: key.to_owned(), request_digest: [digest; 32] });
+    By { actor: OPERATOR, once }
+}
+
 fn a_repeated_request_is_carried_out_once(engine: &Engine) {
     let two = two(engine);
     let control = &two.installation.control;
-    let by = |key: &str, digest: u8| By {
-        actor: OPERATOR,
-        once: Some(Once { key: key.to_owned(), request_digest: [digest; 32] }),
-    };
     let shop = cache_ref("shop");
     let add = |by| control.add_credential(by, &shop, Capabilities::ALL);
     let first = add(by("a", 1)).expect("nothing is in the way");
@@ -916,6 +918,46 @@ fn clusters_have_logs_of_their_own(engine: &Engine) {
     assert!(matches!(unknown, Err(ControlError::UnknownCluster(_))), "{unknown:?}");
 }
 
+fn requests_that_are_no_caches_are_carried_out_once(engine: &Engine) {
+    let installation = Installation::on(engine);
+    let control = &installation.control;
+    let west = NodeName::parse("west").expect("a good name");
+    let made = control.create_cluster(by("cluster", 1), west.clone()).expect("there is room");
+    let again = control.create_cluster(by("cluster", 1), west).expect("it was made");
+    assert_eq!(made, again);
+    let url = "http://127.0.0.1:9/";
+    let put = || control.put_webhook(by("webhook", 2), url).expect("there is room");
+    let ((webhook, secret), (same, again)) = (put(), put());
+    assert_eq!((&webhook, secret.reveal()), (&same, again.reveal()), "the secret it has");
+    let test = || control.test_webhook(by("test", 3), webhook.id).expect("it is there");
+    assert_eq!(test(), test());
+    let other = control.test_webhook(by("test again", 3), webhook.id).expect("it is there");
+    assert_ne!(other.idempotency_key, test().idempotency_key);
+    assert_eq!(control.calls(CallState::Waiting, 9).expect("readable").len(), 2);
+    for _ in 0..2 {
+        control.delete_webhook(by("delete", 4), webhook.id).expect("it was there");
+    }
+    let unknown = control.delete_webhook(by("delete more", 5), webhook.id);
+    assert!(matches!(unknown, Err(ControlError::UnknownWebhook(_))), "{unknown:?}");
+    let gone = control.put_webhook(by("webhook", 2), url);
+    assert!(matches!(gone, Err(ControlError::Superseded)), "{gone:?}");
+    // One key for two requests, here and among those of caches.
+    installation.create("shop");
+    let shop = cache_ref("shop");
+    control.flush_cache(by("flush", 6), &shop).expect("it is there");
+    let acts = [
+        control.delete_webhook(by("webhook", 9), 1),
+        control.delete_webhook(by("flush", 6), 1),
+        control.flush_cache(by("webhook", 2), &shop).map(drop),
+    ];
+    for act in acts {
+        assert!(matches!(act, Err(ControlError::KeyReused)), "{act:?}");
+    }
+    let lines = control.newest_audit(3).expect("readable");
+    let actions: Vec<&str> = lines.iter().map(|line| line.action.as_str()).collect();
+    assert_eq!(actions, ["webhook removed", "cache created", "cache flushed"]);
+}
+
 fn a_claimed_call_is_nobody_elses_until_the_claim_runs_out(engine: &Engine) {
     let installation = Installation::on(engine);
     let count = |state| installation.control.calls(state, 9).expect("readable").len();
@@ -989,6 +1031,7 @@ conformance! {
     a_fence_keeps_out_who_led_before,
     epochs_are_committed_when_every_node_has_acknowledged,
     clusters_have_logs_of_their_own,
+    requests_that_are_no_caches_are_carried_out_once,
     a_claimed_call_is_nobody_elses_until_the_claim_runs_out,
 }
 
@@ -1015,11 +1058,12 @@ mod on_postgres {
     #[test]
     fn a_follower_takes_over_and_nothing_is_done_twice() {
         let server = PostgresServer::start();
-        let url = server.new_database();
+        let access = server.new_database();
         let dirs = [(); 2].map(|()| tempfile::tempdir().expect("a temporary directory"));
         let key = |at: usize| dirs[at].path().join("control.key");
-        let open =
-            |at: usize| Control::open_postgres(dirs[at].path(), &url, environment()).map(Arc::new);
+        let open = |at: usize| {
+            Control::open_postgres(dirs[at].path(), &access, environment()).map(Arc::new)
+        };
         let first = open(0).expect("the server is there");
         assert!(matches!(open(1).err(), Some(OpenError::WrongKey)), "a key of its own");
         std::fs::copy(key(0), key(1)).expect("writable");
@@ -1034,6 +1078,15 @@ mod on_postgres {
             control.create_cache(OPERATOR, DEFAULT, Some(name), Plan::DEVELOPMENT)
         };
         create(&first, "before").expect("it leads");
+        // Nobody has led before, so the leader's authority is the nodes'; another one never leads.
+        let (ours, others) = ([1; 32], [2; 32]);
+        second.check_authority(&others, false).expect("there is none yet");
+        first.check_authority(&ours, true).expect("it is the first");
+        for adopt in [false, true] {
+            let refused = second.check_authority(&others, adopt);
+            assert!(matches!(refused, Err(OpenError::WrongAuthority)), "{refused:?}");
+            second.check_authority(&ours, adopt).expect("a copy of the leader's");
+        }
         let follower = create(&second, "early");
         assert!(matches!(follower, Err(ControlError::NotLeader)), "{follower:?}");
 

@@ -46,7 +46,10 @@ impl Done {
     pub(super) fn find(sql: &mut dyn Sql, once: &Once) -> Result<Option<Self>, ControlError> {
         let select = "SELECT request_digest, cluster_id, revision, cache_id, username
             FROM idempotency_keys WHERE key = $1";
-        let Some(row) = sql.row(select, &[once.key.as_str().into()])? else { return Ok(None) };
+        let Some(row) = sql.row(select, &[once.key.as_str().into()])? else {
+            let elsewhere = "SELECT count(*) FROM installation_requests WHERE key = $1";
+            return unless_used(sql, elsewhere, once).map(|()| None);
+        };
         if row.bytes(0)? != once.request_digest {
             return Err(ControlError::KeyReused);
         }
@@ -57,6 +60,25 @@ impl Done {
             username: row.optional_text(4)?.map(rows::username).transpose()?,
         }))
     }
+}
+
+/// The id of what a request made that was carried out before, where that is no cache's.
+pub(super) fn made_before(sql: &mut dyn Sql, once: &Once) -> Result<Option<u64>, ControlError> {
+    let select = "SELECT request_digest, made FROM installation_requests WHERE key = $1";
+    let Some(row) = sql.row(select, &[once.key.as_str().into()])? else {
+        let elsewhere = "SELECT count(*) FROM idempotency_keys WHERE key = $1";
+        return unless_used(sql, elsewhere, once).map(|()| None);
+    };
+    if row.bytes(0)? != once.request_digest {
+        return Err(ControlError::KeyReused);
+    }
+    Ok(Some(row.natural(1)?))
+}
+
+/// Refuses a key that is counted among requests of another kind.
+fn unless_used(sql: &mut dyn Sql, count: &str, once: &Once) -> Result<(), ControlError> {
+    let found = sql.number(count, &[once.key.as_str().into()])?;
+    if found == 0 { Ok(()) } else { Err(ControlError::KeyReused) }
 }
 
 /// What a change did: the words of the change log and of the audit log.
@@ -334,6 +356,22 @@ impl<'a> Change<'a> {
         Ok(revision)
     }
 
+    /// Keeps the idempotency key of a change that is no cache's, with the id of what it made.
+    pub(crate) fn keep_made(&mut self, made: u64) -> Result<(), ControlError> {
+        let Some(once) = self.once.take() else { return Ok(()) };
+        self.sql.execute(
+            "INSERT INTO installation_requests (key, request_digest, at, made)
+             VALUES ($1, $2, $3, $4)",
+            &[
+                once.key.as_str().into(),
+                once.request_digest.as_slice().into(),
+                self.now.0.into(),
+                made.into(),
+            ],
+        )?;
+        Ok(())
+    }
+
     fn keep_key(
         &mut self,
         once: &Once,
@@ -378,6 +416,11 @@ impl<'a> Change<'a> {
         )?;
         self.audit_id = Some(audit_id);
         Ok(())
+    }
+
+    /// The number of its line in the audit log, once it has one; given to no other change ever.
+    pub(super) fn audit_line(&self) -> Option<i64> {
+        self.audit_id
     }
 
     /// Makes the change true. After an error it is as if it had never begun, unless the error says

@@ -40,6 +40,25 @@ pub(crate) struct AuditEntry {
     pub(crate) revision: Option<u64>,
 }
 
+const SELECT_AUDIT: &str = "SELECT id, at, actor, action, cluster_id, cache_id, cache_name,
+    username, detail, revision FROM audit";
+
+fn audit_entry(row: &Row) -> Result<AuditEntry, ControlError> {
+    let text = |at| Ok::<_, ControlError>(row.optional_text(at)?.map(str::to_owned));
+    Ok(AuditEntry {
+        id: row.natural(0)?,
+        at: UnixSeconds(row.natural(1)?),
+        actor: row.text(2)?.to_owned(),
+        action: row.text(3)?.to_owned(),
+        cluster: row.optional_natural(4)?,
+        cache: row.optional_natural(5)?,
+        cache_name: text(6)?,
+        username: text(7)?,
+        detail: row.text(8)?.to_owned(),
+        revision: row.optional_natural(9)?,
+    })
+}
+
 impl Database {
     /// Lines of the audit log after this one, `limit` at most, in the order in which they were
     /// written.
@@ -48,24 +67,14 @@ impl Database {
         after: u64,
         limit: usize,
     ) -> Result<Vec<AuditEntry>, ControlError> {
-        let select = "SELECT id, at, actor, action, cluster_id, cache_id, cache_name, username,
-                detail, revision FROM audit WHERE id > $1 ORDER BY id LIMIT $2";
-        let entry = |row: &Row| {
-            let text = |at| Ok::<_, ControlError>(row.optional_text(at)?.map(str::to_owned));
-            Ok(AuditEntry {
-                id: row.natural(0)?,
-                at: UnixSeconds(row.natural(1)?),
-                actor: row.text(2)?.to_owned(),
-                action: row.text(3)?.to_owned(),
-                cluster: row.optional_natural(4)?,
-                cache: row.optional_natural(5)?,
-                cache_name: text(6)?,
-                username: text(7)?,
-                detail: row.text(8)?.to_owned(),
-                revision: row.optional_natural(9)?,
-            })
-        };
-        self.sql.rows(select, &[after.into(), limit.into()])?.iter().map(entry).collect()
+        let select = format!("{SELECT_AUDIT} WHERE id > $1 ORDER BY id LIMIT $2");
+        self.sql.rows(&select, &[after.into(), limit.into()])?.iter().map(audit_entry).collect()
+    }
+
+    /// The newest lines of the audit log, in the order in which they were written.
+    pub(crate) fn newest_audit(&mut self, limit: usize) -> Result<Vec<AuditEntry>, ControlError> {
+        let select = format!("{SELECT_AUDIT} ORDER BY id DESC LIMIT $1");
+        self.sql.rows(&select, &[limit.into()])?.iter().rev().map(audit_entry).collect()
     }
 
     /// All records of a cluster at one revision. Caches come first, so that a credential never comes

@@ -9,7 +9,7 @@ use serde_json::json;
 use wire::control::record::Revision;
 
 use super::Database;
-use super::change::{Kind, natural};
+use super::change::{Change, Kind, natural};
 use super::rows::corrupt;
 use super::sql::{Row, Sql, Value};
 use crate::couriers::COURIERS;
@@ -149,45 +149,6 @@ impl Database {
         rows.iter().map(|row| webhook(row, 0)).collect()
     }
 
-    /// Adds a webhook, or gives the one with this URL another secret.
-    pub(crate) fn put_webhook(
-        &mut self,
-        actor: Actor,
-        now: UnixSeconds,
-        url: &str,
-        sealed_secret: &[u8],
-    ) -> Result<Webhook, ControlError> {
-        let mut change = self.begin(actor, now)?;
-        let others = "SELECT count(*) FROM webhooks WHERE url <> $1";
-        if change.count(others, &[url.into()])? >= WEBHOOKS_MAX {
-            return Err(ControlError::TooManyWebhooks { max: WEBHOOKS_MAX });
-        }
-        let put = "INSERT INTO webhooks (url, sealed_secret, created_at) VALUES ($1, $2, $3)
-            ON CONFLICT (url) DO UPDATE SET sealed_secret = excluded.sealed_secret
-            RETURNING id, url, sealed_secret, created_at";
-        let row = change.sql.row(put, &[url.into(), sealed_secret.into(), now.0.into()])?;
-        let webhook = webhook(&row.ok_or(corrupt("webhook"))?, 0)?;
-        change.audit("webhook put", None, url)?;
-        change.commit()?;
-        Ok(webhook)
-    }
-
-    /// Removes a webhook with the calls that wait for it.
-    pub(crate) fn delete_webhook(
-        &mut self,
-        actor: Actor,
-        now: UnixSeconds,
-        webhook_id: u64,
-    ) -> Result<(), ControlError> {
-        let mut change = self.begin(actor, now)?;
-        let delete = "DELETE FROM webhooks WHERE id = $1";
-        if change.sql.execute(delete, &[webhook_id.into()])? == 0 {
-            return Err(ControlError::UnknownWebhook(webhook_id));
-        }
-        change.audit("webhook removed", None, &webhook_id.to_string())?;
-        change.commit()
-    }
-
     /// Takes the call that has been due for longest, for `claim_ms` from now: when it has not been
     /// settled by then it is tried again. Those of `busy` webhooks are left alone.
     pub(crate) fn claim_call(
@@ -259,41 +220,89 @@ impl Database {
         state: CallState,
         limit: usize,
     ) -> Result<Vec<OutboxEntry>, ControlError> {
-        let select = "SELECT outbox.id, url, idempotency_key, state, attempts, outbox.created_at,
-                problem, body
-            FROM outbox JOIN webhooks ON webhooks.id = webhook_id
-            WHERE state = $1 ORDER BY outbox.id DESC LIMIT $2";
-        let rows = self.sql.rows(select, &[state.name().into(), limit.into()])?;
-        let entry = |row: &Row| {
-            Ok(OutboxEntry {
-                id: row.natural(0)?,
-                url: row.text(1)?.to_owned(),
-                idempotency_key: row.text(2)?.to_owned(),
-                state: CallState::named(row.text(3)?).ok_or(corrupt("state of a call"))?,
-                attempts: attempts(row, 4)?,
-                created_at: UnixSeconds(row.natural(5)?),
-                problem: row.optional_text(6)?.map(str::to_owned),
-                body: row.text(7)?.to_owned(),
-            })
-        };
+        let select = format!("{SELECT_CALL} WHERE state = $1 ORDER BY outbox.id DESC LIMIT $2");
+        let rows = self.sql.rows(&select, &[state.name().into(), limit.into()])?;
         rows.iter().map(entry).collect()
     }
 
-    /// Gives a call that was given up all its attempts again.
-    pub(crate) fn revive_call(
+    pub(crate) fn call(&mut self, call: u64) -> Result<OutboxEntry, ControlError> {
+        let row = self.sql.row(&format!("{SELECT_CALL} WHERE outbox.id = $1"), &[call.into()])?;
+        entry(&row.ok_or(ControlError::UnknownCall(call))?)
+    }
+}
+
+const SELECT_CALL: &str = "SELECT outbox.id, url, idempotency_key, state, attempts,
+    outbox.created_at, problem, body FROM outbox JOIN webhooks ON webhooks.id = webhook_id";
+
+fn entry(row: &Row) -> Result<OutboxEntry, ControlError> {
+    Ok(OutboxEntry {
+        id: row.natural(0)?,
+        url: row.text(1)?.to_owned(),
+        idempotency_key: row.text(2)?.to_owned(),
+        state: CallState::named(row.text(3)?).ok_or(corrupt("state of a call"))?,
+        attempts: attempts(row, 4)?,
+        created_at: UnixSeconds(row.natural(5)?),
+        problem: row.optional_text(6)?.map(str::to_owned),
+        body: row.text(7)?.to_owned(),
+    })
+}
+
+/// Each returns the id of what it made or changed.
+impl Change<'_> {
+    /// Adds a webhook, or gives the one with this URL another secret.
+    pub(crate) fn put_webhook(
         &mut self,
-        actor: Actor,
-        now: UnixSeconds,
-        call: u64,
-    ) -> Result<(), ControlError> {
-        let mut change = self.begin(actor, now)?;
+        url: &str,
+        sealed_secret: &[u8],
+    ) -> Result<u64, ControlError> {
+        let others = "SELECT count(*) FROM webhooks WHERE url <> $1";
+        if self.count(others, &[url.into()])? >= WEBHOOKS_MAX {
+            return Err(ControlError::TooManyWebhooks { max: WEBHOOKS_MAX });
+        }
+        let put = "INSERT INTO webhooks (url, sealed_secret, created_at) VALUES ($1, $2, $3)
+            ON CONFLICT (url) DO UPDATE SET sealed_secret = excluded.sealed_secret RETURNING id";
+        let values = [url.into(), sealed_secret.into(), self.now.0.into()];
+        let id = natural(self.sql.number(put, &values)?)?;
+        self.audit("webhook put", None, url)?;
+        Ok(id)
+    }
+
+    /// Removes a webhook with the calls that wait for it.
+    pub(crate) fn delete_webhook(&mut self, webhook: u64) -> Result<u64, ControlError> {
+        let delete = "DELETE FROM webhooks WHERE id = $1";
+        if self.sql.execute(delete, &[webhook.into()])? == 0 {
+            return Err(ControlError::UnknownWebhook(webhook));
+        }
+        self.audit("webhook removed", None, &webhook.to_string())?;
+        Ok(webhook)
+    }
+
+    /// Writes a call that is about nothing to one webhook.
+    pub(crate) fn test_webhook(&mut self, webhook: u64) -> Result<u64, ControlError> {
+        if self.count("SELECT count(*) FROM webhooks WHERE id = $1", &[webhook.into()])? == 0 {
+            return Err(ControlError::UnknownWebhook(webhook));
+        }
+        self.audit("webhook tested", None, &webhook.to_string())?;
+        // No line is numbered twice, so neither is the call's key.
+        let line = self.audit_line().ok_or(corrupt("line of the audit log"))?;
+        let body = json!({ "type": "test", "at": self.now.0 }).to_string();
+        let key = format!("larder-{webhook}-test-{line}");
+        let insert = "INSERT INTO outbox (webhook_id, idempotency_key, body, created_at, state,
+                next_attempt_ms)
+            VALUES ($1, $2, $3, $4, 'waiting', 0) RETURNING id";
+        let values = [webhook.into(), key.as_str().into(), body.as_str().into(), self.now.0.into()];
+        natural(self.sql.number(insert, &values)?)
+    }
+
+    /// Gives a call that was given up all its attempts again.
+    pub(crate) fn revive_call(&mut self, call: u64) -> Result<u64, ControlError> {
         let update = "UPDATE outbox SET state = 'waiting', attempts = 0, next_attempt_ms = 0
             WHERE id = $1 AND state = 'dead'";
-        if change.sql.execute(update, &[call.into()])? == 0 {
+        if self.sql.execute(update, &[call.into()])? == 0 {
             return Err(ControlError::UnknownCall(call));
         }
-        change.audit("call revived", None, &call.to_string())?;
-        change.commit()
+        self.audit("call revived", None, &call.to_string())?;
+        Ok(call)
     }
 }
 

@@ -6,14 +6,17 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use postgres::config::{Host, SslMode};
 use postgres::error::SqlState;
 use postgres::fallible_iterator::FallibleIterator;
 use postgres::types::private::BytesMut;
 use postgres::types::{IsNull, ToSql, Type, to_sql_checked};
 use postgres::{Client, Config, NoTls, Statement};
 
+use super::postgres_tls::Tls;
 use super::schema::SchemaError;
 use super::sql::{Column, EachRow, Mode, Row, Sql, Value};
 use crate::error::{ControlError, DatabaseError, DatabaseFault, OpenError};
@@ -30,12 +33,25 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0001-all.sql"),
     include_str!("../../migrations/postgres/0002-credentials-have-numbers.sql"),
     include_str!("../../migrations/postgres/0003-series.sql"),
+    include_str!("../../migrations/postgres/0004-authority.sql"),
+    include_str!("../../migrations/postgres/0005-requests-of-the-installation.sql"),
 ];
 /// Under which control processes that start at the same time agree who migrates ("larder" in ASCII).
 const MIGRATION_LOCK: i64 = 0x6c61_7264_6572;
 
+/// Where a server is, and how it proves who it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PostgresAccess {
+    /// As libpq takes it.
+    pub url: String,
+    /// In PEM, who signs the server's certificate; then the connection is encrypted, or there is none.
+    pub authority: Option<Vec<u8>>,
+}
+
 pub(super) struct Postgres {
     config: Config,
+    /// How connections are encrypted, if they are.
+    tls: Option<Tls>,
     session: Option<Session>,
     in_transaction: bool,
 }
@@ -48,15 +64,29 @@ struct Session {
 
 impl Postgres {
     /// Connects, and brings the schema up to date.
-    pub(super) fn open(url: &str) -> Result<Self, OpenError> {
-        let mut config: Config = url.parse().map_err(DatabaseError::from)?;
+    pub(super) fn open(server: &PostgresAccess) -> Result<Self, OpenError> {
+        let mut config: Config = server.url.parse().map_err(DatabaseError::from)?;
+        let tls = match &server.authority {
+            Some(authority) => {
+                config.ssl_mode(SslMode::Require);
+                let tls = Tls::trusting(authority);
+                Some(tls.map_err(|error| OpenError::PostgresAuthority(error.into()))?)
+            }
+            None if config.get_ssl_mode() == SslMode::Require => {
+                return Err(OpenError::PostgresAuthorityMissing);
+            }
+            None => None,
+        };
+        if tls.is_none() && config.get_hosts().iter().any(is_elsewhere) {
+            tracing::warn!("the connection to PostgreSQL is not encrypted");
+        }
         config
             .application_name("larder control")
             .connect_timeout(CONNECT_MAX)
             .tcp_user_timeout(2 * CONNECT_MAX);
         let options = config.get_options().map_or_else(String::new, |given| format!("{given} "));
         config.options(&format!("{options}{SESSION_OPTIONS}"));
-        let mut postgres = Postgres { config, session: None, in_transaction: false };
+        let mut postgres = Postgres { config, tls, session: None, in_transaction: false };
         let session = postgres.session()?;
         migrate(&mut session.client, MIGRATIONS)?;
         Ok(postgres)
@@ -68,7 +98,10 @@ impl Postgres {
                 return Err(lost());
             }
             self.session = None;
-            let client = self.config.connect(NoTls)?;
+            let client = match &self.tls {
+                Some(tls) => self.config.connect(tls.clone())?,
+                None => self.config.connect(NoTls)?,
+            };
             self.session = Some(Session { client, statements: HashMap::new() });
         }
         self.session.as_mut().ok_or_else(lost)
@@ -158,6 +191,16 @@ impl Sql for Postgres {
     #[cfg(test)]
     fn run_batch(&mut self, sql: &str) -> Result<(), DatabaseError> {
         self.batch(sql)
+    }
+}
+
+/// Whether others could listen on the way.
+fn is_elsewhere(host: &Host) -> bool {
+    match host {
+        Host::Tcp(name) => {
+            name != "localhost" && !name.parse().is_ok_and(|ip: IpAddr| ip.is_loopback())
+        }
+        Host::Unix(_) => false,
     }
 }
 

@@ -63,6 +63,11 @@ impl Database {
                 before(retention.idempotency_seconds),
             ),
             (
+                "DELETE FROM installation_requests WHERE key IN
+                     (SELECT key FROM installation_requests WHERE at < $1 ORDER BY at LIMIT $2)",
+                before(retention.idempotency_seconds),
+            ),
+            (
                 "DELETE FROM outbox WHERE id IN
                      (SELECT id FROM outbox WHERE state <> 'waiting' AND created_at < $1 LIMIT $2)",
                 before(retention.calls_seconds),

@@ -10,6 +10,8 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0002-clusters.sql"),
     include_str!("../../migrations/sqlite/0003-credentials-have-numbers.sql"),
     include_str!("../../migrations/sqlite/0004-series.sql"),
+    include_str!("../../migrations/sqlite/0005-authority.sql"),
+    include_str!("../../migrations/sqlite/0006-requests-of-the-installation.sql"),
 ];
 
 /// Applies the steps that are missing. Each is one transaction with its own number, so a crash in

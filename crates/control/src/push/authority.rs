@@ -104,10 +104,15 @@ impl Authority {
         &self.certificate
     }
 
+    /// The SHA-256 of the certificate.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        Sha256::digest(&self.certificate).into()
+    }
+
     /// Makes a token that lets a node in until `expires_at` (Unix seconds); any that is not there
     /// yet, or only the one named, also again.
     pub fn token(&self, expires_at: u64, node: Option<NodeName>, nonce: [u8; 8]) -> JoinToken {
-        let authority = Sha256::digest(&self.certificate).into();
+        let authority = self.fingerprint();
         let mut token = JoinToken { expires_at, nonce, authority, node, mac: [0; MAC_BYTES] };
         token.mac = self.mac(&token);
         token

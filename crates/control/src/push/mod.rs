@@ -42,8 +42,9 @@ use self::driver::{Announced, ClusterRules, Driver, Wishes};
 use self::fleet::Fleet;
 use self::publisher::Publisher;
 use self::quota::{Divider, Quota};
-use self::server::{Server, unix_now};
+use self::server::Server;
 use self::source::{ChangeSource, Registry, SourceError};
+use crate::environment::Environment;
 use crate::usage::Usage;
 
 /// The push of one control plane: its parts, and what the API asks of them.
@@ -55,11 +56,8 @@ pub struct PushControl {
     /// What operators want; the driver carries it out.
     wishes: Arc<watch::Sender<Wishes>>,
     rules: ClusterRules,
-    chance: Box<Chance>,
+    environment: Environment,
 }
-
-/// Draws random bytes that are fit for secrets.
-type Chance = dyn Fn(&mut [u8]) -> io::Result<()> + Send + Sync;
 
 /// What runs: hand it to a runtime.
 pub struct PushTasks {
@@ -80,7 +78,7 @@ impl PushControl {
         authority: Authority,
         secret_key: [u8; 32],
         usage: Arc<Usage>,
-        chance: impl Fn(&mut [u8]) -> io::Result<()> + Send + Sync + 'static,
+        environment: Environment,
     ) -> Result<(Self, PushTasks), SourceError> {
         let publisher = Arc::new(Publisher::open(source)?);
         let fleet = Arc::<Fleet>::default();
@@ -100,28 +98,20 @@ impl PushControl {
             registry: Arc::clone(&registry),
             authority: Arc::clone(&authority),
             secret_key,
+            environment: environment.clone(),
             announced: driver.subscribe(),
             quota,
             usage,
             started: Instant::now(),
-            started_at: unix_now() * 1_000,
+            started_at: environment.now().0 * 1_000,
             numbers: AtomicU64::new(1),
         });
         let (announced, wishes) = (driver.subscribe(), driver.wishes());
         let tasks = PushTasks { publisher: Arc::clone(&publisher), driver, divider, server };
-        let chance = Box::new(chance);
-        Ok((
-            PushControl {
-                publisher,
-                fleet,
-                authority,
-                announced,
-                wishes,
-                rules: ClusterRules::default(),
-                chance,
-            },
-            tasks,
-        ))
+        let rules = ClusterRules::default();
+        let push =
+            PushControl { publisher, fleet, authority, announced, wishes, rules, environment };
+        Ok((push, tasks))
     }
 
     /// Follows other rules than the default ones from now on.
@@ -133,9 +123,8 @@ impl PushControl {
     /// A token for a node to join with, and when it ends (Unix seconds).
     pub fn token(&self, node: Option<NodeName>, seconds: Option<u64>) -> io::Result<(String, u64)> {
         let life = seconds.map_or(TOKEN_LIFE, Duration::from_secs);
-        let expires_at = unix_now().saturating_add(life.as_secs());
-        let mut nonce = [0; 8];
-        (self.chance)(&mut nonce)?;
+        let expires_at = self.environment.now().0.saturating_add(life.as_secs());
+        let nonce = self.environment.random()?;
         Ok((self.authority.token(expires_at, node, nonce).to_text(), expires_at))
     }
 }

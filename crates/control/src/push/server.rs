@@ -7,7 +7,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use rustls::RootCertStore;
 use rustls::server::{ServerConfig, WebPkiClientVerifier};
@@ -34,6 +34,7 @@ use super::publisher::{Publisher, SnapshotFrames};
 use super::quota::Quota;
 use super::session::{Act, HEARTBEAT, Moment, Push, Session};
 use super::source::{RegisteredNode, Registry};
+use crate::environment::Environment;
 use crate::usage::Usage;
 
 /// Connections at one time: every node of the largest cluster, some of them twice.
@@ -57,6 +58,8 @@ pub struct Server {
     pub authority: Arc<Authority>,
     /// Under which the data plane's password hashes are made; nodes get it when they join.
     pub secret_key: [u8; 32],
+    /// Says what time it is for tokens and certificates.
+    pub environment: Environment,
     pub announced: watch::Receiver<Announced>,
     pub(super) quota: Arc<Quota>,
     pub usage: Arc<Usage>,
@@ -112,7 +115,7 @@ impl Server {
                 .allow_unauthenticated()
                 .build()
                 .expect("there is one root");
-        let (certificate, key) = self.authority.certify_control(unix_now())?;
+        let (certificate, key) = self.authority.certify_control(self.unix_now())?;
         let config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .expect("ring speaks TLS 1.3")
@@ -194,7 +197,7 @@ impl Server {
         node: &NodeName,
         public_key: &[u8],
     ) -> Result<FromControl, Refusal> {
-        let now = unix_now();
+        let now = self.unix_now();
         let token = self.authority.check_token(token, node, now)?;
         let certificate = self.authority.certify(node, public_key, now, NODE_CERTIFICATE_LIFE)?;
         let key_digest = key_digest(public_key);
@@ -250,6 +253,10 @@ impl Server {
 
     fn now(&self) -> Moment {
         self.started.elapsed()
+    }
+
+    fn unix_now(&self) -> u64 {
+        self.environment.now().0
     }
 }
 
@@ -497,7 +504,8 @@ impl SessionTask<'_> {
     fn renew(&self, pipe: &mut Pipe, public_key: &[u8]) {
         let made = if key_digest(public_key) == self.peer.key_digest {
             let authority = &self.server.authority;
-            authority.certify(&self.peer.name, public_key, unix_now(), NODE_CERTIFICATE_LIFE)
+            let now = self.server.unix_now();
+            authority.certify(&self.peer.name, public_key, now, NODE_CERTIFICATE_LIFE)
         } else {
             Err(Refusal::new(Reason::WrongName, "another key than the one it joined with"))
         };
@@ -617,9 +625,4 @@ fn busy() -> Refusal {
 
 fn timed_out() -> SessionError {
     io::Error::from(io::ErrorKind::TimedOut).into()
-}
-
-/// Unix time in seconds.
-pub(super) fn unix_now() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
 }

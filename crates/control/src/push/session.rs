@@ -38,6 +38,9 @@ pub const BEHIND_AFTER: Duration = Duration::from_secs(2);
 /// Deltas sent and not acknowledged. A node writes them to its disk together, so more would not be
 /// faster, and one that takes none holds up no more than this.
 pub const WINDOW: u64 = 256;
+/// Deltas taken for a node at once, in bytes; the one that passes it goes along. A delta may have most of a
+/// megabyte, and a node that takes none shall not hold hundreds of them.
+pub const BITE_BYTES_MAX: usize = 256 * 1024;
 /// How long a node that refused a snapshot is left alone: what it refused will mostly still be so.
 pub const REFUSED_PAUSE: Duration = Duration::from_secs(10);
 
@@ -307,11 +310,16 @@ impl Session {
         if sent == history.head().0 {
             return Push::Nothing;
         }
-        let Some(waiting) = history.after(sent).map(|entries| entries.count() as u64) else {
-            return self.snapshot(now);
-        };
+        let Some(waiting) = history.after(sent) else { return self.snapshot(now) };
         let unacknowledged = sent.get().saturating_sub(self.acknowledged.get());
-        let count = waiting.min(WINDOW.saturating_sub(unacknowledged));
+        let window = WINDOW.saturating_sub(unacknowledged);
+        let mut bytes = 0;
+        let bite = waiting.zip(0..window).take_while(|(entry, _)| {
+            let fits = bytes < BITE_BYTES_MAX;
+            bytes += entry.frame.len();
+            fits
+        });
+        let count = bite.count() as u64;
         if count == 0 {
             return Push::Nothing;
         }

@@ -117,6 +117,8 @@ pub(crate) enum CommandError {
     NotConfirmed,
     #[error("the answer could not be printed")]
     Print(#[from] io::Error),
+    #[error("{url} did not take the call: {problem}")]
+    CallFailed { url: String, problem: String },
     #[error("{nodes} nodes have an alarm")]
     Alarms { nodes: usize },
     #[error("faults found: {count}")]

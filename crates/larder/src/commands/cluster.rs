@@ -3,18 +3,23 @@
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
-use control::contract::{ChangeMembers, ClusterStatusView, DiagnosisView, FindingView, PushedView};
+use control::contract::{
+    ChangeMembers, ClusterStatusView, ClusterView, ClustersView, CreateCluster, DiagnosisView,
+    FindingView, PushedView,
+};
+use control::model::ClusterName;
 use serde_json::json;
 
 use super::cache::CommandError;
 use super::members::{CarryingOut, carry_out};
-use super::output::{done, pairs, print, table, to_json};
+use super::output::{done, pairs, print, table, to_json, when};
 use crate::client::{Client, ConnectionArgs};
 
 /// Look at the cluster: what each node has, and whether it is the same everywhere.
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
+  larder cluster create west          another cluster, with caches and nodes of its own
   larder cluster status
   larder cluster status --watch
   larder cluster diagnose             name what is wrong, and what to do about it
@@ -34,6 +39,14 @@ pub(crate) struct ClusterArgs {
 
 #[derive(Debug, Subcommand)]
 enum ClusterCommand {
+    /// Make another cluster in this installation, without nodes and caches
+    Create {
+        /// A letter, then letters, digits, '-', '_' or '.'
+        #[arg(value_parser = ClusterName::parse)]
+        name: ClusterName,
+    },
+    /// List the clusters of this installation
+    List,
     /// Show revision, digest, epoch and alarms of every node; fails when one has an alarm
     Status {
         /// Show it again every second
@@ -69,6 +82,22 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 pub(crate) fn run(args: &ClusterArgs) -> Result<(), CommandError> {
     let client = args.connection.client()?;
     match &args.command {
+        ClusterCommand::Create { name } => {
+            let wish = CreateCluster { name: name.to_string() };
+            let made: ClusterView = client.post("/v1/clusters", &wish)?;
+            let said = format!("cluster {name} is made, with id {}\n", made.id);
+            Ok(print(&if args.json { to_json(&made) } else { said })?)
+        }
+        ClusterCommand::List => {
+            let ClustersView { clusters } = client.get("/v1/clusters")?;
+            let row = |it: &ClusterView| {
+                let (id, revision) = (it.id.to_string(), it.revision.to_string());
+                [id, it.name.clone(), revision, when(it.created_at)]
+            };
+            let rows: Vec<_> = clusters.iter().map(row).collect();
+            let said = || table(["ID", "NAME", "REVISION", "SINCE"], &rows);
+            Ok(print(&if args.json { to_json(&clusters) } else { said() })?)
+        }
         ClusterCommand::Status { watch: false } => {
             let status = status(&client)?;
             print(&show(&status, args.json))?;

@@ -9,18 +9,25 @@
 //!
 //! On PostgreSQL several of these share the truth and one leads. The others stand by: they listen for
 //! nobody until they lead, so that nodes and clients, which know all addresses, find the one that does.
-//! One that no longer leads ends, and its service manager starts it anew as one that stands by.
+//! One that no longer leads starts itself anew, as one that stands by: half a leader would be harder to
+//! get right than none.
 
+use std::env;
+use std::fs;
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::Arc;
+use std::time::Duration;
 
 use control::api::ApiSettings;
 use control::campaign::{Campaign, Pace};
 use control::control::Control;
 use control::couriers::{Couriers, Patience};
 use control::data_dir::DataDirError;
+use control::database::PostgresAccess;
 use control::environment::Environment;
 use control::error::OpenError;
 use control::feed::Feed;
@@ -35,6 +42,7 @@ use daemon::clock::Clock;
 use daemon::settings::{self, Flag, Settings};
 use daemon::shutdown::Shutdown;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 use tracing::info;
 
 use super::up::reachable;
@@ -47,7 +55,7 @@ use crate::metrics;
 #[command(after_help = "\
 Examples:
   larder control --data ./control --nodes-listen 10.0.0.1:11290
-  larder control --data ./control --postgres 'postgresql://larder@db/larder'
+  larder control --data ./control --postgres 'postgresql://larder@db/larder' --postgres-ca db-ca.pem
   larder node token --data ./control         what a node joins with
   larder cluster status --data ./control     what each node has")]
 pub(crate) struct ControlArgs {
@@ -67,6 +75,15 @@ pub(crate) struct ControlArgs {
     /// data directory may share; one leads, the others wait to take over
     #[arg(long, value_name = "URL", env = "LARDER_POSTGRES", hide_env_values = true)]
     postgres: Option<String>,
+
+    /// Encrypt the connection to PostgreSQL, and trust only a server whose certificate this authority
+    /// (PEM) has signed for the URL's host
+    #[arg(long, value_name = "FILE", env = "LARDER_POSTGRES_CA", requires = "postgres")]
+    postgres_ca: Option<PathBuf>,
+
+    /// Wait for the database for as long as it is away, instead of ending with an error
+    #[arg(long)]
+    await_database: bool,
 
     /// Settings file; `larder settings` prints one with every setting explained
     #[arg(long, value_name = "FILE")]
@@ -111,8 +128,10 @@ pub(crate) enum RunError {
     Runtime(#[source] io::Error),
     #[error("cannot start a thread")]
     Thread(#[source] io::Error),
-    #[error("another control plane leads now; start this one again to stand by")]
-    Superseded,
+    #[error("cannot read {path}, the authority of PostgreSQL")]
+    PostgresAuthority { path: PathBuf, source: io::Error },
+    #[error("cannot start anew to stand by")]
+    Again(#[source] io::Error),
 }
 
 /// Serves until a signal asks to stop.
@@ -127,19 +146,20 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     let clock = Clock::start();
     let now = move || UnixSeconds(u64::try_from(clock.now().unix).unwrap_or(0));
     let environment = Environment::new(now, random);
-    let control = match &args.postgres {
-        None => Control::open_for_nodes(&args.data, environment),
-        Some(url) => Control::open_postgres(&args.data, url, environment),
-    };
-    let control = control
-        .map(Arc::new)
-        .map_err(|source| RunError::Open { path: args.data.clone(), source })?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("control")
         .build()
         .map_err(RunError::Runtime)?;
-    let _campaign = match &args.postgres {
+    let waited = || {
+        let told = async { timeout(DATABASE_RETRY_AFTER, shutdown.draining()).await };
+        runtime.block_on(told).is_err()
+    };
+    let Some(control) = open(args, &environment, waited)? else { return Ok(()) };
+    let authority = Authority::open(&args.data)?;
+    let refused = |source| RunError::Open { path: args.data.clone(), source };
+    control.check_authority(&authority.fingerprint(), false).map_err(refused)?;
+    let campaign = match &args.postgres {
         None => None,
         Some(_) => {
             let campaign = Campaign::start(&control, control.holder(), Pace::default());
@@ -149,17 +169,18 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     if !runtime.block_on(leads_before(&control, shutdown.draining())) {
         return Ok(());
     }
+    // Again, because another one may have led for the first time meanwhile.
+    control.check_authority(&authority.fingerprint(), true).map_err(refused)?;
     let _couriers = Couriers::start(&control, Patience::default()).map_err(RunError::Thread)?;
     let _housekeeping = Housekeeping::start(&control).map_err(RunError::Thread)?;
     let feed = Feed::new(Arc::clone(&control), ClusterId::DEFAULT);
-    let authority = Authority::open(&args.data)?;
     let (mut push, mut tasks) = PushControl::open(
         Arc::new(feed.clone()),
         Arc::new(feed),
         authority,
         control.node_key(),
         control.usage_of_nodes(),
-        random,
+        environment,
     )?;
     let rules = ClusterRules {
         failover: Failover { hold_down: settings.hold_down, cold_interval: settings.cold_interval },
@@ -169,7 +190,7 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     let (api_listener, api_address) = bind(settings.control_listen)?;
     let (nodes_listener, nodes_address) = bind(args.nodes_listen)?;
     // Before anything is printed: whoever reads that may use the command line at once.
-    let _announcement = control.announce(api_address)?;
+    let announcement = control.announce(api_address)?;
     let push = Arc::new(push);
     let mut metrics_line = String::new();
     if let Some(listen) = settings.metrics_listen {
@@ -194,9 +215,74 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     drop(io::stdout().flush());
     let mut leading = control.leading();
     serve(&runtime, api_listener, nodes_listener, control, api, tasks, &shutdown)?;
-    info!("stopped");
-    if *leading.borrow_and_update() { Ok(()) } else { Err(RunError::Superseded) }
+    if *leading.borrow_and_update() {
+        info!("stopped");
+        return Ok(());
+    }
+    info!("starting anew, to stand by");
+    drop((announcement, campaign));
+    Err(RunError::Again(again()))
 }
+
+/// Opens the control state. `wait` waits until a database that is away may be tried again; when it says
+/// that the process is to stop instead, there is none.
+fn open(
+    args: &ControlArgs,
+    environment: &Environment,
+    wait: impl Fn() -> bool,
+) -> Result<Option<Arc<Control>>, RunError> {
+    let access = match &args.postgres {
+        None => None,
+        Some(url) => {
+            let authority = args.postgres_ca.as_ref().map(|path| {
+                let failed = |source| RunError::PostgresAuthority { path: path.clone(), source };
+                fs::read(path).map_err(failed)
+            });
+            Some(PostgresAccess { url: url.clone(), authority: authority.transpose()? })
+        }
+    };
+    let mut is_told = false;
+    loop {
+        let control = match &access {
+            None => Control::open_for_nodes(&args.data, environment.clone()),
+            Some(access) => Control::open_postgres(&args.data, access, environment.clone()),
+        };
+        match control {
+            Ok(control) => return Ok(Some(Arc::new(control))),
+            Err(error) if args.await_database && error.is_passing() => {
+                if !std::mem::replace(&mut is_told, true) {
+                    let error = &error as &dyn std::error::Error;
+                    tracing::error!(error, "the database does not answer; trying until it does");
+                }
+                if !wait() {
+                    return Ok(None);
+                }
+            }
+            Err(source) => return Err(RunError::Open { path: args.data.clone(), source }),
+        }
+    }
+}
+
+/// Between two attempts to reach a database that is away.
+const DATABASE_RETRY_AFTER: Duration = Duration::from_secs(1);
+
+/// Puts a new run of this program in the place of this one, under the same process id: whoever started
+/// it need not do anything. Returns only when that fails.
+fn again() -> io::Error {
+    let program = match env::current_exe() {
+        Ok(program) => program,
+        Err(error) => return error,
+    };
+    let mut command = Command::new(program);
+    command.args(env::args_os().skip(1));
+    // The lead was lost because another one took it, or because the database is away; it will be back.
+    if env::args_os().all(|argument| argument != AWAIT_DATABASE) {
+        command.arg(AWAIT_DATABASE);
+    }
+    command.exec()
+}
+
+const AWAIT_DATABASE: &str = "--await-database";
 
 /// Waits until this process leads. Returns `false` when it is to stop before.
 async fn leads_before(control: &Control, stop: impl Future<Output = ()>) -> bool {

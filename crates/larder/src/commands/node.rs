@@ -24,7 +24,7 @@ use daemon::descriptors;
 use daemon::settings::{self, Flag, Settings};
 use daemon::shutdown::Shutdown;
 use node::identity::{Identity, IdentityError};
-use node::link::{Link, NodeSettings};
+use node::link::{CHECK_ALL_WITHIN, Link, NodeSettings};
 use node::view::View;
 use proxy::cluster_handle::ClusterHandle;
 use proxy::settings::Access;
@@ -324,9 +324,9 @@ impl ServeArgs {
             .enable_all()
             .build()
             .map_err(NodeError::Start)?;
-        let identity = self.identity(&runtime)?;
-        let name = identity.node.clone();
         let clock = Clock::start();
+        let identity = self.identity(&runtime, clock)?;
+        let name = identity.node.clone();
         let usage = Arc::new(ProxyUsage::default());
         let directory = Arc::new(Directory::new(identity.secret_key()));
         let members = self.backends(&identity, settings.memory_bytes)?;
@@ -357,6 +357,7 @@ impl ServeArgs {
         ));
         let (tell_addresses, addresses) = watch::channel(NodeAddresses::default());
         let node_settings = NodeSettings {
+            check_all_within: CHECK_ALL_WITHIN,
             control: self.control.clone(),
             directory: self.data.clone(),
             addresses,
@@ -430,9 +431,16 @@ impl ServeArgs {
         Ok(())
     }
 
-    /// The identity in the data directory, or a new one got by joining.
-    fn identity(&self, runtime: &tokio::runtime::Runtime) -> Result<Identity, NodeError> {
-        if let Some(identity) = Identity::read(&self.data)? {
+    /// The identity in the data directory, or one got by joining: for the first time, or anew
+    /// because control was away until the certificate had ended.
+    fn identity(
+        &self,
+        runtime: &tokio::runtime::Runtime,
+        clock: Clock,
+    ) -> Result<Identity, NodeError> {
+        if let Some(identity) = Identity::read(&self.data)?
+            && (self.join.is_none() || !identity.has_ended(clock.now().unix))
+        {
             return Ok(identity);
         }
         let token = self.join.as_ref().ok_or(NodeError::NotJoined)?;

@@ -43,6 +43,42 @@ pub(crate) fn to_json(value: &impl Serialize) -> String {
     serde_json::to_string_pretty(value).expect("the contract's types are plain") + "\n"
 }
 
+/// The same in one line, for programs that read lines.
+pub(crate) fn to_json_line(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("the contract's types are plain") + "\n"
+}
+
+/// A Unix time in seconds as people and programs read it, in UTC (RFC 3339).
+pub(crate) fn when(unix: u64) -> String {
+    let (days, second) = (unix / 86_400, unix % 86_400);
+    let (year, month, day) = date(days);
+    let (hour, minute, second) = (second / 3_600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+/// Year, month and day of a number of days since 1970.
+fn date(mut days: u64) -> (u64, u64, u64) {
+    let is_leap = |year: u64| {
+        year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
+    };
+    // The calendar repeats after 400 years; then no more than as many steps are left.
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    let mut year = 1970 + 400 * (days / DAYS_OF_400_YEARS);
+    days %= DAYS_OF_400_YEARS;
+    while days >= 365 + u64::from(is_leap(year)) {
+        days -= 365 + u64::from(is_leap(year));
+        year += 1;
+    }
+    let february = 28 + u64::from(is_leap(year));
+    let months = [31, february, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+    let mut month = 0;
+    while days >= months[month] {
+        days -= months[month];
+        month += 1;
+    }
+    (year, month as u64 + 1, days + 1)
+}
+
 /// What was done to what, for programs; or the sentence for people.
 pub(crate) fn done(json: bool, what: &str, name: &str, said: &str) -> String {
     if json { to_json(&json!({ what: name })) } else { said.to_owned() }
@@ -65,6 +101,21 @@ mod tests {
         let rows = [["1".into(), "shop".into()], ["12".into(), String::new()]];
         assert_eq!(table(["ID", "NAME"], &rows), "ID  NAME\n1   shop\n12\n");
         assert_eq!(table(["ID"], &[]), "ID\n");
+    }
+
+    #[test]
+    fn times_are_said_in_utc() {
+        for (unix, said) in [
+            (0, "1970-01-01T00:00:00Z"),
+            (951_782_399, "2000-02-28T23:59:59Z"),
+            (951_868_800, "2000-03-01T00:00:00Z"),
+            (4_107_542_399, "2100-02-28T23:59:59Z"),
+            (4_107_542_400, "2100-03-01T00:00:00Z"),
+            (1_735_689_599, "2024-12-31T23:59:59Z"),
+            (12_622_780_800, "2370-01-01T00:00:00Z"),
+        ] {
+            assert_eq!(when(unix), said);
+        }
     }
 
     #[test]

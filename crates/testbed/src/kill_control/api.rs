@@ -38,6 +38,25 @@ impl Api {
         Api { agent, url: url.to_owned(), token: token.trim().to_owned() }
     }
 
+    /// The one that this data directory says is there now; `None` when there is none, or it does not
+    /// answer.
+    pub fn announced(data_dir: &Path) -> Option<Self> {
+        let text = fs::read_to_string(data_dir.join("control.json")).ok()?;
+        let endpoint: Value = serde_json::from_str(&text).ok()?;
+        let api = Api::new(endpoint["url"].as_str()?, data_dir);
+        let request = api.request("/v1/clusters");
+        let answer = api.agent.run(request).ok()?;
+        answer.status().is_success().then_some(api)
+    }
+
+    fn request(&self, path: &str) -> Request<()> {
+        Request::builder()
+            .uri(format!("{}{path}", self.url))
+            .header("Authorization", format!("Bearer {}", self.token))
+            .body(())
+            .expect("a good request")
+    }
+
     /// Sends a request that changes something; `None` when no whole answer came.
     pub fn change(&self, method: &str, path: &str, key: &str, body: &Value) -> Option<Answer> {
         let body = if body.is_null() { String::new() } else { body.to_string() };
@@ -63,12 +82,7 @@ impl Api {
     /// When the process does not answer: this is asked while nobody kills it.
     #[track_caller]
     pub fn get(&self, path: &str) -> Value {
-        let request = Request::builder()
-            .uri(format!("{}{path}", self.url))
-            .header("Authorization", format!("Bearer {}", self.token))
-            .body(())
-            .expect("a good request");
-        let mut answer = self.agent.run(request).expect("nobody kills it now");
+        let mut answer = self.agent.run(self.request(path)).expect("nobody kills it now");
         let text = answer.body_mut().read_to_string().expect("a whole answer");
         serde_json::from_str(&text).unwrap_or_else(|error| panic!("{path}: {error}: {text}"))
     }

@@ -26,7 +26,9 @@ use tempfile::TempDir;
 use self::api::Api;
 use self::client::Client;
 use crate::differential::random::Random;
+use crate::eventually::eventually;
 use crate::larder::program;
+use crate::postgres::Postgres;
 use crate::process::Process;
 
 /// What to do, and how often.
@@ -127,13 +129,65 @@ pub fn run(plan: &Plan) -> Report {
     settle(&mut clients, &api);
     log.read(&api, plan.seed);
     check(&mut clients, &api, &log, plan.seed);
-    report.changes = clients.iter().map(|client| client.changes.len() as u64).sum();
-    report.repeated = clients.iter().map(|client| client.repeated).sum();
-    report.already_done = clients.iter().map(|client| client.already_done).sum();
-    report.revision = log.revision;
-    report.took = begun.elapsed();
+    report.count(&clients, &log, begun);
     report
 }
+
+impl Report {
+    fn count(&mut self, clients: &[Client], log: &Log, begun: Instant) {
+        self.changes = clients.iter().map(|client| client.changes.len() as u64).sum();
+        self.repeated = clients.iter().map(|client| client.repeated).sum();
+        self.already_done = clients.iter().map(|client| client.already_done).sum();
+        self.revision = log.revision;
+        self.took = begun.elapsed();
+    }
+}
+
+/// Kills the database instead of the control plane, which is never started again: once for each of these
+/// times, for which the server stays away.
+///
+/// # Panics
+///
+/// When a law is broken, with the seed and what was seen.
+pub fn kill_database(seed: u64, clients: usize, away: &[Duration]) -> Report {
+    let begun = Instant::now();
+    let mut postgres = Postgres::start();
+    let dir = TempDir::new().expect("the temporary folder is writable");
+    let plan = Plan { kills: 0, seed, clients, postgres: Some(postgres.url.clone()) };
+    let mut random = Random::new(seed);
+    let mut clients: Vec<Client> = (0..clients).map(|number| Client::new(number, seed)).collect();
+    let (mut report, mut log) = (Report::default(), Log::default());
+    let process = start(dir.path(), &plan);
+    let answers = || {
+        eventually("the control plane answers", ANSWERS_AGAIN_MAX, || Api::announced(dir.path()))
+    };
+    for &away in away {
+        let api = answers();
+        let work = up_to(&mut random, WORK_MAX);
+        thread::scope(|threads| {
+            for client in &mut clients {
+                let api = &api;
+                // Until the database is gone.
+                threads.spawn(move || client.work(api));
+            }
+            thread::sleep(work);
+            postgres.kill();
+        });
+        thread::sleep(away);
+        postgres.start_again();
+        let api = answers();
+        settle(&mut clients, &api);
+        log.read(&api, seed);
+        check(&mut clients, &api, &log, seed);
+        report.kills += 1;
+    }
+    drop(process);
+    report.count(&clients, &log, begun);
+    report
+}
+
+/// After the database has come back: it recovers, leases are looked at, a control plane starts anew.
+const ANSWERS_AGAIN_MAX: Duration = Duration::from_secs(30);
 
 fn start(dir: &Path, plan: &Plan) -> Process {
     let mut command = Command::new(program());

@@ -162,29 +162,35 @@ impl Records {
         credentials.find(|one| self.cache(one.cache).is_none()).map(|one| one.username)
     }
 
-    /// Calls `visit` for each key under which this set and `after` differ, shard by shard.
-    pub fn differences(&self, after: &Records, mut visit: impl FnMut(Change)) {
-        for (old, new) in self.shards.iter().zip(&after.shards) {
-            let mut tell = |key, before, after| visit(Change { key, before, after });
-            differences(
-                &old.caches,
-                &new.caches,
-                |cache| cache.id,
-                |id, before, after| {
-                    tell(Key::Cache(id), before.map(Record::Cache), after.map(Record::Cache));
-                },
-            );
-            differences(
-                &old.credentials,
-                &new.credentials,
-                |one| one.username,
-                |user, before, after| {
-                    let (before, after) =
-                        (before.map(Record::Credential), after.map(Record::Credential));
-                    tell(Key::Credential(user), before, after);
-                },
-            );
+    /// Calls `visit` for each cache that is not the same in this set and in `after`, shard by shard:
+    /// with what it was, and what it is.
+    pub fn cache_differences(
+        &self,
+        after: &Records,
+        mut visit: impl FnMut(Option<CacheRecord>, Option<CacheRecord>),
+    ) {
+        for (old, new) in self.shards_that_differ(after) {
+            differences(&old.caches, &new.caches, |cache| cache.id, &mut visit);
         }
+    }
+
+    /// The same for credentials.
+    pub fn credential_differences(
+        &self,
+        after: &Records,
+        mut visit: impl FnMut(Option<CredentialRecord>, Option<CredentialRecord>),
+    ) {
+        for (old, new) in self.shards_that_differ(after) {
+            differences(&old.credentials, &new.credentials, |one| one.username, &mut visit);
+        }
+    }
+
+    /// Shards that two sets share since one was cloned from the other are the same without a look.
+    fn shards_that_differ<'a>(
+        &'a self,
+        after: &'a Records,
+    ) -> impl Iterator<Item = (&'a Arc<Shard>, &'a Arc<Shard>)> {
+        self.shards.iter().zip(&after.shards).filter(|(old, new)| !Arc::ptr_eq(old, new))
     }
 
     /// Gives back memory that growing has reserved.
@@ -223,6 +229,7 @@ impl Shard {
         match self.caches.binary_search_by_key(&cache.id, |one| one.id) {
             Ok(at) => Some(std::mem::replace(&mut self.caches[at], cache)),
             Err(at) => {
+                make_room(&mut self.caches);
                 self.caches.insert(at, cache);
                 None
             }
@@ -233,6 +240,7 @@ impl Shard {
         match self.credentials.binary_search_by(|one| one.username.cmp(&credential.username)) {
             Ok(at) => Some(std::mem::replace(&mut self.credentials[at], credential)),
             Err(at) => {
+                make_room(&mut self.credentials);
                 self.credentials.insert(at, credential);
                 None
             }
@@ -261,7 +269,7 @@ fn differences<T: Copy + PartialEq, K: Ord>(
     before: &[T],
     after: &[T],
     key: impl Fn(&T) -> K,
-    mut tell: impl FnMut(K, Option<T>, Option<T>),
+    tell: &mut impl FnMut(Option<T>, Option<T>),
 ) {
     let (mut before, mut after) = (before.iter().peekable(), after.iter().peekable());
     loop {
@@ -270,8 +278,16 @@ fn differences<T: Copy + PartialEq, K: Ord>(
         let old = before.next_if(|one| key(one) == next).copied();
         let new = after.next_if(|one| key(one) == next).copied();
         if old != new {
-            tell(next, old, new);
+            tell(old, new);
         }
+    }
+}
+
+/// Room for one more, and then for an eighth more at a time: doubling would leave half of a copy's
+/// memory unused, in holes of some ten kilobytes that nobody else fits into.
+fn make_room<T>(records: &mut Vec<T>) {
+    if records.len() == records.capacity() {
+        records.reserve_exact((records.len() / 8).max(4));
     }
 }
 
@@ -347,13 +363,20 @@ mod tests {
             assert_eq!(records.iter().count(), model.len());
 
             let (before, mut replayed) = halfway;
-            before.differences(&records, |change| {
-                assert_ne!(change.before, change.after);
-                assert_eq!(replayed.get(&change.key).copied(), change.before);
-                match change.after {
-                    Some(record) => drop(replayed.insert(change.key, record)),
-                    None => drop(replayed.remove(&change.key)),
+            let mut replay = |old: Option<Record>, new: Option<Record>| {
+                assert_ne!(old, new);
+                let key = old.or(new).expect("one of the two is there").key();
+                assert_eq!(replayed.get(&key).copied(), old);
+                match new {
+                    Some(record) => drop(replayed.insert(key, record)),
+                    None => drop(replayed.remove(&key)),
                 }
+            };
+            before.cache_differences(&records, |old, new| {
+                replay(old.map(Record::Cache), new.map(Record::Cache));
+            });
+            before.credential_differences(&records, |old, new| {
+                replay(old.map(Record::Credential), new.map(Record::Credential));
             });
             assert_eq!(replayed, model);
         }

@@ -278,6 +278,22 @@ fn a_slow_node_is_sent_a_window_and_no_more() {
 }
 
 #[test]
+fn large_deltas_are_taken_a_bite_at_a_time() {
+    let mut pair = Pair::connected();
+    for n in 0..20 {
+        pair.commit((0..4_000).map(|id| cache(10_000 * (n + 1) + id)).collect());
+    }
+    let bytes = pair.history.after(Revision::new(1)).and_then(|mut it| it.next());
+    let bytes = bytes.expect("it was committed").frame.len();
+    let bite = BITE_BYTES_MAX.div_ceil(bytes) as u64;
+    assert!((1..20).contains(&bite));
+    for after in [1, 1 + bite] {
+        let push = pair.session.next_push(&pair.history, pair.now);
+        assert_eq!(push, Push::Deltas { after: Revision::new(after), count: bite });
+    }
+}
+
+#[test]
 fn a_silent_node_is_called_deaf_within_three_seconds_and_given_up_later() {
     let mut pair = Pair::connected();
     let mut named_after = None;
