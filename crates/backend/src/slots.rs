@@ -167,6 +167,11 @@ impl Slots {
 pub struct Entered<'a>(RwLockReadGuard<'a, Option<Placed>>);
 
 impl Entered<'_> {
+    /// Of the newest map that is in force here; 0 where there is none.
+    pub(crate) fn epoch(&self) -> Epoch {
+        self.0.as_ref().map_or(Epoch::new(0), |placed| placed.ownership.epoch())
+    }
+
     /// Whether a request on this slot may be executed now.
     #[inline]
     pub fn check(&self, slot: Slot) -> Result<(), Elsewhere<'_>> {

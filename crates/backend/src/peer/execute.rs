@@ -72,6 +72,14 @@ pub(super) fn execute(
     if is_of_slot && let Err(elsewhere) = entered.check(request.header.slot) {
         return refuse_elsewhere(request, elsewhere, replies);
     }
+    // A proxy that knows only an older map does not ask the members that have come since, so it must
+    // not tell its client that all is forgotten. Whoever gave them their slots knows the newer one.
+    if matches!(request.operation, Operation::Flush { .. })
+        && request.header.epoch < entered.epoch()
+    {
+        replies.refuse(request, Refusal::Unknown { epoch: entered.epoch() });
+        return Err(NotHere::Refused);
+    }
     match (cache, at) {
         (Some(cache), Some(at)) => on_item(request, cache, at, now, replies),
         (cache, _) => match (request.operation, cache) {
