@@ -23,6 +23,8 @@ needed='
 /usr/bin/python3 python3
 /usr/lib/python3*/ensurepip python3-venv
 /usr/lib/*/sasl2/libplain.so libsasl2-modules
+/usr/bin/chromium chromium
+/usr/share/fonts/truetype/liberation*/LiberationSans-Regular.ttf fonts-liberation
 '
 
 missing=''

@@ -16,6 +16,7 @@
 //! | `PATCH /v1/caches/{cache}/credentials/{username}` | give and take capabilities |
 //! | `GET`, `POST /v1/clusters` | list, create |
 //! | `GET /v1/audit?after=&limit=` | who did what, oldest first; `?newest=true` for the last lines |
+//! | `GET`, `POST /v1/operators`, `DELETE /v1/operators/{name}` | who may log in at the dashboard |
 //! | `GET`, `POST /v1/webhooks`, `DELETE /v1/webhooks/{id}` | who hears of changes |
 //! | `POST /v1/webhooks/{id}/test` | call it with a body of type `test`; answers the call |
 //! | `GET /v1/outbox?state=&limit=` | calls to webhooks: `waiting`, `sent`, `dead` (when not said) |
@@ -29,6 +30,7 @@
 
 mod cluster;
 mod handlers;
+mod operators;
 pub(crate) mod problem;
 mod request;
 mod v2;
@@ -44,6 +46,8 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
+use tenancy::id::CacheId;
+use tenancy::secret::Secret;
 use tokio::sync::Semaphore;
 use tokio::task::spawn_blocking;
 
@@ -81,12 +85,26 @@ pub struct ApiSettings {
     pub applied: Arc<dyn Applied>,
     /// The nodes of this control plane; `None` where this process serves by itself.
     pub push: Option<Arc<PushControl>>,
+    /// How browsers reach the dashboard, such as `https://cache.example`, without a slash at its end.
+    pub public_url: String,
+}
+
+impl ApiSettings {
+    /// The persistent URL of a cache's dashboard. Whoever has it is its owner.
+    pub fn dashboard_url(&self, cache: CacheId, secret: &Secret) -> String {
+        format!("{}/sso/{cache}/{}", self.public_url, secret.reveal())
+    }
 }
 
 impl Default for ApiSettings {
     /// No proxies to tell of, and no node but this process.
     fn default() -> Self {
-        ApiSettings { servers: Vec::new(), applied: Arc::new(AppliedHere), push: None }
+        ApiSettings {
+            servers: Vec::new(),
+            applied: Arc::new(AppliedHere),
+            push: None,
+            public_url: String::new(),
+        }
     }
 }
 
@@ -121,6 +139,8 @@ pub(crate) fn router_with(
         .route("/v1/outbox/{id}", get(handlers::show_call))
         .route("/v1/outbox", get(handlers::list_calls))
         .route("/v1/outbox/{id}/retry", post(handlers::revive_call))
+        .route("/v1/operators", get(operators::list).post(operators::put))
+        .route("/v1/operators/{name}", delete(operators::remove))
         .route("/v1/clusters", get(handlers::list_clusters).post(handlers::create_cluster))
         .route("/v1/cluster/status", get(cluster::status))
         .route("/v1/cluster/snapshot", post(cluster::push_snapshot))
@@ -152,7 +172,7 @@ pub(crate) fn router_with(
         .route("/readyz", get(ready))
         .merge(v1)
         .merge(v2::routes())
-        .merge(dashboard::routes())
+        .merge(dashboard::routes(&api))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .layer(from_fn_with_state(api.clone(), limit_time))
         .with_state(api)

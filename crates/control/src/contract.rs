@@ -15,7 +15,7 @@ use wire::control::topology::TopologyMember;
 
 use crate::applied::Progress;
 use crate::database::{AuditEntry, OutboxEntry, Webhook};
-use crate::model::{Cache, Cluster, Credential, Issued};
+use crate::model::{Cache, Cluster, Credential, Issued, Operator};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CacheView {
@@ -35,6 +35,9 @@ pub struct CacheView {
     pub primary_username: String,
     /// Unix time in seconds.
     pub created_at: u64,
+    /// Opens the cache's dashboard, for whoever has it. Only where passwords are shown, too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dashboard_url: Option<String>,
     /// Absent where many caches are listed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub credentials: Option<Vec<CredentialView>>,
@@ -55,12 +58,17 @@ impl CacheView {
             servers: servers.to_vec(),
             primary_username: cache.primary.to_string(),
             created_at: cache.created_at.0,
+            dashboard_url: None,
             credentials: None,
         }
     }
 
     pub(crate) fn with(self, credentials: Vec<CredentialView>) -> Self {
         CacheView { credentials: Some(credentials), ..self }
+    }
+
+    pub(crate) fn with_dashboard(self, url: String) -> Self {
+        CacheView { dashboard_url: Some(url), ..self }
     }
 }
 
@@ -339,6 +347,33 @@ pub struct ClustersView {
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
     pub name: String,
+}
+
+/// Someone who may log in at the dashboard and see everything.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorView {
+    pub name: String,
+    /// Unix time in seconds.
+    pub created_at: u64,
+}
+
+impl OperatorView {
+    pub(crate) fn new(operator: &Operator) -> Self {
+        OperatorView { name: operator.name.to_string(), created_at: operator.created_at.0 }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorsView {
+    pub operators: Vec<OperatorView>,
+}
+
+/// An operator to be added, or to be given another password.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PutOperator {
+    pub name: String,
+    pub password: String,
 }
 
 /// Who did what. Fields that do not apply are null.

@@ -40,9 +40,13 @@ use crate::model::{
     Actor, By, Cache, CacheName, CacheRef, CapabilityChange, Cluster, ClusterId, ClusterName,
     Committed, Credential, Issued, UnixSeconds,
 };
-use crate::seal::Sealer;
+use crate::seal::{DashboardKeys, Sealer};
 use crate::series::sampler::Sampler;
 use crate::usage::{CacheUsage, Usage};
+
+mod dashboard;
+
+pub(crate) use dashboard::{OPERATOR_SESSION_SECONDS, OWNER_SESSION_SECONDS, OperatorLogin};
 
 /// The cache that `larder up` makes for whoever tries it.
 pub const DEVELOPMENT_CACHE: &str = "development";
@@ -79,6 +83,7 @@ pub struct Control {
     secret_key: SecretKey,
     node_key: [u8; 32],
     sealer: Sealer,
+    dashboard_keys: DashboardKeys,
     token: Secret,
     data_dir: DataDir,
 }
@@ -165,6 +170,7 @@ impl Control {
             secret_key: master_key.secret_key(),
             node_key: master_key.node_key(),
             sealer: master_key.sealer(),
+            dashboard_keys: master_key.dashboard_keys(),
             token: data_dir.token(&environment)?,
             environment,
             data_dir,
@@ -642,6 +648,15 @@ impl Control {
     /// The newest lines of the audit log, in the order in which they were written.
     pub(crate) fn newest_audit(&self, limit: usize) -> Result<Vec<AuditEntry>, ControlError> {
         self.lock_reader().newest_audit(limit)
+    }
+
+    /// Lines of the audit log before this one, the newest first.
+    pub(crate) fn audit_before(
+        &self,
+        before: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>, ControlError> {
+        self.lock_reader().audit_before(before, limit)
     }
 
     /// Everyone who hears of every change of a cache.

@@ -16,6 +16,7 @@
 //! database itself: see the constraints and triggers in `migrations/`.
 
 mod change;
+mod dashboard;
 mod delta;
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -43,6 +44,7 @@ use crate::error::{ControlError, OpenError};
 use crate::model::{Actor, By, Cache, CacheRef, Cluster, ClusterId, UnixSeconds};
 
 pub(crate) use change::{Change, Done, Kind, NewCredential};
+pub(crate) use dashboard::{DashboardNonce, SessionDigest};
 pub(crate) use delta::{Effect, cache_record, credential_record};
 pub(crate) use leadership::{Fence, Lease};
 pub(crate) use log::AuditEntry;
@@ -54,7 +56,7 @@ pub use retention::Retention;
 pub(crate) use rows::StoredCredential;
 pub use schema::SchemaError;
 pub(crate) use series::{SERIES_BATCH, SeriesRow, WHOLE};
-use sql::{Mode, Sql};
+use sql::{Mode, Sql, Value};
 use sqlite::Sqlite;
 
 /// Beyond this the directory in memory and the start-up would want another design.

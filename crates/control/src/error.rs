@@ -8,7 +8,7 @@ use tenancy::id::{CacheId, Username};
 use crate::data_dir::DataDirError;
 use crate::data_plane::DataPlaneError;
 pub use crate::database::SchemaError;
-use crate::model::{CacheName, CacheRef, ClusterName, NodeName};
+use crate::model::{CacheName, CacheRef, ClusterName, NodeName, OperatorName};
 use crate::seal::BrokenSeal;
 
 /// Why a change or a question was refused. Nothing of a refused change is left behind.
@@ -54,6 +54,12 @@ pub enum ControlError {
     UnknownWebhook(u64),
     #[error("there are already {max} webhooks, the most an installation can have")]
     TooManyWebhooks { max: usize },
+    #[error("there is no operator {0}")]
+    UnknownOperator(OperatorName),
+    #[error("there are already {max} operators, the most an installation can have")]
+    TooManyOperators { max: usize },
+    #[error("the dashboard's URL is not this cache's, or not any more")]
+    WrongDashboardSecret,
     #[error("there is no call {0}, or none that was given up")]
     UnknownCall(u64),
     #[error("the idempotency key was used for another request")]
@@ -98,6 +104,8 @@ impl ControlError {
             | ControlError::UnknownCluster(_)
             | ControlError::UnknownNode(_)
             | ControlError::UnknownWebhook(_)
+            | ControlError::UnknownOperator(_)
+            | ControlError::WrongDashboardSecret
             | ControlError::UnknownCall(_) => Fault::Missing,
             ControlError::NameTaken(_)
             | ControlError::PrimaryStays { .. }
@@ -112,6 +120,7 @@ impl ControlError {
             | ControlError::NotCommitted(_)
             | ControlError::NotAcknowledged { .. }
             | ControlError::TooManyWebhooks { .. }
+            | ControlError::TooManyOperators { .. }
             | ControlError::KeyReused
             | ControlError::Superseded
             | ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => Fault::Conflict,

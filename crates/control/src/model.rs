@@ -1,5 +1,6 @@
 //! What the control plane keeps: caches and credentials as values, already checked.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 
@@ -274,18 +275,66 @@ impl From<Actor> for By {
 pub enum Actor {
     /// Someone with the installation's token.
     Operator,
-    /// Someone with a credential of the cache that has the `api` capability.
+    /// An operator who has logged in by name.
+    Named(OperatorName),
+    /// Someone with the URL of the cache's dashboard, or with a credential of the cache that has the `api`
+    /// capability.
     Owner,
     /// This program by itself, at its start.
     Installation,
 }
 
 impl Actor {
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> Cow<'static, str> {
         match self {
-            Actor::Operator => "operator",
-            Actor::Owner => "owner",
-            Actor::Installation => "installation",
+            Actor::Operator => "operator".into(),
+            Actor::Named(name) => format!("operator {name}").into(),
+            Actor::Owner => "owner".into(),
+            Actor::Installation => "installation".into(),
+        }
+    }
+}
+
+/// What an operator logs in as; formed like the username of a credential.
+pub type OperatorName = Username;
+
+/// Someone who may see and change everything, by name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Operator {
+    pub name: OperatorName,
+    pub created_at: UnixSeconds,
+}
+
+/// A browser that was let into the dashboard. It has a cache, an operator, or both: an operator who
+/// looks at a cache as its owner does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Session {
+    pub(crate) cache: Option<CacheId>,
+    pub(crate) operator: Option<OperatorName>,
+}
+
+/// Whose session is to begin.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum SessionOf {
+    /// Of whoever has the URL of this cache's dashboard.
+    Owner(CacheId),
+    Operator(OperatorName),
+    /// Of an operator who looks at this cache as its owner does.
+    Visit(OperatorName, CacheId),
+}
+
+impl SessionOf {
+    pub(crate) fn cache(self) -> Option<CacheId> {
+        match self {
+            SessionOf::Owner(cache) | SessionOf::Visit(_, cache) => Some(cache),
+            SessionOf::Operator(_) => None,
+        }
+    }
+
+    pub(crate) fn operator(self) -> Option<OperatorName> {
+        match self {
+            SessionOf::Operator(name) | SessionOf::Visit(name, _) => Some(name),
+            SessionOf::Owner(_) => None,
         }
     }
 }

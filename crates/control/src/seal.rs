@@ -8,8 +8,8 @@ use chacha20poly1305::aead::{Aead, KeyInit, Payload};
 use chacha20poly1305::{ChaCha20Poly1305, Key, Nonce};
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
-use tenancy::id::Username;
-use tenancy::secret::{Secret, SecretKey};
+use tenancy::id::{CacheId, Username};
+use tenancy::secret::{SECRET_RANDOM_BYTES, Secret, SecretKey};
 
 pub(crate) const NONCE_BYTES: usize = 12;
 
@@ -27,6 +27,13 @@ impl MasterKey {
         self.derive(b"larder 1: password hashes")
     }
 
+    pub(crate) fn dashboard_keys(&self) -> DashboardKeys {
+        DashboardKeys {
+            secrets: self.derive(b"larder 1: dashboard secrets"),
+            forms: self.derive(b"larder 1: dashboard forms"),
+        }
+    }
+
     pub(crate) fn sealer(&self) -> Sealer {
         let key = self.derive(b"larder 1: password sealing");
         Sealer(ChaCha20Poly1305::new(Key::from_slice(&key)))
@@ -39,10 +46,40 @@ impl MasterKey {
 
     /// One independent key per purpose: HMAC-SHA-256 of the purpose under the master key.
     fn derive(&self, purpose: &[u8]) -> [u8; 32] {
-        let mac =
-            <Hmac<Sha256> as Mac>::new_from_slice(&self.0).expect("HMAC takes a key of any length");
-        mac.chain_update(purpose).finalize().into_bytes().into()
+        derive(&self.0, purpose)
     }
+}
+
+/// HMAC-SHA-256.
+fn derive(key: &[u8; 32], of: &[u8]) -> [u8; 32] {
+    let mac = <Hmac<Sha256> as Mac>::new_from_slice(key).expect("HMAC takes a key of any length");
+    mac.chain_update(of).finalize().into_bytes().into()
+}
+
+/// What the dashboard's own secrets are derived under, instead of being stored.
+pub(crate) struct DashboardKeys {
+    secrets: [u8; 32],
+    forms: [u8; 32],
+}
+
+impl DashboardKeys {
+    /// What stands in the URL of a cache's dashboard, for as long as the nonce stays.
+    pub(crate) fn secret(&self, cache: CacheId, nonce: &[u8; 16]) -> Secret {
+        let mut of = cache.get().to_le_bytes().to_vec();
+        of.extend(nonce);
+        secret(&derive(&self.secrets, &of))
+    }
+
+    /// What every form of a session must send along: nobody can know it who has not seen a page of
+    /// that session.
+    pub(crate) fn form_token(&self, session: &Secret) -> Secret {
+        secret(&derive(&self.forms, session.reveal().as_bytes()))
+    }
+}
+
+fn secret(hash: &[u8; 32]) -> Secret {
+    let random = hash.first_chunk::<SECRET_RANDOM_BYTES>().expect("a hash has 32 bytes");
+    Secret::from_random(*random)
 }
 
 /// Seals passwords and opens them again.

@@ -35,6 +35,7 @@ enum Command {
     Webhook(commands::webhook::WebhookArgs),
     Outbox(commands::outbox::OutboxArgs),
     Audit(commands::audit::AuditArgs),
+    Operator(commands::operator::OperatorArgs),
     Bench(bench::BenchArgs),
     Simulate(commands::simulate::SimulateArgs),
     /// Print a settings file with every setting, its default and the reason for it
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Webhook(args) => commands::webhook::run(&args).map_err(Into::into),
         Command::Outbox(args) => commands::outbox::run(&args).map_err(Into::into),
         Command::Audit(args) => commands::audit::run(&args).map_err(Into::into),
+        Command::Operator(args) => commands::operator::run(&args).map_err(Into::into),
         Command::Bench(args) => commands::bench::run(&args).map_err(Into::into),
         Command::Simulate(args) => commands::simulate::run(&args).map_err(Into::into),
         Command::Settings => commands::settings::run().map_err(Into::into),

@@ -8,6 +8,7 @@ use serde::Deserialize;
 use tenancy::capability::{Capabilities, Capability};
 use tenancy::id::CacheId;
 use tenancy::plan::{PLANS, Plan};
+use tenancy::secret::Secret;
 
 use super::problem::Refusal;
 use super::request::{Asked, OfCache, OfId, OfUser, parse_username};
@@ -21,7 +22,7 @@ use crate::contract::{
 };
 use crate::control::Control;
 use crate::database::CallState;
-use crate::model::{Cache, CacheName, CacheRef, CapabilityChange, ClusterId};
+use crate::model::{Cache, CacheName, CacheRef, CapabilityChange, ClusterId, Issued};
 
 pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -68,10 +69,15 @@ pub(super) async fn create_cache(
         }
         None => ClusterId::DEFAULT,
     };
-    let change = move |control: &Control, by| control.create_cache(by, cluster, name, plan);
-    let tell = |(cache, issued)| {
+    let change = move |control: &Control, by| {
+        let made = control.create_cache(by, cluster, name, plan)?;
+        let (_, secret) = control.dashboard_secret(&CacheRef::Id(made.value.0.id))?;
+        Ok(made.map(|(cache, issued)| (cache, issued, secret)))
+    };
+    let tell = |(cache, issued, secret): (Cache, Issued, Secret)| {
         let credentials = vec![CredentialView::with_password(&issued)];
-        Told::created(api.view(&cache).with(credentials))
+        let url = api.settings.dashboard_url(cache.id, &secret);
+        Told::created(api.view(&cache).with(credentials).with_dashboard(url))
     };
     api.write(write, change, tell).await
 }
@@ -82,7 +88,13 @@ pub(super) async fn show_cache(
     Asked(asked): Asked<Passwords>,
 ) -> Answer<CacheView> {
     let (cache, credentials) = api.credentials(cache, asked.passwords).await?;
-    Ok(Json(api.view(&cache).with(credentials)))
+    let view = api.view(&cache).with(credentials);
+    if !asked.passwords {
+        return Ok(Json(view));
+    }
+    let id = CacheRef::Id(cache.id);
+    let (_, secret) = api.call(move |control| control.dashboard_secret(&id)).await?;
+    Ok(Json(view.with_dashboard(api.settings.dashboard_url(cache.id, &secret))))
 }
 
 pub(super) async fn delete_cache(

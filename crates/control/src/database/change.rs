@@ -337,7 +337,7 @@ impl<'a> Change<'a> {
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING id",
             &[
                 self.now.0.into(),
-                self.actor.name().into(),
+                (&*self.actor.name()).into(),
                 kind.name().into(),
                 cluster,
                 cache.id.get().into(),
@@ -408,7 +408,7 @@ impl<'a> Change<'a> {
              VALUES ($1, $2, $3, $4, $5) RETURNING id",
             &[
                 self.now.0.into(),
-                self.actor.name().into(),
+                (&*self.actor.name()).into(),
                 action.into(),
                 cluster.map(|cluster| cluster.0).into(),
                 detail.into(),
@@ -421,6 +421,24 @@ impl<'a> Change<'a> {
     /// The number of its line in the audit log, once it has one; given to no other change ever.
     pub(super) fn audit_line(&self) -> Option<i64> {
         self.audit_id
+    }
+
+    /// Appends to the audit log only: for acts on a cache that its nodes need not hear of.
+    pub(crate) fn audit_cache(&mut self, action: &str, cache: &Cache) -> Result<(), ControlError> {
+        let audit_id = self.sql.number(
+            "INSERT INTO audit (at, actor, action, cluster_id, cache_id, cache_name, detail)
+             VALUES ($1, $2, $3, $4, $5, $6, '') RETURNING id",
+            &[
+                self.now.0.into(),
+                (&*self.actor.name()).into(),
+                action.into(),
+                cache.cluster.0.into(),
+                cache.id.get().into(),
+                cache.name.as_str().into(),
+            ],
+        )?;
+        self.audit_id = Some(audit_id);
+        Ok(())
     }
 
     /// Makes the change true. After an error it is as if it had never begun, unless the error says

@@ -77,6 +77,16 @@ impl Database {
         self.sql.rows(&select, &[limit.into()])?.iter().rev().map(audit_entry).collect()
     }
 
+    /// Lines of the audit log before this one, `limit` at most, the newest first.
+    pub(crate) fn audit_before(
+        &mut self,
+        before: u64,
+        limit: usize,
+    ) -> Result<Vec<AuditEntry>, ControlError> {
+        let select = format!("{SELECT_AUDIT} WHERE id < $1 ORDER BY id DESC LIMIT $2");
+        self.sql.rows(&select, &[before.into(), limit.into()])?.iter().map(audit_entry).collect()
+    }
+
     /// All records of a cluster at one revision. Caches come first, so that a credential never comes
     /// before its cache.
     pub(crate) fn record_snapshot(

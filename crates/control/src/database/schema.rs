@@ -12,6 +12,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0004-series.sql"),
     include_str!("../../migrations/sqlite/0005-authority.sql"),
     include_str!("../../migrations/sqlite/0006-requests-of-the-installation.sql"),
+    include_str!("../../migrations/sqlite/0007-dashboard.sql"),
 ];
 
 /// Applies the steps that are missing. Each is one transaction with its own number, so a crash in

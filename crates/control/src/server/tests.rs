@@ -333,7 +333,7 @@ fn what_is_wrong_is_said() {
         ("PATCH", &of_blog, json!({ "write": false }), 404, "unknown-credential"),
         ("PATCH", &of_primary, json!({ "read": false }), 400, "bad-request"),
         ("GET", "/v1/none", Value::Null, 404, "unknown-path"),
-        ("GET", "/", Value::Null, 404, "unknown-path"),
+        ("GET", "/nothing", Value::Null, 404, "unknown-path"),
         ("PATCH", "/v1/caches", Value::Null, 405, "unknown-method"),
     ] {
         let body = if body.is_null() { None } else { Some(body) };

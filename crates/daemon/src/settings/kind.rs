@@ -61,6 +61,25 @@ impl Kind for File {
     }
 }
 
+/// Where a browser finds something: scheme and host, perhaps a port, and nothing behind them.
+pub(super) struct WebAddress;
+
+impl Kind for WebAddress {
+    type Used = String;
+    const IS_TEXT: bool = true;
+
+    fn expects(&self) -> String {
+        "a web address without a path, such as \"https://cache.example\"".to_owned()
+    }
+
+    fn used(&self, written: &Written) -> Option<String> {
+        let text = written.text()?.trim_end_matches('/');
+        let host = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"))?;
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-.:[]".contains(&b);
+        (!host.is_empty() && host.bytes().all(plain)).then(|| text.to_owned())
+    }
+}
+
 /// A text that may be left empty.
 pub(super) struct Optional<K>(pub(super) K);
 

@@ -30,7 +30,7 @@ use crate::log::{FORMATS, Format, LEVELS};
 use crate::networks::Networks;
 use kind::{
     Address, Bytes, Choice, CountOrAuto, File, Kind, Microseconds, Milliseconds, NetworkList,
-    Optional, Seconds, SecondsOrNever,
+    Optional, Seconds, SecondsOrNever, WebAddress,
 };
 
 const KIB: u64 = 1024;
@@ -126,6 +126,11 @@ settings! {
     /// Where the control API answers.
     control_listen => control_listen: SocketAddr = Address, default "127.0.0.1:11280",
         because "who can reach it can ask for secrets, so nobody but this machine";
+
+    /// How browsers reach the dashboard, such as "https://cache.example", when a reverse proxy stands
+    /// before control_listen. With https, cookies are sent over TLS only.
+    dashboard_url => dashboard_url: Option<String> = Optional(WebAddress), default "",
+        because "without a reverse proxy it is http:// and control_listen";
 
     section "What the machine gives";
 

@@ -1,6 +1,7 @@
 //! `larder cache …`: caches of a running Larder.
 
 use std::io::{self, BufRead, IsTerminal, Write};
+use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use control::contract::{
@@ -52,7 +53,7 @@ enum CacheCommand {
     Show {
         #[arg(value_parser = CacheRef::parse)]
         cache: CacheRef,
-        /// Show the passwords, too
+        /// Show the passwords and the dashboard's URL, too
         #[arg(long)]
         passwords: bool,
         /// Print only MEMCACHIER_SERVERS, _USERNAME and _PASSWORD, as applications read them
@@ -119,6 +120,10 @@ pub(crate) enum CommandError {
     Print(#[from] io::Error),
     #[error("{url} did not take the call: {problem}")]
     CallFailed { url: String, problem: String },
+    #[error("the password in {path} could not be read")]
+    PasswordFile { path: PathBuf, source: io::Error },
+    #[error("no random bytes could be had")]
+    Random(#[source] io::Error),
     #[error("{nodes} nodes have an alarm")]
     Alarms { nodes: usize },
     #[error("faults found: {count}")]
@@ -219,7 +224,8 @@ fn set_enabled(
 fn created(cache: &CacheView) -> String {
     let CacheView { name, id, .. } = cache;
     let variables = variables_of_primary(cache);
-    format!("Created cache {name} (id {id}), plan {}.\n\n{variables}", plan_of(cache))
+    let dashboard = dashboard(cache);
+    format!("Created cache {name} (id {id}), plan {}.\n\n{variables}{dashboard}", plan_of(cache))
 }
 
 fn listed(caches: &[CacheView]) -> String {
@@ -242,6 +248,9 @@ fn shown(cache: &CacheView, passwords: bool) -> String {
         ("connections", format!("at most {}", cache.connections_max)),
         ("servers", cache.servers.join(",")),
     ]);
+    if let Some(url) = &cache.dashboard_url {
+        text.push_str(&format!("dashboard     {url}\n"));
+    }
     let credentials = cache.credentials.as_deref().unwrap_or_default();
     text.push('\n');
     text.push_str(&credential_table(credentials, passwords));
@@ -269,6 +278,12 @@ fn plan_of(cache: &CacheView) -> String {
 
 fn state(cache: &CacheView) -> &'static str {
     if cache.enabled { "enabled" } else { "disabled" }
+}
+
+/// The line that says where the cache's dashboard is, for whoever was told.
+fn dashboard(cache: &CacheView) -> String {
+    let url = cache.dashboard_url.as_ref();
+    url.map(|url| format!("LARDER_DASHBOARD={url}\n")).unwrap_or_default()
 }
 
 fn variables_of_primary(cache: &CacheView) -> String {

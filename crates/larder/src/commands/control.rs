@@ -45,7 +45,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::up::reachable;
+use super::up::{public_url, reachable};
 use crate::metrics;
 
 /// Keep caches, credentials and members for nodes that serve them, and push every change to them.
@@ -204,6 +204,7 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
         servers: Vec::new(),
         applied: Arc::clone(&push.fleet) as _,
         push: Some(push),
+        public_url: public_url(&settings, api_address),
     };
     // Nobody may be reading our output; that is no reason not to serve.
     let welcome = format!(

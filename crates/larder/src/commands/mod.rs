@@ -8,6 +8,7 @@ pub(crate) mod control;
 pub(crate) mod credential;
 mod members;
 pub(crate) mod node;
+pub(crate) mod operator;
 pub(crate) mod outbox;
 mod output;
 pub(crate) mod settings;

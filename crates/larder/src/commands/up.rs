@@ -22,7 +22,7 @@ use control::data_plane::DataPlane;
 use control::environment::Environment;
 use control::error::{ControlError, OpenError};
 use control::housekeeping::Housekeeping;
-use control::model::{Issued, UnixSeconds};
+use control::model::{CacheRef, Issued, UnixSeconds};
 use control::server::{self, ServerLimits};
 use daemon::clock::Clock;
 use daemon::descriptors;
@@ -229,12 +229,18 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     // Before anything is printed: whoever reads that may use the command line at once.
     let _announcement = control.announce(control_address)?;
     let servers = proxy.plain_address().map(|address| reachable(address).to_string());
-    let api = ApiSettings { servers: servers.into_iter().collect(), ..ApiSettings::default() };
+    let api = ApiSettings {
+        servers: servers.into_iter().collect(),
+        public_url: public_url(&settings, control_address),
+        ..ApiSettings::default()
+    };
+    let (_, secret) = control.dashboard_secret(&CacheRef::Id(cache.id))?;
     let welcome = Welcome {
         plain: proxy.plain_address(),
         tls: proxy.tls_address(),
         authority: tls.and_then(|tls| tls.authority),
         control: control_address,
+        dashboard: api.dashboard_url(cache.id, &secret),
         credential: (!args.no_auth).then_some(&issued),
     };
     let _couriers =
@@ -358,6 +364,8 @@ struct Welcome<'a> {
     tls: Option<SocketAddr>,
     authority: Option<PathBuf>,
     control: SocketAddr,
+    /// Of the development cache's dashboard.
+    dashboard: String,
     /// `None` where no password is asked for.
     credential: Option<&'a Issued>,
 }
@@ -379,6 +387,7 @@ impl Welcome<'_> {
         if let Some(authority) = &self.authority {
             lines.push(format!("LARDER_TLS_CA={}", authority.display()));
         }
+        lines.push(format!("LARDER_DASHBOARD={}", self.dashboard));
         lines.push(format!("LARDER_CONTROL=http://{}", reachable(self.control)));
         lines.join("\n") + "\n"
     }
@@ -401,10 +410,17 @@ impl Welcome<'_> {
              (printf '{typed}'; sleep 1) | telnet {host} {port}\n\
              python3 -c \"import socket; s = socket.create_connection(('{host}', {port})); \
              s.sendall(b'{talk}'); print(s.makefile().read())\"\n\n\
+             Look at it in a browser at the address after LARDER_DASHBOARD. \
              Manage it with `larder cache --help` and `larder credential --help`; stop it with \
              Ctrl-C.\n"
         )
     }
+}
+
+/// How browsers reach the dashboard.
+pub(super) fn public_url(settings: &Settings, control: SocketAddr) -> String {
+    let set = settings.dashboard_url.clone();
+    set.unwrap_or_else(|| format!("http://{}", reachable(control)))
 }
 
 /// An address that a client on this machine can use: "every address" becomes loopback.

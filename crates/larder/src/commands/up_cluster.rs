@@ -112,6 +112,9 @@ pub(super) fn run(
         variables.push_str(&format!("MEMCACHIER_USERNAME={}\n", credential.username));
         variables.push_str(&format!("MEMCACHIER_PASSWORD={password}\n"));
     }
+    if let Some(url) = &cache.dashboard_url {
+        variables.push_str(&format!("LARDER_DASHBOARD={url}\n"));
+    }
     variables.push_str(&format!("LARDER_CONTROL={control_url}\n"));
     if let Some(path) = env_file {
         write_private(path, &variables)
