@@ -78,9 +78,10 @@ fn testbed(program: &'static str, how: &[&str], arguments: &[&str]) -> step::Ste
 /// One test after the other, on a machine that has nothing else to do, with what they print.
 fn faults(quick: bool) -> step::Step {
     step::Step::new("faults", move || {
-        let run = ["test", "--package", "testbed", "--test", "faults", "--test", "cluster", "--"];
+        let tests = ["faults", "cluster", "quota"].into_iter().flat_map(|test| ["--test", test]);
+        let run = ["test", "--package", "testbed"].into_iter().chain(tests).chain(["--"]);
         let how = ["--include-ignored", "--nocapture", "--test-threads=1"];
-        let words: Vec<&str> = run.into_iter().chain(how).collect();
+        let words: Vec<&str> = run.chain(how).collect();
         let mut tests = step::command("cargo", &words);
         tests.env("LARDER_FAULTS_STRICT", "1");
         if quick {

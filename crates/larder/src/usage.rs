@@ -98,7 +98,10 @@ impl Usage {
     /// What has changed of one cache.
     fn change(&mut self, id: CacheId, now: u64) -> Option<CacheReport> {
         let (figures, stats) = self.look(id);
-        if figures == Figures::default() && !self.told.contains_key(&id) {
+        // What an empty cache takes for its index is no use of it.
+        let is_unused =
+            figures.counted().all(|(figure, count)| figure == Figure::HeldBytes || count == 0);
+        if is_unused && !self.told.contains_key(&id) {
             return None;
         }
         let told = self.told.entry(id).or_insert_with(|| Told {

@@ -51,11 +51,12 @@ impl ClusterHandle {
     }
 
     /// Whether every loop of the proxy has a connection to this run of the member that was greeted
-    /// and answered. `false` before the proxy has started.
+    /// and answered, and it is not silent now. `false` before the proxy has started.
     pub fn is_connected(&self, member: &MemberName, incarnation: Incarnation) -> bool {
         let links = self.0.usage.member(member, incarnation);
         let connected = links.loops_connected.load(Relaxed);
-        self.0.wakers.get().is_some_and(|wakers| wakers.len() <= connected)
+        let is_silent = 0 < links.loops_silent.load(Relaxed);
+        self.0.wakers.get().is_some_and(|wakers| wakers.len() <= connected && !is_silent)
     }
 
     /// The members of a topology that this proxy reaches: those of its own process, and those that

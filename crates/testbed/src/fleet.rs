@@ -43,15 +43,15 @@ impl Cluster {
         Cluster::start_with(nodes, backends, &[])
     }
 
-    /// The same, with settings of the nodes by their names, such as `threads`.
+    /// The same, with settings of all processes by their names, such as `threads`.
     #[track_caller]
     pub fn start_with(nodes: usize, backends: usize, settings: &[(&str, &str)]) -> Cluster {
         let dir = DataDir::new();
-        let (control, control_address) = start_control(&dir, "127.0.0.1:0");
         let setting = |(name, value): &(&str, &str)| {
             (format!("LARDER_{}", name.to_uppercase()), (*value).to_owned())
         };
-        let settings = settings.iter().map(setting).collect();
+        let settings: Vec<(String, String)> = settings.iter().map(setting).collect();
+        let (control, control_address) = start_control(&dir, "127.0.0.1:0", &settings);
         let mut cluster =
             Cluster { control, nodes: Vec::new(), control_address, dir, backends, settings };
         for number in 0..nodes {
@@ -105,13 +105,24 @@ impl Cluster {
         self.nodes[node] = self.start_node(&name, &[]);
     }
 
+    /// Has another machine take the place of a killed node: its name, an empty data directory, and the
+    /// token of `larder node replace`.
+    #[track_caller]
+    pub fn replace(&mut self, node: usize) {
+        let name = self.nodes[node].name.clone();
+        std::fs::remove_dir_all(self.data_of(&name)).expect("the folder of a node that has ended");
+        let token = self.run(&["node", "replace", &name]);
+        let token = token["token"].as_str().expect("a token is text").to_owned();
+        self.nodes[node] = self.start_node(&name, &["--join", &token]);
+    }
+
     /// Kills the control plane and starts it again at the same address.
     #[track_caller]
     pub fn restart_control(&mut self) {
         self.control.signal(Signal::KILL);
         self.control.wait_for_end(SETTLED_TIME_MAX);
         let address = self.control_address.clone();
-        (self.control, self.control_address) = start_control(&self.dir, &address);
+        (self.control, self.control_address) = start_control(&self.dir, &address, &self.settings);
     }
 
     #[track_caller]
@@ -121,7 +132,9 @@ impl Cluster {
         if !arguments.contains(&"--control") {
             command.args(["--control", &self.control_address]);
         }
-        command.arg("--data").arg(self.data_of(name)).args(["--listen", "127.0.0.1:0"]);
+        // Clients reach it at every address of this machine that it may be told to advertise.
+        let listen = if arguments.contains(&"--advertise") { "0.0.0.0:0" } else { "127.0.0.1:0" };
+        command.arg("--data").arg(self.data_of(name)).args(["--listen", listen]);
         command.args(["--memory", "256MiB", "--backends", &self.backends.to_string()]);
         if !arguments.contains(&"--peers-listen") {
             command.args(["--peers-listen", "127.0.0.1:0"]);
@@ -205,10 +218,15 @@ impl Cluster {
 }
 
 #[track_caller]
-fn start_control(dir: &DataDir, nodes_listen: &str) -> (Process, String) {
+fn start_control(
+    dir: &DataDir,
+    nodes_listen: &str,
+    settings: &[(String, String)],
+) -> (Process, String) {
     let mut command = Command::new(program());
     command.args(["control", "--listen", "127.0.0.1:0", "--nodes-listen", nodes_listen, "--data"]);
-    let mut control = Process::start(command.arg(dir.path().join("control")));
+    command.arg(dir.path().join("control")).envs(settings.iter().cloned());
+    let mut control = Process::start(&mut command);
     let address = control.wait_for_line("LARDER_NODES=");
     (control, address)
 }

@@ -1,10 +1,11 @@
 //! A way between two processes that a test can hold up: what is sent waits, as in a network that has
 //! gone silent.
 
+use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
 use std::thread;
 use std::time::Duration;
 
@@ -20,13 +21,21 @@ pub struct Relay {
 #[derive(Default)]
 struct State {
     is_held: AtomicBool,
+    /// The process whose connections are held; 0 is none.
+    held_caller: AtomicU32,
     has_ended: AtomicBool,
 }
 
 impl Relay {
     #[track_caller]
     pub fn to(upstream: SocketAddr) -> Relay {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port is free");
+        Relay::at((Ipv4Addr::LOCALHOST, 0).into(), upstream)
+    }
+
+    /// The same at this address, such as the upstream's port at another loopback address.
+    #[track_caller]
+    pub fn at(listen: SocketAddr, upstream: SocketAddr) -> Relay {
+        let listener = TcpListener::bind(listen).expect("the address is free");
         let addr = listener.local_addr().expect("it is bound");
         let state = Arc::<State>::default();
         let shared = Arc::clone(&state);
@@ -40,9 +49,10 @@ impl Relay {
                 };
                 let ends = (client.try_clone(), server.try_clone());
                 let (Ok(client_again), Ok(server_again)) = ends else { continue };
+                let caller = client.peer_addr().ok().and_then(caller);
                 let (forth, back) = (Arc::clone(&shared), Arc::clone(&shared));
-                thread::spawn(move || pass(client, server, &forth));
-                thread::spawn(move || pass(server_again, client_again, &back));
+                thread::spawn(move || pass(client, server, caller, &forth));
+                thread::spawn(move || pass(server_again, client_again, caller, &back));
             }
         });
         Relay { addr, state }
@@ -53,9 +63,15 @@ impl Relay {
         self.state.is_held.store(true, Relaxed);
     }
 
+    /// The same for connections that this process makes, and no others.
+    pub fn hold_from(&self, process: u32) {
+        self.state.held_caller.store(process, Relaxed);
+    }
+
     /// Lets everything through again, what has waited first.
     pub fn release(&self) {
         self.state.is_held.store(false, Relaxed);
+        self.state.held_caller.store(0, Relaxed);
     }
 }
 
@@ -67,7 +83,33 @@ impl Drop for Relay {
     }
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, state: &State) {
+impl State {
+    fn holds(&self, caller: Option<u32>) -> bool {
+        let held_caller = self.held_caller.load(Relaxed);
+        self.is_held.load(Relaxed) || (held_caller != 0 && caller == Some(held_caller))
+    }
+}
+
+/// The process at the other end of a connection on this machine: whose descriptors have the socket that
+/// the kernel lists under its address (proc(5), `/proc/net/tcp`).
+fn caller(at: SocketAddr) -> Option<u32> {
+    let port = format!(":{:04X}", at.port());
+    let list = fs::read_to_string("/proc/net/tcp").ok()?;
+    let inode = list.lines().skip(1).find_map(|line| {
+        let mut words = line.split_whitespace();
+        words.nth(1)?.ends_with(&port).then(|| words.nth(7).map(str::to_owned))?
+    })?;
+    let socket = format!("socket:[{inode}]");
+    let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
+    let mut numbers = processes.filter_map(|it| it.file_name().to_str()?.parse::<u32>().ok());
+    numbers.find(|number| {
+        let open = fs::read_dir(format!("/proc/{number}/fd"));
+        let mut open = open.into_iter().flatten().filter_map(Result::ok);
+        open.any(|it| fs::read_link(it.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
+    })
+}
+
+fn pass(mut from: TcpStream, mut to: TcpStream, caller: Option<u32>, state: &State) {
     let mut chunk = [0; 16 << 10];
     // So that the end is noticed although nobody says anything.
     if from.set_read_timeout(Some(LOOK_EVERY)).is_err() {
@@ -77,7 +119,7 @@ fn pass(mut from: TcpStream, mut to: TcpStream, state: &State) {
         match from.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => {
-                while state.is_held.load(Relaxed) && !state.has_ended.load(Relaxed) {
+                while state.holds(caller) && !state.has_ended.load(Relaxed) {
                     thread::sleep(LOOK_EVERY);
                 }
                 if to.write_all(&chunk[..count]).is_err() {

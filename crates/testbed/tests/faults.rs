@@ -5,6 +5,8 @@
 
 #![expect(clippy::print_stdout, reason = "figures are for whoever runs it with --nocapture")]
 
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
@@ -13,6 +15,8 @@ use testbed::eventually::{DEADLINE, eventually};
 use testbed::fleet::{Cluster, SETTLED_TIME_MAX};
 use testbed::freshness::Freshness;
 use testbed::keys;
+use testbed::larder::{DataDir, program};
+use testbed::process::Process;
 use testbed::relay::Relay;
 
 #[test]
@@ -90,6 +94,83 @@ fn a_node_at_a_public_address_is_named_and_nobody_connects_to_it() {
 }
 
 #[test]
+fn a_blocked_link_is_named_and_nothing_is_stale() {
+    let mut cluster = Cluster::start(2, 1);
+    // At an address of its own, behind a relay that can tell who calls.
+    cluster.add_node("n2", &["--peers-listen", "127.0.0.1:0", "--advertise", "127.0.0.2"]);
+    let advertised = cluster.nodes[2].process.line_after("LARDER_PEERS=").expect("it is written");
+    let advertised: SocketAddr = advertised.parse().expect("a literal address");
+    let relay = Relay::at(advertised, (Ipv4Addr::LOCALHOST, advertised.port()).into());
+    cluster.wait_until_settled(3);
+    let login = cluster.create_cache("shop", "dev");
+    let proxies: Vec<_> = cluster.nodes.iter().map(|node| node.addr).collect();
+    (0..3).for_each(|node| drop(cluster.connect(node, &login)));
+    let fresh = Freshness::start(&proxies, &login, 2);
+
+    relay.hold_from(cluster.nodes[0].process.id());
+    let began = Instant::now();
+    let told_after = eventually("the link from n0 is named", DEADLINE, || {
+        let finding = ("blocked-link".to_owned(), "n0".to_owned());
+        cluster.findings().contains(&finding).then(|| began.elapsed())
+    });
+    assert!(told_after < Duration::from_secs(if is_strict() { 3 } else { 15 }), "{told_after:?}");
+    fresh.wait_for_rounds(2);
+    relay.release();
+    eventually("nothing is wrong any more", DEADLINE, || {
+        cluster.findings().is_empty().then_some(())
+    });
+    println!("blocked link: named after {told_after:.1?}; {:?}", fresh.finish());
+}
+
+#[test]
+fn a_node_at_a_wrong_private_address_is_named_and_owns_nothing() {
+    let mut cluster = Cluster::start(2, 1);
+    let login = cluster.create_cache("shop", "dev");
+    let proxies: Vec<_> = cluster.nodes.iter().map(|node| node.addr).collect();
+    (0..2).for_each(|node| drop(cluster.connect(node, &login)));
+    let fresh = Freshness::start(&proxies, &login, 1);
+    let epoch = cluster.status()["settled_epoch"].clone();
+    // Nobody listens there; another machine of the same network would be as wrong.
+    cluster.add_node("n2", &["--peers-listen", "127.0.0.1:0", "--advertise", "127.0.0.9"]);
+    let came_at = Instant::now();
+    let told_after = eventually("n2's address is named", DEADLINE, || {
+        let finding = ("wrong-address".to_owned(), "n2".to_owned());
+        cluster.findings().contains(&finding).then(|| came_at.elapsed())
+    });
+    assert!(told_after < Duration::from_secs(if is_strict() { 3 } else { 15 }), "{told_after:?}");
+    fresh.wait_for_rounds(3);
+    assert_eq!(cluster.status()["epoch"], epoch, "the members stay who they were");
+    println!("wrong private address: named after {told_after:.1?}; {:?}", fresh.finish());
+}
+
+#[test]
+fn another_machine_takes_the_place_of_a_node_and_no_slot_moves() {
+    // Nobody shall be given up meanwhile.
+    let mut cluster = Cluster::start_with(3, 1, &[("hold_down_seconds", "3600")]);
+    let login = cluster.create_cache("shop", "dev");
+    let count = 600;
+    keys::set(&mut cluster.connect(0, &login), 0..count);
+    let slots = |status: &serde_json::Value| {
+        let members = status["members"].as_array().expect("a list of members").clone();
+        members.into_iter().map(|it| (it["name"].clone(), it["share"].clone())).collect::<Vec<_>>()
+    };
+    let before = slots(&cluster.status());
+    cluster.kill(1);
+    cluster.replace(1);
+    cluster.wait_until_settled(3);
+    assert_eq!(slots(&cluster.status()), before);
+    let mut client = cluster.connect(0, &login);
+    let found = eventually("every key can be asked for again", DEADLINE, || {
+        let found = keys::get(&mut client, 0..count).expect("it answers");
+        (found.failures == 0).then_some(found)
+    });
+    let lost = found.misses as f64 / count as f64;
+    assert!((lost - 1.0 / 3.0).abs() < 0.1, "its share is lost and nothing else: {found:?}");
+    keys::set(&mut client, 0..count);
+    println!("replaced node: {found:?}");
+}
+
+#[test]
 fn a_stopped_node_fails_its_share_fast_and_nothing_else() {
     let cluster = Cluster::start(3, 1);
     let login = cluster.create_cache("shop", "dev");
@@ -147,6 +228,61 @@ fn a_cluster_without_control_serves_and_its_nodes_can_be_started_again() {
     });
     println!("without control: a node serves again {:.1?} after its end, {found:?}", at.elapsed());
     assert!(found.hits > 500, "what the others own is found: {found:?}");
+}
+
+#[test]
+fn a_killed_process_of_a_cluster_that_up_has_started_is_started_again() {
+    let dir = DataDir::new();
+    let mut command = Command::new(program());
+    command.args(["up", "--nodes", "2", "--listen", "127.0.0.1:0", "--control", "127.0.0.1:0"]);
+    command.args(["--memory", "128MiB", "--threads", "2", "--data"]).arg(dir.path());
+    let mut up = Process::start(&mut command);
+    up.wait_for_line("LARDER_CONTROL=");
+    let is_whole = |status: &serde_json::Value| {
+        let nodes = status["nodes"].as_array().expect("a list of nodes");
+        status["settled_epoch"] == status["epoch"]
+            && nodes.iter().filter(|it| it["connected"] == true && it["links"] == 2).count() == 2
+    };
+    let status = || {
+        let output = Command::new(program())
+            .args(["cluster", "status", "--json", "--data"])
+            .arg(dir.path())
+            .output()
+            .expect("the program that serves can also be run as a command");
+        serde_json::from_slice::<serde_json::Value>(&output.stdout).ok()
+    };
+    eventually("all nodes are there", SETTLED_TIME_MAX, || status().filter(is_whole));
+    // A node first, then control: each is killed and must be another process afterwards.
+    for role in ["node", "control"] {
+        let before = children(up.id(), role);
+        let victim = *before.first().expect("it has such a child");
+        let pid = rustix::process::Pid::from_raw(victim as i32).expect("a process has a number");
+        rustix::process::kill_process(pid, Signal::KILL).expect("it is our child's child");
+        eventually("it is started again", SETTLED_TIME_MAX, || {
+            let now = children(up.id(), role);
+            (now.len() == before.len() && !now.contains(&victim)).then_some(())
+        });
+        eventually("all nodes are there again", SETTLED_TIME_MAX, || status().filter(is_whole));
+    }
+    up.signal(Signal::TERM);
+    assert!(up.wait_for_end(SETTLED_TIME_MAX).success());
+}
+
+/// Children of a process that run this command of ours.
+fn children(of: u32, command: &str) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{of}/task")).expect("it runs");
+    let lists = tasks
+        .filter_map(Result::ok)
+        .filter_map(|task| std::fs::read_to_string(task.path().join("children")).ok());
+    let mut found: Vec<u32> = lists
+        .flat_map(|list| list.split(' ').filter_map(|it| it.parse().ok()).collect::<Vec<u32>>())
+        .filter(|child| {
+            let line = std::fs::read(format!("/proc/{child}/cmdline")).unwrap_or_default();
+            line.split(|&byte| byte == 0).nth(1) == Some(command.as_bytes())
+        })
+        .collect();
+    found.sort_unstable();
+    found
 }
 
 /// How long single reads took, by how they ended.
