@@ -50,10 +50,17 @@ impl Clock {
 
     #[inline]
     pub fn now(&self) -> Now {
+        self.now_at(Instant::now())
+    }
+
+    /// The same for whoever has just looked at the machine's clock, which is not free.
+    #[inline]
+    pub fn now_at(&self, instant: Instant) -> Now {
         let (elapsed, unix) = match self.0 {
             // A process would have to run for 136 years to see the end of this.
             Source::Machine { start } => {
-                (u32::try_from(start.elapsed().as_secs()).unwrap_or(u32::MAX), unix_seconds())
+                let elapsed = instant.saturating_duration_since(start).as_secs();
+                (u32::try_from(elapsed).unwrap_or(u32::MAX), unix_seconds())
             }
             Source::Hand { seconds, unix_at_start } => {
                 let elapsed = seconds.load(Ordering::Acquire);

@@ -103,7 +103,8 @@ pub(crate) struct EventLoop<L: BackendLink> {
     /// Memory held for half requests by all connections of this loop, in bytes.
     input_bytes_held: usize,
     started: Instant,
-    /// The time of this round; read once, because reading a clock is not free.
+    /// The time of this round, in three forms; read once, because reading a clock is not free.
+    woke: Instant,
     now: Now,
     now_us: Micros,
     next_sweep: Instant,
@@ -161,6 +162,7 @@ impl<L: BackendLink> EventLoop<L> {
             scratch: Scratch::new(),
             input_bytes_held: 0,
             started,
+            woke: started,
             now,
             now_us: 0,
             next_sweep: started + SWEEP_EVERY,
@@ -182,8 +184,9 @@ impl<L: BackendLink> EventLoop<L> {
                     return;
                 }
             }
-            self.now = self.shared.clock.now();
-            self.now_us = self.started.elapsed().as_micros() as Micros;
+            self.woke = Instant::now();
+            self.now = self.shared.clock.now_at(self.woke);
+            self.now_us = self.woke.duration_since(self.started).as_micros() as Micros;
             self.follow_cluster();
             for event in &events {
                 self.take(event);
@@ -206,7 +209,7 @@ impl<L: BackendLink> EventLoop<L> {
                 self.now_us,
                 &mut self.clients,
             );
-            if self.next_sweep <= Instant::now() {
+            if self.next_sweep <= self.woke {
                 self.sweep();
                 housekeeping_left = true;
             }
@@ -269,7 +272,8 @@ impl<L: BackendLink> EventLoop<L> {
         for rests_until in doors.into_iter().flatten().filter_map(|door| door.rests_until) {
             until = until.min(rests_until);
         }
-        until.saturating_duration_since(Instant::now())
+        // By the length of this round too long, which is far less than anything here waits for.
+        until.saturating_duration_since(self.woke)
     }
 
     fn take(&mut self, event: &Event) {
@@ -348,7 +352,7 @@ impl<L: BackendLink> EventLoop<L> {
     }
 
     fn accept(&mut self) {
-        let now = Instant::now();
+        let now = self.woke;
         for secure in [false, true] {
             let door = if secure { &mut self.tls } else { &mut self.plain };
             let Some(door) = door else { continue };
