@@ -24,7 +24,7 @@ const VALUE_REFUSED: &str =
 
 /// Larder says "invalid arguments" to a binary command of which memcached does not check all lengths.
 fn refuses_value(memcached: &Reply<'_>, larder: &Reply<'_>) -> bool {
-    const UNCHECKED: [u8; 7] = [0x10, 0x1b, 0x1c, 0x1d, 0x1e, 0x23, 0x24];
+    const UNCHECKED: [u8; 7] = [STAT, 0x1b, 0x1c, 0x1d, 0x1e, 0x23, 0x24];
     const INVALID_ARGUMENTS: [u8; 2] = [0, 4];
     match (&memcached.words[..], &larder.words[..]) {
         (
@@ -34,6 +34,17 @@ fn refuses_value(memcached: &Reply<'_>, larder: &Reply<'_>) -> bool {
         _ => false,
     }
 }
+
+/// Whether memcached goes on with the statistics that Larder, in its last answer, refused: they are a
+/// frame each, and the first was compared with the refusal, after which Larder closes.
+pub fn is_more_statistics(memcached: &Reply<'_>, last_of_larder: &Reply<'_>) -> bool {
+    let is_statistics =
+        |reply: &Reply<'_>| matches!(reply.words.first(), Some(Word::Exact([0x81, STAT, ..])));
+    is_statistics(memcached) && refuses_value(memcached, last_of_larder)
+}
+
+/// The opcode of statistics.
+const STAT: u8 = 0x10;
 
 /// A binary answer that says that nobody has logged in (status 0x20).
 pub fn is_failed_login(reply: &Reply<'_>) -> bool {
@@ -52,4 +63,38 @@ fn without_key<'a>(reply: &'a Reply<'_>) -> Vec<&'a Word<'a>> {
         bytes.starts_with(b"k") || *bytes == b"b" || (reply.verb() == b"ME" && *at == 1)
     };
     reply.words.iter().enumerate().filter(|word| !is_key(word)).map(|(_, word)| word).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_more_statistics;
+    use crate::differential::reply::Reader;
+    use std::collections::HashMap;
+
+    #[test]
+    fn only_the_statistics_that_were_refused_may_follow() {
+        check(0x10, 7, 4, true);
+        check(0x10, 8, 4, false); // of another request
+        check(0x10, 7, 0, false); // Larder did not refuse
+        check(0x1c, 7, 4, false); // no statistics
+    }
+
+    #[track_caller]
+    fn check(opcode: u8, opaque: u32, larder_says: u16, expected: bool) {
+        let (one, two) = (frame(0x10, opaque, 0), frame(opcode, 7, larder_says));
+        let one = if opcode == 0x10 { one } else { frame(opcode, opaque, 0) };
+        let (mut first, mut second) = (Reader::default(), Reader::default());
+        let (one, two) =
+            (first.binary(&one, &HashMap::new()), second.binary(&two, &HashMap::new()));
+        assert_eq!(is_more_statistics(&one[0], &two[0]), expected);
+    }
+
+    fn frame(opcode: u8, opaque: u32, status: u16) -> Vec<u8> {
+        let mut bytes = vec![0x81, opcode, 0, 0, 0, 0];
+        bytes.extend(status.to_be_bytes());
+        bytes.extend([0; 4]);
+        bytes.extend(opaque.to_be_bytes());
+        bytes.extend([0; 8]);
+        bytes
+    }
 }

@@ -3,7 +3,7 @@
 use crate::connection::{Login, shown};
 use crate::differential::command::{Side, whole_key};
 use crate::differential::exchange::{Exchanged, Split, exchange};
-use crate::differential::explained::{explained, is_failed_login};
+use crate::differential::explained::{explained, is_failed_login, is_more_statistics};
 use crate::differential::reply::{Apart, Reader, Reply};
 use crate::differential::sequence::{Dialect, Kind, Sequence};
 use crate::differential::times::{Flushes, PAUSE, ROUND_MAX, Times};
@@ -253,6 +253,10 @@ impl Judge {
                     *self.figures.explained.entry(NO_SECOND_TRY).or_default() += 1;
                     return None;
                 }
+                // The refusal has been counted already.
+                (Some(more), None)
+                    if !in_step
+                        && two.last().is_some_and(|refusal| is_more_statistics(more, refusal)) => {}
                 (memcached, larder) => {
                     let said =
                         |reply: Option<&Reply<'_>>| reply.map_or_else(missing, ToString::to_string);
