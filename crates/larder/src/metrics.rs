@@ -24,7 +24,7 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use daemon::shutdown::Shutdown;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -105,20 +105,25 @@ impl Collector for Source {
                 Kind::Gauge => MetricType::Gauge,
             };
             let mut family = encoder.encode_descriptor(&metric.name, &metric.help, None, kind)?;
-            for (label, value) in values {
-                let labels: Vec<(&str, &str)> =
-                    metric.label.iter().map(|&name| (name, label.as_str())).collect();
-                let one = family.encode_family(&labels)?;
-                match metric.kind {
-                    Kind::Counter => ConstCounter::new(value).encode(one)?,
-                    Kind::Gauge => {
-                        ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(one)?;
-                    }
-                }
+            let Some(name) = metric.label else {
+                // Without a label there is one value, and no braces.
+                values.first().map_or(Ok(()), |&(_, value)| tell(metric.kind, value, family))?;
+                continue;
+            };
+            for (label, value) in &values {
+                let labels = [(name, label.as_str())];
+                tell(metric.kind, *value, family.encode_family(&labels)?)?;
             }
         }
         debug_assert!(readings.0.is_empty(), "not in the catalogue: {readings:?}");
         Ok(())
+    }
+}
+
+fn tell(kind: Kind, value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
+    match kind {
+        Kind::Counter => ConstCounter::new(value).encode(encoder),
+        Kind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder),
     }
 }
 
