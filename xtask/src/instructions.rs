@@ -25,6 +25,9 @@ use tempfile::TempDir;
 /// Growth that counts as noise: the code around a path, not the path.
 const GROWTH_PERCENT_MAX: f64 = 3.0;
 
+/// For whole requests: how many of them a turn of the loop finds depends on the machine's mood.
+const WHOLE_GROWTH_PERCENT_MAX: f64 = 10.0;
+
 const BASELINE: &str = "xtask/instructions.json";
 
 /// What is counted in the benches: package, bench, path, how often.
@@ -97,16 +100,20 @@ fn run(larder: impl FnOnce() -> Result<PathBuf, String>, keep: bool) -> Result<O
         };
         let percent = growth_percent(then, now);
         println!("    {now:9.1}  {name} ({percent:+.1} %)");
-        if GROWTH_PERCENT_MAX < percent {
-            grown.push(format!("    {name}: {then:.1} → {now:.1}, {percent:+.1} %"));
+        let whole = LOADS.iter().any(|(load, _)| load == name);
+        let percent_max = if whole { WHOLE_GROWTH_PERCENT_MAX } else { GROWTH_PERCENT_MAX };
+        if percent_max < percent {
+            grown.push(format!(
+                "    {name}: {then:.1} → {now:.1}, {percent:+.1} % (at most {percent_max} %)"
+            ));
         }
     }
     if grown.is_empty() {
         return Ok(Outcome::Done);
     }
     Ok(Outcome::Failed(format!(
-        "{} paths take over {GROWTH_PERCENT_MAX} % more instructions than {BASELINE} says; where that is \
-         worth it, `cargo xtask instructions --keep` and say why in the commit\n{}",
+        "{} paths take more instructions than {BASELINE} allows; where that is worth it, \
+         `cargo xtask instructions --keep` and say why in the commit\n{}",
         grown.len(),
         grown.join("\n")
     )))
