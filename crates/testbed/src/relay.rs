@@ -49,7 +49,7 @@ impl Relay {
                 };
                 let ends = (client.try_clone(), server.try_clone());
                 let (Ok(client_again), Ok(server_again)) = ends else { continue };
-                let caller = client.peer_addr().ok().and_then(caller);
+                let caller = caller(&client);
                 let (forth, back) = (Arc::clone(&shared), Arc::clone(&shared));
                 thread::spawn(move || pass(client, server, caller, &forth));
                 thread::spawn(move || pass(server_again, client_again, caller, &back));
@@ -91,13 +91,15 @@ impl State {
 }
 
 /// The process at the other end of a connection on this machine: whose descriptors have the socket that
-/// the kernel lists under its address (proc(5), `/proc/net/tcp`).
-fn caller(at: SocketAddr) -> Option<u32> {
-    let port = format!(":{:04X}", at.port());
+/// the kernel lists under its two addresses (proc(5), `/proc/net/tcp`). Both, because one port of a
+/// caller serves many connections to different places.
+fn caller(accepted: &TcpStream) -> Option<u32> {
+    let ends = [listed(accepted.peer_addr().ok()?)?, listed(accepted.local_addr().ok()?)?];
     let list = fs::read_to_string("/proc/net/tcp").ok()?;
     let inode = list.lines().skip(1).find_map(|line| {
-        let mut words = line.split_whitespace();
-        words.nth(1)?.ends_with(&port).then(|| words.nth(7).map(str::to_owned))?
+        let mut words = line.split_whitespace().skip(1);
+        let found = [words.next()?, words.next()?] == ends;
+        found.then(|| words.nth(6).map(str::to_owned))?
     })?;
     let socket = format!("socket:[{inode}]");
     let processes = fs::read_dir("/proc").ok()?.filter_map(Result::ok);
@@ -107,6 +109,13 @@ fn caller(at: SocketAddr) -> Option<u32> {
         let mut open = open.into_iter().flatten().filter_map(Result::ok);
         open.any(|it| fs::read_link(it.path()).is_ok_and(|to| to.as_os_str() == socket.as_str()))
     })
+}
+
+/// An address as `/proc/net/tcp` has it: IPv4 as a word in the machine's own order, both in hexadecimal.
+fn listed(address: SocketAddr) -> Option<String> {
+    let SocketAddr::V4(address) = address else { return None };
+    let word = u32::from_ne_bytes(address.ip().octets());
+    Some(format!("{word:08X}:{:04X}", address.port()))
 }
 
 fn pass(mut from: TcpStream, mut to: TcpStream, caller: Option<u32>, state: &State) {

@@ -2,7 +2,7 @@
 //! it is full, and not when the first of its parts is. What control counts of it is what clients did.
 //!
 //! `cargo test -p testbed --test quota -- --ignored --nocapture` fills over 50 backends, too, and prints
-//! the figures of `docs/reliability.md`.
+//! the figures of `docs/decisions/0032-nodes-say-totals-and-control-divides.md`.
 
 #![expect(clippy::print_stdout, reason = "figures are for whoever runs it with --nocapture")]
 
