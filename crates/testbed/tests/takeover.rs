@@ -16,6 +16,8 @@ fn control(data: &Path, postgres: &Postgres) -> Process {
     let mut command = Command::new(program());
     command.args(["control", "--listen", "127.0.0.1:0", "--nodes-listen", "127.0.0.1:0"]);
     command.args(["--postgres", &postgres.url, "--data"]).arg(data);
+    // Browsers know one address, whoever leads; without it each answers with its own.
+    command.env("LARDER_DASHBOARD_URL", "https://larder.example");
     Process::start(&mut command)
 }
 
