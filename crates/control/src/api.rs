@@ -76,6 +76,9 @@ const URL_BYTES_MAX: usize = 2_048;
 /// Caches on a page when the client does not say.
 const PAGE_CACHES: usize = 100;
 
+/// Where Slack's incoming webhooks are.
+pub const SLACK_PREFIX: &str = "https://hooks.slack.com/";
+
 /// What the API says about the installation.
 #[derive(Clone)]
 pub struct ApiSettings {
@@ -87,6 +90,8 @@ pub struct ApiSettings {
     pub push: Option<Arc<PushControl>>,
     /// How browsers reach the dashboard, such as `https://cache.example`, without a slash at its end.
     pub public_url: String,
+    /// How every Slack URL that an owner gives must begin.
+    pub slack_prefix: String,
 }
 
 impl ApiSettings {
@@ -104,6 +109,7 @@ impl Default for ApiSettings {
             applied: Arc::new(AppliedHere),
             push: None,
             public_url: String::new(),
+            slack_prefix: SLACK_PREFIX.to_owned(),
         }
     }
 }

@@ -732,7 +732,7 @@ impl Control {
     pub(crate) fn claim_call(
         &self,
         claim: Duration,
-        busy: &[u64; COURIERS],
+        busy: &[i64; COURIERS],
     ) -> Result<Claimed, ControlError> {
         let claim_ms = i64::try_from(claim.as_millis()).unwrap_or(i64::MAX);
         self.lock().claim_call(self.environment.now(), claim_ms, busy)
@@ -1129,6 +1129,7 @@ fn stored_of(
     }
 }
 
+mod alerts;
 mod owners;
 mod series;
 #[cfg(test)]

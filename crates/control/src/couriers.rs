@@ -1,4 +1,5 @@
-//! Carries the calls of the outbox to their receivers: webhooks over HTTP, signed.
+//! Carries the calls of the outbox to their receivers: webhooks over HTTP, signed; alerts of caches as
+//! e-mail or to Slack.
 //!
 //! ```text
 //!   change ──┐ one transaction          ┌── 2xx ─────────────────────▶ sent
@@ -24,12 +25,15 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use hmac::{Hmac, Mac};
 use sha2::Sha256;
 use ureq::Agent;
+use ureq::http::StatusCode;
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, parse_pem};
 
+use crate::alerts::{Message, Way};
 use crate::bell::{Bell, Heard};
 use crate::control::Control;
-use crate::database::{Call, Claimed, Outcome};
+use crate::database::{Call, Claimed, Outcome, Receiver, StoredDelivery, Webhook};
 use crate::error::ControlError;
+use crate::mailer::Mailer;
 
 /// Calls that are under way at one time, each to another receiver: one that hangs holds up only what
 /// waits for itself.
@@ -92,14 +96,24 @@ pub struct Couriers {
 }
 
 impl Couriers {
+    /// Without a mail server: messages that are to go by e-mail are given up, and say why.
     pub fn start(control: &Arc<Control>, patience: Patience) -> std::io::Result<Self> {
+        Couriers::start_with(control, patience, None)
+    }
+
+    pub fn start_with(
+        control: &Arc<Control>,
+        patience: Patience,
+        mailer: Option<Mailer>,
+    ) -> std::io::Result<Self> {
         let bell = Arc::clone(control.outbox_bell());
-        // One webhook each; 0 is nobody's id.
+        // One receiver each; 0 is nobody.
         let busy = Arc::new(Mutex::new([0; COURIERS]));
         let agent = agent(patience.call, authorities());
         for number in 0..COURIERS {
             let (control, busy) = (Arc::clone(control), Arc::clone(&busy));
-            let courier = Courier { control, agent: agent.clone(), patience, busy, number };
+            let (agent, mailer) = (agent.clone(), mailer.clone());
+            let courier = Courier { control, agent, mailer, patience, busy, number };
             let bell = Arc::clone(&bell);
             thread::Builder::new()
                 .name(format!("courier-{number}"))
@@ -120,9 +134,10 @@ impl Drop for Couriers {
 struct Courier {
     control: Arc<Control>,
     agent: Agent,
+    mailer: Option<Mailer>,
     patience: Patience,
-    /// The webhook that each courier is calling.
-    busy: Arc<Mutex<[u64; COURIERS]>>,
+    /// Whom each courier is calling.
+    busy: Arc<Mutex<[i64; COURIERS]>>,
     number: usize,
 }
 
@@ -153,7 +168,7 @@ impl Courier {
             let mut busy = self.busy.lock().unwrap_or_else(PoisonError::into_inner);
             let claimed = self.control.claim_call(claim, &busy)?;
             if let Claimed::Call(call) = &claimed {
-                busy[self.number] = call.webhook.id;
+                busy[self.number] = call.receiver.number();
             }
             claimed
         };
@@ -170,33 +185,90 @@ impl Courier {
     }
 
     fn call(&self, call: &Call) -> Result<Outcome, ControlError> {
-        let secret = self.control.webhook_secret(&call.webhook)?;
+        let done = match &call.receiver {
+            Receiver::Webhook(webhook) => self.call_webhook(call, webhook)?,
+            Receiver::Delivery(delivery) => self.deliver(call, delivery.clone())?,
+        };
+        let problem = match done {
+            Attempt::Sent => return Ok(Outcome::Sent),
+            Attempt::Hopeless(problem) => return Ok(Outcome::Dead { problem }),
+            Attempt::Failed(problem) => problem.chars().take(PROBLEM_BYTES_MAX).collect(),
+        };
+        if call.attempts >= self.patience.attempts_max {
+            tracing::warn!(call = call.id, problem, "a call was given up");
+            return Ok(Outcome::Dead { problem });
+        }
+        let wait = self.patience.wait(call.attempts, self.control.chance()?);
+        let after_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
+        Ok(Outcome::Retry { after_ms, problem })
+    }
+
+    /// Sends a message of an alert.
+    fn deliver(&self, call: &Call, to: StoredDelivery) -> Result<Attempt, ControlError> {
+        let Ok(message) = serde_json::from_str::<Message>(&call.body) else {
+            return Err(ControlError::Corrupt { what: "message" });
+        };
+        match (self.control.open_delivery(to)?.way, &self.mailer) {
+            (Way::Email { address }, Some(mailer)) => {
+                let sent = mailer.send(&address, &call.idempotency_key, &message);
+                Ok(sent.map_or_else(Attempt::Failed, |()| Attempt::Sent))
+            }
+            (Way::Email { .. }, None) => {
+                Ok(Attempt::Hopeless("this Larder has no mail server (smtp_url)".to_owned()))
+            }
+            (Way::Slack { url, channel }, _) => {
+                let mut body = serde_json::json!({ "text": message.text });
+                if !channel.is_empty() {
+                    body["channel"] = channel.into();
+                }
+                let post = self.agent.post(url.reveal()).header("content-type", "application/json");
+                // Not the error's own words: they may hold the URL, which is a secret.
+                Ok(match post.send(body.to_string()) {
+                    Ok(answer) => Attempt::answered(answer.status()),
+                    Err(_) => Attempt::Failed("it could not be reached".to_owned()),
+                })
+            }
+        }
+    }
+
+    fn call_webhook(&self, call: &Call, webhook: &Webhook) -> Result<Attempt, ControlError> {
+        let secret = self.control.webhook_secret(webhook)?;
         let timestamp = self.control.now().0;
         let signature = signature(secret.reveal(), &call.idempotency_key, timestamp, &call.body);
         let answer = self
             .agent
-            .post(&call.webhook.url)
+            .post(&webhook.url)
             .header("content-type", "application/json")
             .header("idempotency-key", &call.idempotency_key)
             .header("webhook-id", &call.idempotency_key)
             .header("webhook-timestamp", timestamp.to_string())
             .header("webhook-signature", signature)
             .send(&call.body);
-        let problem = match answer {
-            Ok(answer) if answer.status().is_success() => return Ok(Outcome::Sent),
-            Ok(answer) if answer.status().as_u16() == 410 => {
-                return Ok(Outcome::Dead { problem: "it answered 410 Gone".to_owned() });
-            }
-            Ok(answer) => format!("it answered {}", answer.status()),
-            Err(error) => error.to_string().chars().take(PROBLEM_BYTES_MAX).collect(),
-        };
-        if call.attempts >= self.patience.attempts_max {
-            tracing::warn!(call = call.id, problem, "a webhook's call was given up");
-            return Ok(Outcome::Dead { problem });
+        Ok(match answer {
+            Ok(answer) => Attempt::answered(answer.status()),
+            Err(error) => Attempt::Failed(error.to_string()),
+        })
+    }
+}
+
+/// What came of one attempt.
+enum Attempt {
+    Sent,
+    /// Another one may succeed.
+    Failed(String),
+    /// No other one will.
+    Hopeless(String),
+}
+
+impl Attempt {
+    fn answered(status: StatusCode) -> Self {
+        if status.is_success() {
+            Attempt::Sent
+        } else if status == StatusCode::GONE {
+            Attempt::Hopeless("it answered 410 Gone".to_owned())
+        } else {
+            Attempt::Failed(format!("it answered {status}"))
         }
-        let wait = self.patience.wait(call.attempts, self.control.chance()?);
-        let after_ms = i64::try_from(wait.as_millis()).unwrap_or(i64::MAX);
-        Ok(Outcome::Retry { after_ms, problem })
     }
 }
 

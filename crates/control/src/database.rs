@@ -15,6 +15,7 @@
 //! or being dropped, which leaves nothing behind. What must never be stored is refused by the
 //! database itself: see the constraints and triggers in `migrations/`.
 
+mod alerts;
 mod change;
 mod dashboard;
 mod delta;
@@ -43,13 +44,14 @@ use tenancy::plan::Plan;
 use crate::error::{ControlError, OpenError};
 use crate::model::{Actor, By, Cache, CacheRef, Cluster, ClusterId, UnixSeconds};
 
+pub(crate) use alerts::{StoredDelivery, StoredWay, delivery_context, sealable};
 pub(crate) use change::{Change, Done, Kind, NewCredential};
 pub(crate) use dashboard::{DashboardNonce, SessionDigest};
 pub(crate) use delta::{Effect, cache_record, credential_record};
 pub(crate) use leadership::{Fence, Lease};
 pub(crate) use log::AuditEntry;
 pub use log::Changes;
-pub(crate) use outbox::{Call, CallState, Claimed, OutboxEntry, Outcome, Webhook};
+pub(crate) use outbox::{Call, CallState, Claimed, OutboxEntry, Outcome, Receiver, Webhook};
 #[cfg(feature = "postgres")]
 pub use postgres::PostgresAccess;
 pub use retention::Retention;

@@ -78,6 +78,16 @@ pub enum ControlError {
     Sealed { username: Username, source: BrokenSeal },
     #[error("the secret of webhook {webhook} could not be read")]
     SealedWebhook { webhook: u64, source: BrokenSeal },
+    #[error("there is no alert {0} of this cache")]
+    UnknownAlert(u64),
+    #[error("there is no delivery {0} of this cache")]
+    UnknownDelivery(u64),
+    #[error("an alert still uses delivery {0}")]
+    DeliveryInUse(u64),
+    #[error("the cache already has {max} of these, the most a cache can have")]
+    TooManyAlerts { max: usize },
+    #[error("the URL of delivery {delivery} could not be read")]
+    SealedDelivery { delivery: u64, source: BrokenSeal },
     #[error("no random bytes could be had")]
     Random(#[from] io::Error),
 }
@@ -106,6 +116,8 @@ impl ControlError {
             | ControlError::UnknownWebhook(_)
             | ControlError::UnknownOperator(_)
             | ControlError::WrongDashboardSecret
+            | ControlError::UnknownAlert(_)
+            | ControlError::UnknownDelivery(_)
             | ControlError::UnknownCall(_) => Fault::Missing,
             ControlError::NameTaken(_)
             | ControlError::PrimaryStays { .. }
@@ -121,6 +133,8 @@ impl ControlError {
             | ControlError::NotAcknowledged { .. }
             | ControlError::TooManyWebhooks { .. }
             | ControlError::TooManyOperators { .. }
+            | ControlError::DeliveryInUse(_)
+            | ControlError::TooManyAlerts { .. }
             | ControlError::KeyReused
             | ControlError::Superseded
             | ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => Fault::Conflict,
@@ -133,6 +147,7 @@ impl ControlError {
             | ControlError::Corrupt { .. }
             | ControlError::Sealed { .. }
             | ControlError::SealedWebhook { .. }
+            | ControlError::SealedDelivery { .. }
             | ControlError::Random(_) => Fault::Ours,
         }
     }

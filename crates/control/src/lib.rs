@@ -20,6 +20,7 @@
 //! directory is told *after*, because it cannot refuse and must never show what was not committed.
 //! Nothing here speaks memcached or touches an item.
 
+pub mod alerts;
 pub mod api;
 pub mod applied;
 pub mod campaign;
@@ -34,6 +35,7 @@ pub mod environment;
 pub mod error;
 pub mod feed;
 pub mod housekeeping;
+pub mod mailer;
 pub mod model;
 pub mod password;
 pub mod push;

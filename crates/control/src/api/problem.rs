@@ -121,6 +121,10 @@ fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str
         ControlError::UnknownOperator(_) => ("unknown-operator", "No such operator"),
         ControlError::TooManyOperators { .. } => ("too-many-operators", "Too many operators"),
         ControlError::WrongDashboardSecret => ("wrong-secret", "Not this dashboard's secret"),
+        ControlError::UnknownAlert(_) => ("unknown-alert", "No such alert"),
+        ControlError::UnknownDelivery(_) => ("unknown-delivery", "No such delivery"),
+        ControlError::DeliveryInUse(_) => ("delivery-in-use", "The delivery is in use"),
+        ControlError::TooManyAlerts { .. } => ("too-many-alerts", "Too many alerts"),
         ControlError::UnknownCall(_) => ("unknown-call", "No such call"),
         ControlError::KeyReused => ("key-reused", "The idempotency key was used before"),
         ControlError::Superseded => ("superseded", "Done before, and undone"),
@@ -132,6 +136,7 @@ fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str
         | ControlError::Corrupt { .. }
         | ControlError::Sealed { .. }
         | ControlError::SealedWebhook { .. }
+        | ControlError::SealedDelivery { .. }
         | ControlError::Random(_) => ("internal", "A fault of ours"),
     };
     (status, kind, title)

@@ -1,6 +1,6 @@
 //! `/api/v2/caches/{cache}/…` and, before it, `/api/v1/{cache}/…`: what owners' scripts know from the
 //! service that Larder is modelled on. Paths, JSON, codes and oddities are those of its documentation
-//! ("Analytics API V2", "Analytics API"); nothing new is added here.
+//! ("Analytics API V2", "Analytics API"); only the test of an alert is new.
 //!
 //! An owner proves himself by HTTP Basic with a credential of the cache that has the `api` capability.
 //!
@@ -12,12 +12,16 @@
 //! | `POST credentials/primary/{username}` | promote |
 //! | `POST enable_cache`, `switch_cluster` | |
 //! | `POST flush`, `reset_stats` (204), `GET stats` | |
+//! | `GET`, `POST alerts`, `GET`, `PUT`, `DELETE alerts/{id}` | the latter two answer 201 |
+//! | `POST alerts/{id}/test` | send a message as the alert would (202) |
+//! | `GET`, `POST alerts/configs`, `DELETE alerts/configs/{id}` | where messages go |
 //! | `GET insight/processed_stats`, `…/per_server`, `insight/latency`, `introspection/compound_stats` | over time |
 //!
 //! Refusals are `code=401, message=Bad user` as text; a wrong number is 400, a wrong password 401, a
 //! credential without the capability or of another cache 403. Where the documentation has a 404 for
 //! caches that are not there, there is one.
 
+mod alerts;
 mod aliases;
 mod caches;
 mod denied;
@@ -25,7 +29,7 @@ mod insight;
 mod owner;
 
 use axum::Router;
-use axum::routing::{get, patch, post};
+use axum::routing::{delete, get, patch, post};
 
 use super::Api;
 
@@ -43,6 +47,11 @@ pub(super) fn routes() -> Router<Api> {
         .route("/flush", post(caches::flush))
         .route("/reset_stats", post(caches::reset_statistics))
         .route("/stats", get(caches::statistics))
+        .route("/alerts", get(alerts::list).post(alerts::add))
+        .route("/alerts/configs", get(alerts::list_deliveries).post(alerts::add_delivery))
+        .route("/alerts/configs/{id}", delete(alerts::remove_delivery))
+        .route("/alerts/{id}", get(alerts::show).put(alerts::change).delete(alerts::remove))
+        .route("/alerts/{id}/test", post(alerts::try_out))
         .route("/insight/processed_stats", get(insight::processed_stats))
         .route("/insight/processed_stats/per_server", get(insight::processed_stats_per_server))
         .route("/insight/latency", get(insight::latency))

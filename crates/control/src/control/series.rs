@@ -1,6 +1,6 @@
 //! Sampling what caches do, and telling it over time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::PoisonError;
 
 use tenancy::id::CacheId;
@@ -54,6 +54,7 @@ impl Control {
         for batch in rows.chunks(SERIES_BATCH) {
             self.lock().add_samples(now, at, batch)?;
         }
+        self.watch_alerts(&changed.iter().map(|one| one.cache).collect::<HashSet<_>>())?;
         Ok(changed.len())
     }
 

@@ -978,7 +978,7 @@ fn a_claimed_call_is_nobody_elses_until_the_claim_runs_out(engine: &Engine) {
     assert_eq!(count(CallState::Dead), 0);
     control.settle_call(&second, &Outcome::Sent).expect("it leads");
     assert_eq!(count(CallState::Sent), 1);
-    let busy = [second.webhook.id, 0, 0, 0];
+    let busy = [second.receiver.number(), 0, 0, 0];
     installation.create("two");
     let claimed = control.claim_call(long, &busy).expect("it leads");
     assert_eq!(claimed, Claimed::Nothing, "its webhook is being called");

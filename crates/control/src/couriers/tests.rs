@@ -304,3 +304,136 @@ fn a_receiver_with_tls_must_be_who_it_says_it_is() {
     let refused = agent(TOO_LONG, Vec::new()).post(&url).send("{}");
     assert!(refused.is_err(), "nobody vouches for it");
 }
+
+/// A mail server on this machine: takes every message and keeps it.
+struct MailServer {
+    url: String,
+    mails: Arc<Mutex<Vec<String>>>,
+}
+
+impl MailServer {
+    fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let url = format!("smtp://{}", listener.local_addr().expect("bound"));
+        let mails = Arc::new(Mutex::new(Vec::new()));
+        let kept = Arc::clone(&mails);
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                take_mails(stream.expect("a connection"), &kept);
+            }
+        });
+        MailServer { url, mails }
+    }
+
+    fn mails(&self) -> Vec<String> {
+        self.mails.lock().expect("no test panics while it holds the lock").clone()
+    }
+}
+
+/// As much of SMTP (RFC 5321) as a client needs to hand over a message.
+fn take_mails(stream: TcpStream, mails: &Mutex<Vec<String>>) {
+    let mut reader = BufReader::new(stream.try_clone().expect("a socket can be cloned"));
+    let say = |line: &str| (&stream).write_all(format!("{line}\r\n").as_bytes());
+    say("220 sink").expect("it listens");
+    let (mut line, mut envelope) = (String::new(), String::new());
+    loop {
+        line.clear();
+        if reader.read_line(&mut line).unwrap_or(0) == 0 {
+            return;
+        }
+        let command = line.get(..4).unwrap_or_default().to_ascii_uppercase();
+        let answer = match command.as_str() {
+            "EHLO" | "HELO" => "250 sink",
+            "DATA" => {
+                say("354 go on").expect("it listens");
+                let mut mail = std::mem::take(&mut envelope);
+                loop {
+                    line.clear();
+                    reader.read_line(&mut line).expect("a whole message");
+                    if line == ".\r\n" {
+                        break;
+                    }
+                    mail.push_str(&line);
+                }
+                mails.lock().expect("no test panics while it holds the lock").push(mail);
+                "250 taken"
+            }
+            "QUIT" => "221 bye",
+            _ => {
+                envelope.push_str(&line);
+                "250 well"
+            }
+        };
+        say(answer).expect("it listens");
+    }
+}
+
+/// An alert of the cache's memory usage from 80 % on.
+fn alert(installation: &Installation, cache: &CacheRef, way: Way) -> crate::alerts::Alert {
+    let control = &installation.control;
+    let delivery = control.add_delivery(Actor::Owner, cache, way).expect("there is room").id;
+    let wish = crate::alerts::AlertWish {
+        trigger: crate::alerts::Trigger::MemoryUsage,
+        threshold: 80,
+        delivery,
+        description: "call Ann".to_owned(),
+        enabled: true,
+    };
+    control.put_alert(Actor::Owner, cache, None, wish).expect("there is room")
+}
+
+#[test]
+fn an_alert_arrives_once_by_mail_and_in_slack() {
+    let installation = Installation::new();
+    let control = &installation.control;
+    create(&installation, "shop");
+    let cache = CacheRef::parse("shop").expect("a name");
+    let id = control.cache(&cache).expect("made").id;
+    let (mail, slack) = (MailServer::start(), Receiver::start(Mood::Answers(200)));
+    let url = tenancy::secret::Secret::parse(&slack.url).expect("printable");
+    alert(&installation, &cache, Way::Email { address: "ann@example.org".to_owned() });
+    let tried = alert(&installation, &cache, Way::Slack { url, channel: "#alerts".to_owned() });
+    let mailer = Mailer::new(&mail.url, "Larder <larder@example.org>").expect("a good address");
+    let couriers = Couriers::start_with(control, HASTE, Some(mailer)).expect("threads");
+
+    // 79 %, then 80 %, then more, of 25 MiB.
+    for bytes in [20_700_000, 20_971_520, 25_000_000] {
+        installation.data_plane.count(id, "bytes", bytes);
+        control.sample().expect("sampled");
+    }
+    eventually("both", || mail.mails().len() == 1 && slack.calls().len() == 1);
+    let text = "Larder: memory usage of cache shop is 80.0 %";
+    let sent = &mail.mails()[0];
+    for part in [text, "RCPT TO:<ann@example.org>", "call Ann", "Message-ID: <larder-alert-1-"] {
+        assert!(sent.contains(part), "no {part:?} in {sent}");
+    }
+    let heard = &slack.calls()[0];
+    let body: serde_json::Value = serde_json::from_str(&heard.body).expect("JSON");
+    assert_eq!(body["channel"], "#alerts");
+    assert!(body["text"].as_str().is_some_and(|it| it.starts_with(text)), "{body}");
+    assert!(!heard.headers.contains_key("webhook-signature"), "it is no webhook of ours");
+
+    // The test button, whatever the value is.
+    control.try_alert(Actor::Owner, &cache, tried.id).expect("it is there");
+    eventually("the try", || slack.calls().len() == 2);
+    eventually("all are marked", || count(&installation, CallState::Sent) == 3);
+    // Nothing that lists calls shows where they went.
+    let listed = format!("{:?}", control.calls(CallState::Sent, 10).expect("readable"));
+    assert!(!listed.contains("127.0.0.1") && !listed.contains("ann@"), "{listed}");
+    drop(couriers);
+}
+
+#[test]
+fn without_a_mail_server_a_mail_is_given_up_and_says_why() {
+    let installation = Installation::new();
+    let control = &installation.control;
+    create(&installation, "shop");
+    let cache = CacheRef::parse("shop").expect("a name");
+    let alert = alert(&installation, &cache, Way::Email { address: "ann@example.org".to_owned() });
+    control.try_alert(Actor::Owner, &cache, alert.id).expect("it is there");
+    let couriers = Couriers::start(control, HASTE).expect("threads");
+    eventually("given up", || count(&installation, CallState::Dead) == 1);
+    let problem = control.calls(CallState::Dead, 1).expect("readable")[0].problem.clone();
+    assert!(problem.is_some_and(|it| it.contains("no mail server")));
+    drop(couriers);
+}

@@ -9,9 +9,11 @@ use serde_json::json;
 use wire::control::record::Revision;
 
 use super::Database;
+use super::alerts::{SELECT_DELIVERY, StoredDelivery, delivery};
 use super::change::{Change, Kind, natural};
 use super::rows::corrupt;
 use super::sql::{Row, Sql, Value};
+use crate::alerts::Message;
 use crate::couriers::COURIERS;
 use crate::error::ControlError;
 use crate::model::{Actor, Cache, UnixSeconds};
@@ -31,11 +33,30 @@ pub(crate) struct Webhook {
     pub(crate) created_at: UnixSeconds,
 }
 
+/// Whom a call is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Receiver {
+    Webhook(Webhook),
+    /// Where the alerts of a cache go.
+    Delivery(StoredDelivery),
+}
+
+impl Receiver {
+    /// Tells receivers apart; 0 is nobody.
+    pub(crate) fn number(&self) -> i64 {
+        let number = |id: u64| i64::try_from(id).unwrap_or(i64::MAX);
+        match self {
+            Receiver::Webhook(webhook) => number(webhook.id),
+            Receiver::Delivery(delivery) => -number(delivery.id),
+        }
+    }
+}
+
 /// A call that was claimed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Call {
     pub(crate) id: u64,
-    pub(crate) webhook: Webhook,
+    pub(crate) receiver: Receiver,
     pub(crate) idempotency_key: String,
     pub(crate) body: String,
     /// This one included.
@@ -94,6 +115,54 @@ fn attempts(row: &Row, at: usize) -> Result<u32, ControlError> {
     u32::try_from(row.int(at)?).map_err(|_| corrupt("number of attempts"))
 }
 
+/// Reads two columns: the webhook's id or the delivery's.
+fn receiver(sql: &mut dyn Sql, row: &Row, from: usize) -> Result<Receiver, ControlError> {
+    let gone = || corrupt("receiver");
+    if let Some(id) = row.optional_natural(from)? {
+        let found = sql.row(&format!("{SELECT_WEBHOOK} WHERE id = $1"), &[id.into()])?;
+        return webhook(&found.ok_or_else(gone)?, 0).map(Receiver::Webhook);
+    }
+    let id = row.natural(from + 1)?;
+    let found = sql.row(&format!("{SELECT_DELIVERY} WHERE id = $1"), &[id.into()])?;
+    delivery(&found.ok_or_else(gone)?, 0).map(Receiver::Delivery)
+}
+
+/// Writes a message to where the alerts of a cache go, in the transaction that is being made.
+pub(super) fn send(
+    sql: &mut dyn Sql,
+    now: UnixSeconds,
+    delivery: u64,
+    key: &str,
+    message: &Message,
+) -> Result<(), ControlError> {
+    let body = serde_json::to_string(message).expect("two strings");
+    let waiting = sql.number("SELECT count(*) FROM outbox WHERE state = 'waiting'", &[])?;
+    let (state, problem) = state_of_new(natural(waiting)?);
+    // An alert that is raised twice within a second was told already.
+    sql.execute(
+        "INSERT INTO outbox (delivery_id, idempotency_key, body, created_at, state,
+             next_attempt_ms, problem)
+         VALUES ($1, $2, $3, $4, $5, 0, $6) ON CONFLICT (idempotency_key) DO NOTHING",
+        &[
+            delivery.into(),
+            key.into(),
+            body.as_str().into(),
+            now.0.into(),
+            state.name().into(),
+            problem.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+fn state_of_new(waiting: u64) -> (CallState, Option<&'static str>) {
+    if waiting < WAITING_MAX {
+        (CallState::Waiting, None)
+    } else {
+        (CallState::Dead, Some("too many calls were waiting"))
+    }
+}
+
 /// Writes a call to every webhook about a change that is being made.
 pub(super) fn tell(
     sql: &mut dyn Sql,
@@ -117,11 +186,7 @@ pub(super) fn tell(
     })
     .to_string();
     let waiting = sql.number("SELECT count(*) FROM outbox WHERE state = 'waiting'", &[])?;
-    let (state, problem) = if natural(waiting)? < WAITING_MAX {
-        (CallState::Waiting, None)
-    } else {
-        (CallState::Dead, Some("too many calls were waiting"))
-    };
+    let (state, problem) = state_of_new(natural(waiting)?);
     for row in webhooks {
         let webhook = row.natural(0)?;
         // Unique for ever: ids and revisions are never given twice.
@@ -150,33 +215,33 @@ impl Database {
     }
 
     /// Takes the call that has been due for longest, for `claim_ms` from now: when it has not been
-    /// settled by then it is tried again. Those of `busy` webhooks are left alone.
+    /// settled by then it is tried again. Those of `busy` receivers ([`Receiver::number`]) are left alone.
     pub(crate) fn claim_call(
         &mut self,
         now: UnixSeconds,
         claim_ms: i64,
-        busy: &[u64; COURIERS],
+        busy: &[i64; COURIERS],
     ) -> Result<Claimed, ControlError> {
         let change = self.begin(Actor::Installation, now)?;
         let now_ms = change.sql.now_ms()?;
-        let select = "SELECT outbox.id, webhooks.id, url, sealed_secret, webhooks.created_at,
-                idempotency_key, body, attempts, next_attempt_ms
-            FROM outbox JOIN webhooks ON webhooks.id = webhook_id WHERE state = 'waiting'
-                AND webhook_id <> $1 AND webhook_id <> $2 AND webhook_id <> $3 AND webhook_id <> $4
-            ORDER BY next_attempt_ms, outbox.id LIMIT 1";
+        let select = "SELECT id, webhook_id, delivery_id, idempotency_key, body, attempts,
+                next_attempt_ms
+            FROM outbox WHERE state = 'waiting' AND coalesce(webhook_id, -delivery_id)
+                NOT IN ($1, $2, $3, $4)
+            ORDER BY next_attempt_ms, id LIMIT 1";
         let Some(row) = change.sql.row(select, &busy.map(Value::from))? else {
             return Ok(Claimed::Nothing);
         };
-        let due_ms = row.int(8)?;
+        let due_ms = row.int(6)?;
         if now_ms < due_ms {
             return Ok(Claimed::Later { wait_ms: (due_ms - now_ms).unsigned_abs() });
         }
         let call = Call {
             id: row.natural(0)?,
-            webhook: webhook(&row, 1)?,
-            idempotency_key: row.text(5)?.to_owned(),
-            body: row.text(6)?.to_owned(),
-            attempts: attempts(&row, 7)?.saturating_add(1),
+            receiver: receiver(change.sql, &row, 1)?,
+            idempotency_key: row.text(3)?.to_owned(),
+            body: row.text(4)?.to_owned(),
+            attempts: attempts(&row, 5)?.saturating_add(1),
         };
         let update = "UPDATE outbox SET attempts = $1, next_attempt_ms = $2 WHERE id = $3";
         let values = [i64::from(call.attempts).into(), (now_ms + claim_ms).into(), call.id.into()];
@@ -231,8 +296,9 @@ impl Database {
     }
 }
 
-const SELECT_CALL: &str = "SELECT outbox.id, url, idempotency_key, state, attempts,
-    outbox.created_at, problem, body FROM outbox JOIN webhooks ON webhooks.id = webhook_id";
+// A Slack URL is a secret of the cache's owner, and an e-mail address is none of ours to list.
+const SELECT_CALL: &str = "SELECT outbox.id, coalesce(url, 'alert'), idempotency_key, state, attempts,
+    outbox.created_at, problem, body FROM outbox LEFT JOIN webhooks ON webhooks.id = webhook_id";
 
 fn entry(row: &Row) -> Result<OutboxEntry, ControlError> {
     Ok(OutboxEntry {

@@ -80,6 +80,27 @@ impl Kind for WebAddress {
     }
 }
 
+/// Any text on one line.
+pub(super) struct Text {
+    pub(super) bytes_max: usize,
+}
+
+impl Kind for Text {
+    type Used = String;
+    const IS_TEXT: bool = true;
+
+    fn expects(&self) -> String {
+        format!("a text of 1 to {} bytes", self.bytes_max)
+    }
+
+    fn used(&self, written: &Written) -> Option<String> {
+        let text = written.text()?;
+        let fits =
+            (1..=self.bytes_max).contains(&text.len()) && !text.chars().any(char::is_control);
+        fits.then(|| text.to_owned())
+    }
+}
+
 /// A text that may be left empty.
 pub(super) struct Optional<K>(pub(super) K);
 

@@ -30,7 +30,7 @@ use crate::log::{FORMATS, Format, LEVELS};
 use crate::networks::Networks;
 use kind::{
     Address, Bytes, Choice, CountOrAuto, File, Kind, Microseconds, Milliseconds, NetworkList,
-    Optional, Seconds, SecondsOrNever, WebAddress,
+    Optional, Seconds, SecondsOrNever, Text, WebAddress,
 };
 
 const KIB: u64 = 1024;
@@ -220,6 +220,22 @@ settings! {
     /// Caches that control tells of one by one, those that hold most first; 0 is none.
     metrics_caches_max => metrics_caches_max: Option<u32> = CountOrAuto { max: 1_000 }, default "0",
         because "a series for every figure of every cache is more than Prometheus should keep";
+
+    section "Alerts of caches";
+
+    /// The mail server that alerts go through, such as smtp://mail.example:25 or
+    /// smtps://user:password@mail.example.
+    smtp_url => smtp_url: Option<String> = Optional(Text { bytes_max: 512 }), default "",
+        because "only you have one; without one, alerts go to Slack only";
+
+    /// Whom those messages are from.
+    mail_from => mail_from: String = Text { bytes_max: 254 }, default "larder@localhost",
+        because "no other address is known to be yours";
+
+    /// How every Slack URL that an owner gives must begin.
+    slack_prefix => slack_prefix: String = Text { bytes_max: 128 },
+        default "https://hooks.slack.com/",
+        because "owners must not make this machine call whom they like";
 
     section "What to write to the log (stderr)";
 

@@ -45,7 +45,7 @@ use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tracing::info;
 
-use super::up::{public_url, reachable};
+use super::up::{self, public_url, reachable};
 use crate::metrics;
 
 /// Keep caches, credentials and members for nodes that serve them, and push every change to them.
@@ -112,6 +112,8 @@ pub(crate) enum RunError {
     Settings(#[from] settings::SettingsError),
     #[error("cannot set up the log")]
     Log(#[source] Box<dyn std::error::Error + Send + Sync>),
+    #[error("cannot send e-mail as it is set")]
+    Mail(#[source] control::mailer::MailerError),
     #[error("cannot hear signals")]
     Signals(#[source] io::Error),
     #[error("cannot use the data directory {path}")]
@@ -171,7 +173,9 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     }
     // Again, because another one may have led for the first time meanwhile.
     control.check_authority(&authority.fingerprint(), true).map_err(refused)?;
-    let _couriers = Couriers::start(&control, Patience::default()).map_err(RunError::Thread)?;
+    let mailer = up::mailer(&settings).map_err(RunError::Mail)?;
+    let _couriers =
+        Couriers::start_with(&control, Patience::default(), mailer).map_err(RunError::Thread)?;
     let _housekeeping = Housekeeping::start(&control).map_err(RunError::Thread)?;
     let feed = Feed::new(Arc::clone(&control), ClusterId::DEFAULT);
     let (mut push, mut tasks) = PushControl::open(
@@ -205,6 +209,7 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
         applied: Arc::clone(&push.fleet) as _,
         push: Some(push),
         public_url: public_url(&settings, api_address),
+        slack_prefix: settings.slack_prefix.clone(),
     };
     // Nobody may be reading our output; that is no reason not to serve.
     let welcome = format!(

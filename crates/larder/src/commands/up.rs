@@ -22,6 +22,7 @@ use control::data_plane::DataPlane;
 use control::environment::Environment;
 use control::error::{ControlError, OpenError};
 use control::housekeeping::Housekeeping;
+use control::mailer::{Mailer, MailerError};
 use control::model::{CacheRef, Issued, UnixSeconds};
 use control::server::{self, ServerLimits};
 use daemon::clock::Clock;
@@ -164,6 +165,8 @@ pub(crate) enum UpError {
     ControlEnded(#[source] io::Error),
     #[error("cannot write {path}")]
     EnvFile { path: PathBuf, source: io::Error },
+    #[error("cannot send e-mail as it is set")]
+    Mail(#[from] MailerError),
     #[error("cannot run a cluster")]
     Cluster(#[from] ClusterUpError),
 }
@@ -232,6 +235,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     let api = ApiSettings {
         servers: servers.into_iter().collect(),
         public_url: public_url(&settings, control_address),
+        slack_prefix: settings.slack_prefix.clone(),
         ..ApiSettings::default()
     };
     let (_, secret) = control.dashboard_secret(&CacheRef::Id(cache.id))?;
@@ -243,8 +247,9 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
         dashboard: api.dashboard_url(cache.id, &secret),
         credential: (!args.no_auth).then_some(&issued),
     };
-    let _couriers =
-        Couriers::start(&control, Patience::default()).map_err(UpError::ControlEnded)?;
+    let mailer = mailer(&settings)?;
+    let _couriers = Couriers::start_with(&control, Patience::default(), mailer)
+        .map_err(UpError::ControlEnded)?;
     let _housekeeping = Housekeeping::start(&control).map_err(UpError::ControlEnded)?;
     let control_thread = serve_control(listener, control, api, shutdown.clone())?;
     if let Some(path) = &args.env_file {
@@ -261,6 +266,12 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     let ended = control_thread.join().unwrap_or_else(|_| Err(io::Error::other("it panicked")));
     info!("stopped");
     ended.map_err(UpError::ControlEnded)
+}
+
+/// The mail server for alerts, if there is one.
+pub(super) fn mailer(settings: &Settings) -> Result<Option<Mailer>, MailerError> {
+    let url = settings.smtp_url.as_deref();
+    url.map(|url| Mailer::new(url, &settings.mail_from)).transpose()
 }
 
 pub(super) fn random_seed() -> Result<u64, UpError> {

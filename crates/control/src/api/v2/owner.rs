@@ -107,6 +107,19 @@ async fn cache_id(parts: &mut Parts, api: &Api) -> Result<CacheId, Denied> {
     text.parse().map(CacheId::new).map_err(|_| wrong())
 }
 
+/// The number that the path names something by.
+pub(super) struct Numbered(pub(super) u64);
+
+impl FromRequestParts<Api> for Numbered {
+    type Rejection = Denied;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Denied> {
+        let text = path_parameter(parts, api, "id").await?;
+        let wrong = |_| Denied::Wrong("The specified ID is invalid (not a number)".to_owned());
+        text.parse().map(Numbered).map_err(wrong)
+    }
+}
+
 /// The credential that the path names, by username.
 pub(super) struct Named(pub(super) Username);
 

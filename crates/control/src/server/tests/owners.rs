@@ -345,6 +345,120 @@ fn statistics_over_time_have_the_documented_shape() {
     assert_eq!((status, tables[0]["columns"].as_array().map(Vec::len)), (200, Some(37)));
 }
 
+/// J16 and J17.
+#[test]
+fn alerts_live_their_life() {
+    let owned = Owned::new("dev");
+    let slack = json!({
+        "delivery_type": "slack",
+        "slack_url": "https://hooks.slack.com/services/T0/B0/secret",
+        "slack_channel": "#alerts",
+    });
+    let (status, made) = owned.ask("POST", "alerts/configs", &slack.to_string());
+    let known = [
+        ("id", "number"),
+        ("delivery_type", "text"),
+        ("email", "text"),
+        ("slack_url", "text"),
+        ("slack_channel", "text"),
+    ];
+    assert_eq!((status, shape(&made)), (201, fields(&known)));
+    assert_eq!((&made["email"], &made["slack_url"]), (&json!(""), &slack["slack_url"]));
+    let email = r#"{"delivery_type":"email","email":"ann@example.org"}"#;
+    let (_, email) = owned.ask("POST", "alerts/configs", email);
+    assert_eq!(owned.ask("GET", "alerts/configs", "").1, json!([made, email]));
+
+    let wish = json!({
+        "trigger_type": "hit_rate", "trigger_threshold": 50, "delivery_config_id": made["id"],
+        "description": "This is a description.", "enabled": true,
+    });
+    let (status, alert) = owned.ask("POST", "alerts", &wish.to_string());
+    assert_eq!(status, 201, "{alert}");
+    let mut expected = wish.clone();
+    expected["id"] = alert["id"].clone();
+    assert_eq!(alert, expected);
+    assert_eq!(owned.ask("GET", "alerts", "").1, json!([alert]));
+    let at = format!("alerts/{}", alert["id"]);
+    assert_eq!(owned.ask("GET", &at, ""), (200, alert.clone()));
+    let (status, changed) =
+        owned.ask("PUT", &at, &json!({ "id": alert["id"], "enabled": false }).to_string());
+    expected["enabled"] = json!(false);
+    assert_eq!((status, changed), (201, expected), "what is left out stays");
+    assert_eq!(owned.ask("POST", &format!("{at}/test"), "").0, 202);
+    let (_, waiting) = owned.served.ask("GET", "/v1/outbox?state=waiting", None);
+    assert_eq!(waiting["calls"].as_array().map(Vec::len), Some(1), "{waiting}");
+    assert!(!waiting.to_string().contains("hooks.slack.com"), "{waiting}");
+
+    let config = format!("alerts/configs/{}", made["id"]);
+    assert_eq!(owned.ask("DELETE", &config, "").0, 400, "it is in use");
+    assert_eq!(owned.ask("DELETE", &at, "").0, 201);
+    assert_eq!(owned.ask("DELETE", &at, "").0, 400);
+    assert_eq!(owned.ask("DELETE", &config, "").0, 204);
+    let path = format!("/v1/caches/{}", owned.id);
+    assert_eq!(owned.served.ask("DELETE", &path, None).0, 204, "what is left goes along");
+}
+
+#[test]
+fn what_is_wrong_with_an_alert_is_said() {
+    let owned = Owned::new("dev");
+    let email = r#"{"delivery_type":"email","email":"ann@example.org"}"#;
+    let (_, config) = owned.ask("POST", "alerts/configs", email);
+    let good = json!({
+        "trigger_type": "hit_rate", "trigger_threshold": 50, "delivery_config_id": config["id"],
+    });
+    for (field, wrong) in [
+        ("trigger_type", json!("latency")),
+        ("trigger_type", json!(null)),
+        ("trigger_type", json!("hit_rate'; DROP TABLE alerts; --")),
+        ("trigger_threshold", json!(101)),
+        ("trigger_threshold", json!(-1)),
+        ("trigger_threshold", json!("50")),
+        ("delivery_config_id", json!(99)),
+        ("delivery_config_id", json!(null)),
+        ("description", json!("two\r\nlines")),
+        ("description", json!("x".repeat(501))),
+        ("enabled", json!("yes")),
+    ] {
+        let mut wish = good.clone();
+        wish[field] = wrong;
+        assert_eq!(owned.ask("POST", "alerts", &wish.to_string()).0, 400, "{wish}");
+    }
+    for wrong in [
+        json!({}),
+        json!({ "delivery_type": "pigeon" }),
+        json!({ "delivery_type": "email", "email": "no address" }),
+        json!({ "delivery_type": "email", "email": "a@b.example\r\nBcc: all@b.example" }),
+        // This machine is not to be made to call others.
+        json!({ "delivery_type": "slack", "slack_url": "http://169.254.169.254/latest/meta-data" }),
+        json!({ "delivery_type": "slack", "slack_url": "https://hooks.slack.com.example.org/services" }),
+        json!({ "delivery_type": "slack", "slack_url": "https://hooks.slack.com/services/a b" }),
+    ] {
+        assert_eq!(owned.ask("POST", "alerts/configs", &wrong.to_string()).0, 400, "{wrong}");
+    }
+    let (_, alert) = owned.ask("POST", "alerts", &good.to_string());
+    let at = format!("alerts/{}", alert["id"]);
+    assert_eq!(owned.ask("PUT", &at, r#"{"id":99}"#).0, 400);
+    for path in ["alerts/x", "alerts/99", "alerts/configs/x"] {
+        let method = if path.contains("configs") { "DELETE" } else { "GET" };
+        assert_eq!(owned.ask(method, path, "").0, 400, "{path}");
+    }
+    // Another cache's owner sees and uses none of it.
+    let (_, other) = owned.served.ask("POST", "/v1/caches", None);
+    let credential = &other["credentials"][0];
+    let (username, password) = (text(credential, "username"), text(credential, "password"));
+    let as_other = |method: &str, path: &str, body: &str| {
+        let path = format!("/api/v2/caches/{}/{path}", other["id"]);
+        owned.ask_as(username, password, method, &path, body)
+    };
+    assert_eq!(as_other("GET", "alerts", "").1, json!([]));
+    for (method, path) in [("GET", &at), ("PUT", &at), ("DELETE", &at)] {
+        assert_eq!(as_other(method, path, "").0, 400, "{method} {path}");
+    }
+    assert_eq!(as_other("POST", "alerts", &good.to_string()).0, 400, "with a foreign delivery");
+    let config = format!("alerts/configs/{}", config["id"]);
+    assert_eq!(as_other("DELETE", &config, "").0, 400);
+}
+
 #[test]
 fn nobody_reaches_the_cache_of_another() {
     let owned = Owned::new("100");
