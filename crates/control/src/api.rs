@@ -10,6 +10,8 @@
 //! | `PUT /v1/caches/{cache}/plan`, `/enabled`, `/primary` | change the plan; disable, enable; promote |
 //! | `POST /v1/caches/{cache}/flush` | forget all items |
 //! | `GET /v1/caches/{cache}/stats` | counters and gauges |
+//! | `GET /v1/caches/{cache}/series?names=&from=&to=` | figures over time |
+//! | `GET /v1/openapi.json` | all of this for programs (no token) |
 //! | `GET /v1/credentials/{username}` | which cache a credential belongs to |
 //! | `GET`, `POST /v1/caches/{cache}/credentials` | list, add; `?passwords=true` shows passwords |
 //! | `DELETE /v1/caches/{cache}/credentials/{username}` | remove |
@@ -23,13 +25,16 @@
 //! | `GET /v1/outbox/{id}` | one call |
 //! | `POST /v1/outbox/{id}/retry` | give a dead call all its attempts again |
 //!
-//! Owners have `/api/v2` and `/api/v1` for their own cache ([`v2`]), people have pages
+//! Owners may use what concerns their own cache, too ([`admission`]); for the scripts they have there are
+//! `/api/v2` and `/api/v1` ([`v2`]), people have pages
 //! ([`crate::dashboard`]).
 //!
 //! Requests that change a cache take an `Idempotency-Key` and `?wait=applied`: see [`write`].
 
+mod admission;
 mod cluster;
 mod handlers;
+mod openapi;
 mod operators;
 pub(crate) mod problem;
 mod request;
@@ -41,8 +46,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::header::{AUTHORIZATION, CACHE_CONTROL};
-use axum::http::{HeaderValue, Method, StatusCode, Uri};
+use axum::http::{Method, StatusCode, Uri};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{delete, get, post, put};
@@ -160,6 +164,7 @@ pub(crate) fn router_with(
         .route("/v1/caches/{cache}/primary", put(handlers::promote))
         .route("/v1/caches/{cache}/flush", post(handlers::flush_cache))
         .route("/v1/caches/{cache}/stats", get(handlers::statistics))
+        .route("/v1/caches/{cache}/series", get(handlers::series))
         .route("/v1/credentials/{username}", get(handlers::find_credential))
         .route(
             "/v1/caches/{cache}/credentials",
@@ -172,10 +177,12 @@ pub(crate) fn router_with(
         // Around all of `/v1`, unknown paths too: a stranger does not even learn what exists.
         .fallback(unknown_path)
         .method_not_allowed_fallback(unknown_method)
-        .layer(from_fn_with_state(api.clone(), require_token));
+        .layer(from_fn_with_state(api.clone(), admission::admit));
     Router::new()
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
+        // Says nothing that is not in the source.
+        .route("/v1/openapi.json", get(openapi::serve))
         .merge(v1)
         .merge(v2::routes())
         .merge(dashboard::routes(&api))
@@ -188,28 +195,6 @@ pub(crate) fn router_with(
 async fn limit_time(State(api): State<Api>, request: Request, next: Next) -> Response {
     let answer = tokio::time::timeout(api.request_time_max, next.run(request)).await;
     answer.unwrap_or_else(|_| Refusal::Timeout.into_response())
-}
-
-/// The API's answers to requests without the right token say nothing about what there is.
-async fn require_token(State(api): State<Api>, request: Request, next: Next) -> Response {
-    let presented = request.headers().get(AUTHORIZATION).and_then(bearer);
-    match presented {
-        None => Refusal::NoToken.into_response(),
-        Some(token) if !api.control.is_token(token) => Refusal::WrongToken.into_response(),
-        Some(_) => {
-            let mut response = next.run(request).await;
-            // Answers hold passwords.
-            let headers = response.headers_mut();
-            headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
-            response
-        }
-    }
-}
-
-/// The token of `Authorization: Bearer token`; the scheme's case does not matter (RFC 9110, 11.1).
-fn bearer(header: &HeaderValue) -> Option<&[u8]> {
-    let (scheme, token) = header.as_bytes().split_at_checked(b"bearer ".len())?;
-    scheme.eq_ignore_ascii_case(b"bearer ").then_some(token)
 }
 
 async fn unknown_path(uri: Uri) -> Refusal {

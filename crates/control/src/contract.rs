@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tenancy::capability::Capability;
 use tenancy::plan::Plan;
 use tenancy::secret::Secret;
+use utoipa::ToSchema;
 use wire::control::record::Revision;
 use wire::control::topology::TopologyMember;
 
@@ -17,7 +18,7 @@ use crate::applied::Progress;
 use crate::database::{AuditEntry, OutboxEntry, Webhook};
 use crate::model::{Cache, Cluster, Credential, Issued, Operator};
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CacheView {
     pub id: u64,
     /// Of the cluster that serves it.
@@ -72,7 +73,7 @@ impl CacheView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CredentialView {
     pub username: String,
     /// Only for a new credential, or when asked for with `?passwords=true`.
@@ -102,7 +103,7 @@ impl CredentialView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CachesView {
     pub caches: Vec<CacheView>,
     /// There are more: ask again with `?after=` this id.
@@ -110,25 +111,43 @@ pub struct CachesView {
     pub next_after: Option<u64>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CredentialsView {
     pub credentials: Vec<CredentialView>,
 }
 
 /// Where a credential belongs, for who knows only the username.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OwnerView {
     pub cache: u64,
     pub name: String,
     pub credential: CredentialView,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct StatisticsView {
     pub cache: u64,
     pub name: String,
     /// Counters and gauges under memcached's names.
     pub statistics: BTreeMap<String, u64>,
+}
+
+/// What a cache did over time.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SeriesView {
+    pub cache: u64,
+    pub name: String,
+    /// What each point stands for.
+    pub step_seconds: u64,
+    pub points: Vec<PointView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct PointView {
+    /// Unix time in seconds at which it begins.
+    pub at: u64,
+    /// By name; null where there was nothing to measure.
+    pub values: BTreeMap<String, Option<f64>>,
 }
 
 impl MemberView {
@@ -144,7 +163,7 @@ impl MemberView {
 }
 
 /// How far each node of the cluster has come.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterStatusView {
     /// The id that is in every node's identity.
     pub cluster: String,
@@ -169,7 +188,7 @@ pub struct ClusterStatusView {
 }
 
 /// One backend of a topology.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MemberView {
     pub name: String,
     pub node: String,
@@ -180,7 +199,7 @@ pub struct MemberView {
     pub share: f64,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct NodeStatusView {
     pub name: String,
     pub connected: bool,
@@ -212,13 +231,13 @@ pub struct NodeStatusView {
 }
 
 /// Everything that is wrong with a cluster; empty when nothing is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct DiagnosisView {
     pub findings: Vec<FindingView>,
 }
 
 /// One fault: where it is, and what to do about it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FindingView {
     /// One of `dead`, `away`, `deaf`, `wrong-address`, `shared-address`, `blocked-link`,
     /// `held-back-view`, `stale`, `digest-differs`, `refused`.
@@ -232,7 +251,7 @@ pub struct FindingView {
 }
 
 /// What shall become of members.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangeMembers {
     /// Weights by member, or by node for all of its members; 0 drains.
@@ -253,7 +272,7 @@ pub struct ChangeMembers {
 }
 
 /// What a change of members means.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct MembersPlanView {
     /// The epoch in force when this was worked out; the change is done with a later one.
     pub epoch: u64,
@@ -265,8 +284,27 @@ pub struct MembersPlanView {
     pub members: Vec<MemberView>,
 }
 
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MakeToken {
+    /// The one node that may join with it, also when it is there already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// How long it is good.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+}
+
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PushSnapshot {
+    /// Only to this node.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
 /// What a node joins with.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TokenView {
     pub token: String,
     /// Unix time in seconds.
@@ -274,12 +312,12 @@ pub struct TokenView {
 }
 
 /// How many nodes are given a snapshot.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PushedView {
     pub nodes: usize,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlanView {
     pub name: String,
     pub memory_bytes: u64,
@@ -298,12 +336,12 @@ impl PlanView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlansView {
     pub plans: Vec<PlanView>,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCache {
     /// Without one the cache gets a name made up for it.
@@ -317,7 +355,7 @@ pub struct CreateCache {
     pub cluster: Option<String>,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClusterView {
     pub id: u64,
     pub name: String,
@@ -338,12 +376,12 @@ impl ClusterView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct ClustersView {
     pub clusters: Vec<ClusterView>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
     pub name: String,
@@ -377,7 +415,7 @@ pub struct PutOperator {
 }
 
 /// Who did what. Fields that do not apply are null.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditView {
     pub id: u64,
     /// Unix time in seconds.
@@ -403,13 +441,13 @@ impl AuditView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AuditsView {
     pub audit: Vec<AuditView>,
 }
 
 /// Someone who hears of every change of a cache.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WebhookView {
     pub id: u64,
     pub url: String,
@@ -431,19 +469,19 @@ impl WebhookView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct WebhooksView {
     pub webhooks: Vec<WebhookView>,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutWebhook {
     pub url: String,
 }
 
 /// A call to a webhook.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CallView {
     pub id: u64,
     pub url: String,
@@ -475,13 +513,13 @@ impl CallView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CallsView {
     pub calls: Vec<CallView>,
 }
 
 /// How far the nodes have come with a change: what `?wait=applied` adds to its answer, as `applied`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct AppliedView {
     pub revision: u64,
     /// Nodes of the cluster.
@@ -505,25 +543,25 @@ impl AppliedView {
     }
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ChangePlan {
     pub plan: String,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetEnabled {
     pub enabled: bool,
 }
 
-#[derive(Debug, Clone, Serialize, Deserialize)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct SetPrimary {
     pub username: String,
 }
 
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AddCredential {
     /// Every capability when absent; an empty list makes a read-only credential.
@@ -532,12 +570,12 @@ pub struct AddCredential {
 }
 
 /// Which capabilities to give (true) and to take away (false); those absent stay.
-#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(transparent)]
 pub struct ChangeCapabilities(pub BTreeMap<Capable, bool>);
 
 /// A capability by its name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Capable {
     Write,
@@ -556,7 +594,7 @@ impl From<Capable> for Capability {
 }
 
 /// Why a request was refused (RFC 9457, "Problem Details for HTTP APIs").
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Problem {
     /// Names the kind of problem, for programs.
     pub r#type: String,

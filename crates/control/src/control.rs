@@ -1130,6 +1130,7 @@ fn stored_of(
 }
 
 mod alerts;
+mod introspection;
 mod owners;
 mod series;
 #[cfg(test)]

@@ -28,6 +28,7 @@ mod outbox;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod postgres_tls;
+mod prefixes;
 mod retention;
 mod rows;
 mod schema;

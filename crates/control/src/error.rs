@@ -82,6 +82,8 @@ pub enum ControlError {
     UnknownAlert(u64),
     #[error("there is no delivery {0} of this cache")]
     UnknownDelivery(u64),
+    #[error("there is no watched prefix {0} of this cache")]
+    UnknownPrefix(u64),
     #[error("an alert still uses delivery {0}")]
     DeliveryInUse(u64),
     #[error("the cache already has {max} of these, the most a cache can have")]
@@ -118,6 +120,7 @@ impl ControlError {
             | ControlError::WrongDashboardSecret
             | ControlError::UnknownAlert(_)
             | ControlError::UnknownDelivery(_)
+            | ControlError::UnknownPrefix(_)
             | ControlError::UnknownCall(_) => Fault::Missing,
             ControlError::NameTaken(_)
             | ControlError::PrimaryStays { .. }

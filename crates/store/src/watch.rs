@@ -46,6 +46,8 @@ pub struct Top {
     pub requests: u64,
     /// Those of `requests` that found an item.
     pub hits: u64,
+    /// Those of `requests` that changed an item.
+    pub writes: u64,
     /// Value bytes of those hits and of writes.
     pub bytes: u64,
 }
@@ -159,33 +161,34 @@ impl Watch {
     pub(crate) fn see_read(&mut self, key: &[u8], hash: u64, value_bytes: Option<usize>) {
         let bytes = value_bytes.map(|bytes| key.len() + bytes);
         self.working_set.see_read(hash, bytes);
-        self.see(key, hash, value_bytes.is_some(), value_bytes.unwrap_or(0));
+        let kind = if value_bytes.is_some() { Kind::Hit } else { Kind::Miss };
+        self.see(key, hash, kind, value_bytes.unwrap_or(0));
     }
 
     /// Notes a write.
     #[inline]
     pub(crate) fn see_write(&mut self, key: &[u8], hash: u64, value_bytes: usize) {
         self.working_set.see_write(hash, key.len() + value_bytes);
-        self.see(key, hash, false, value_bytes);
+        self.see(key, hash, Kind::Write, value_bytes);
     }
 
     /// Counts a request, or lets it pass.
     #[inline]
-    fn see(&mut self, key: &[u8], hash: u64, is_hit: bool, bytes: usize) {
+    fn see(&mut self, key: &[u8], hash: u64, kind: Kind, bytes: usize) {
         self.left -= 1;
         if self.left == 0 {
-            self.count(key, hash, is_hit, bytes as u64);
+            self.count(key, hash, kind, bytes as u64);
         }
     }
 
     #[cold]
-    fn count(&mut self, key: &[u8], hash: u64, is_hit: bool, bytes: u64) {
+    fn count(&mut self, key: &[u8], hash: u64, kind: Kind, bytes: u64) {
         self.random ^= self.random << 13;
         self.random ^= self.random >> 7;
         self.random ^= self.random << 17;
         // From 1 to 2 × sample - 1, so on average every `sample`th is counted.
         self.left = (self.random >> 32) as u32 % (2 * self.sample - 1) + 1;
-        let seen = Seen { weight: self.sample, is_hit, bytes };
+        let seen = Seen { weight: self.sample, kind, bytes };
         self.keys.count(key, hash, seen);
         if let Some(end) = key.iter().position(|byte| SEPARATORS.contains(byte)) {
             let prefix = &key[..=end];
@@ -234,6 +237,7 @@ pub(crate) fn merge(tops: impl Iterator<Item = Top>) -> Vec<Top> {
         *sum = Top {
             requests: sum.requests + top.requests,
             hits: sum.hits + top.hits,
+            writes: sum.writes + top.writes,
             bytes: sum.bytes + top.bytes,
             text: top.text,
         };
@@ -243,12 +247,20 @@ pub(crate) fn merge(tops: impl Iterator<Item = Top>) -> Vec<Top> {
     all
 }
 
+/// What a request was to its key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Hit,
+    Miss,
+    Write,
+}
+
 /// One counted request.
 #[derive(Clone, Copy)]
 struct Seen {
     /// Requests it stands for.
     weight: u32,
-    is_hit: bool,
+    kind: Kind,
     bytes: u64,
 }
 
@@ -266,6 +278,7 @@ struct Counter {
     /// How much of the count may belong to those it was taken over from.
     inherited: u32,
     hits: u32,
+    writes: u32,
     bytes: u64,
     /// Empty until it was seen twice: most newcomers are not.
     text: Box<[u8]>,
@@ -294,7 +307,11 @@ impl Sketch {
         };
         let counter = &mut self.counters[at];
         self.counts[at] = self.counts[at].saturating_add(seen.weight);
-        counter.hits = counter.hits.saturating_add(if seen.is_hit { seen.weight } else { 0 });
+        match seen.kind {
+            Kind::Hit => counter.hits = counter.hits.saturating_add(seen.weight),
+            Kind::Write => counter.writes = counter.writes.saturating_add(seen.weight),
+            Kind::Miss => (),
+        }
         counter.bytes += seen.bytes * u64::from(seen.weight);
     }
 
@@ -317,6 +334,7 @@ impl Sketch {
         for counter in &mut self.counters {
             counter.inherited /= 2;
             counter.hits /= 2;
+            counter.writes /= 2;
             counter.bytes /= 2;
         }
     }
@@ -328,6 +346,7 @@ impl Sketch {
             // What surely was its own. Hits and bytes were counted from when it came in.
             requests: u64::from(count - counter.inherited),
             hits: u64::from(counter.hits),
+            writes: u64::from(counter.writes),
             bytes: counter.bytes,
         })
     }
@@ -340,7 +359,7 @@ impl Sketch {
 
 impl Counter {
     fn new(inherited: u32) -> Self {
-        Counter { inherited, hits: 0, bytes: 0, text: Box::default() }
+        Counter { inherited, hits: 0, writes: 0, bytes: 0, text: Box::default() }
     }
 }
 

@@ -7,7 +7,6 @@ use std::time::Instant;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde::Deserialize;
 use wire::control::name::NodeName;
 use wire::control::topology::Topology;
 
@@ -16,8 +15,8 @@ use super::handlers::Answer;
 use super::problem::Refusal;
 use super::request::Body;
 use crate::contract::{
-    ChangeMembers, ClusterStatusView, DiagnosisView, FindingView, MemberView, MembersPlanView,
-    NodeStatusView, PushedView, TokenView,
+    ChangeMembers, ClusterStatusView, DiagnosisView, FindingView, MakeToken, MemberView,
+    MembersPlanView, NodeStatusView, PushSnapshot, PushedView, TokenView,
 };
 use crate::push::PushControl;
 use crate::push::diagnosis::Finding;
@@ -26,15 +25,6 @@ use crate::push::operate::WishError;
 
 pub(super) async fn status(State(api): State<Api>) -> Answer<ClusterStatusView> {
     Ok(Json(push(&api)?.status()))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct MakeToken {
-    /// The one node that may join with it, also when it is there already.
-    name: Option<String>,
-    /// How long it is good.
-    seconds: Option<u64>,
 }
 
 pub(super) async fn make_token(
@@ -68,13 +58,6 @@ pub(super) async fn diagnose(State(api): State<Api>) -> Answer<DiagnosisView> {
     };
     let findings = push(&api)?.diagnose().into_iter().map(view).collect();
     Ok(Json(DiagnosisView { findings }))
-}
-
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct PushSnapshot {
-    /// Only to this node.
-    node: Option<String>,
 }
 
 /// Has nodes take everything anew, as confirmed by a person: also what they would refuse because it

@@ -17,12 +17,14 @@ use super::{Api, CALLS_MAX, PAGE_AUDIT_MAX, PAGE_CACHES, PAGE_CACHES_MAX, URL_BY
 use crate::contract::{
     AddCredential, AuditView, AuditsView, CacheView, CachesView, CallView, CallsView,
     ChangeCapabilities, ChangePlan, ClusterView, ClustersView, CreateCache, CreateCluster,
-    CredentialView, CredentialsView, OwnerView, PlanView, PlansView, PutWebhook, SetEnabled,
-    SetPrimary, StatisticsView, WebhookView, WebhooksView,
+    CredentialView, CredentialsView, OwnerView, PlanView, PlansView, PointView, PutWebhook,
+    SeriesView, SetEnabled, SetPrimary, StatisticsView, WebhookView, WebhooksView,
 };
 use crate::control::Control;
 use crate::database::CallState;
 use crate::model::{Cache, CacheName, CacheRef, CapabilityChange, ClusterId, Issued};
+use crate::series::Point;
+use crate::series::processed::Name;
 
 pub(super) type Answer<T> = Result<Json<T>, Refusal>;
 
@@ -153,6 +155,54 @@ pub(super) async fn statistics(
     let (cache, statistics) = api.call(move |control| control.statistics(&cache)).await?;
     let name = cache.name.to_string();
     Ok(Json(StatisticsView { cache: cache.id.get(), name, statistics }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Range {
+    /// Names with commas between.
+    names: Option<String>,
+    from: Option<u64>,
+    to: Option<u64>,
+}
+
+/// What is told over time when a request does not say: a day of what people look at first.
+const SERIES_SECONDS: u64 = 24 * 60 * 60;
+const SERIES_NAMES: &str = "bytes,connections,eviction_rate,hit_rate,items,request_rate";
+
+pub(super) async fn series(
+    State(api): State<Api>,
+    OfCache(cache): OfCache,
+    Asked(range): Asked<Range>,
+) -> Answer<SeriesView> {
+    let mut names = Vec::new();
+    for name in range.names.as_deref().unwrap_or(SERIES_NAMES).split(',') {
+        let unknown = || Refusal::BadRequest(format!("there is no figure {name:?}"));
+        names.push(Name::named(name).ok_or_else(unknown)?);
+    }
+    if names.len() > Name::all().count() {
+        return Err(Refusal::BadRequest("names are repeated".to_owned()));
+    }
+    let to = range.to.unwrap_or(api.control.now().0);
+    let from = range.from.unwrap_or(to.saturating_sub(SERIES_SECONDS));
+    if to < from {
+        return Err(Refusal::BadRequest("from is after to".to_owned()));
+    }
+    let (cache, series) = api.call(move |control| control.series(&cache, from, to)).await?;
+    let limit = cache.plan.limits.memory_bytes;
+    let value = |point: &Point, name: &Name| {
+        (name.text().to_owned(), name.value(&point.sample, series.step, limit))
+    };
+    let point = |point: &Point| PointView {
+        at: point.at,
+        values: names.iter().map(|name| value(point, name)).collect(),
+    };
+    Ok(Json(SeriesView {
+        cache: cache.id.get(),
+        name: cache.name.to_string(),
+        step_seconds: series.step.seconds(),
+        points: series.points.iter().map(point).collect(),
+    }))
 }
 
 #[derive(Debug, Deserialize)]

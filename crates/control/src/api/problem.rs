@@ -15,6 +15,10 @@ pub(crate) enum Refusal {
     NoToken,
     #[error("the bearer token is not this installation's")]
     WrongToken,
+    #[error("this credential may not do that")]
+    NotYours,
+    #[error("too many failed logins; wait {wait_seconds} s")]
+    TooManyGuesses { wait_seconds: u64 },
     #[error("there is nothing at {path}")]
     UnknownPath { path: String },
     #[error("{path} does not take {method}")]
@@ -41,6 +45,10 @@ impl Refusal {
         match self {
             Refusal::NoToken | Refusal::WrongToken => {
                 (Is::UNAUTHORIZED, "unauthorized", "Not authorized")
+            }
+            Refusal::NotYours => (Is::FORBIDDEN, "forbidden", "Not allowed"),
+            Refusal::TooManyGuesses { .. } => {
+                (Is::TOO_MANY_REQUESTS, "too-many-guesses", "Too many failed logins")
             }
             Refusal::UnknownPath { .. } => (Is::NOT_FOUND, "unknown-path", "No such resource"),
             Refusal::UnknownMethod { .. } => {
@@ -123,6 +131,7 @@ fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str
         ControlError::WrongDashboardSecret => ("wrong-secret", "Not this dashboard's secret"),
         ControlError::UnknownAlert(_) => ("unknown-alert", "No such alert"),
         ControlError::UnknownDelivery(_) => ("unknown-delivery", "No such delivery"),
+        ControlError::UnknownPrefix(_) => ("unknown-prefix", "No such prefix"),
         ControlError::DeliveryInUse(_) => ("delivery-in-use", "The delivery is in use"),
         ControlError::TooManyAlerts { .. } => ("too-many-alerts", "Too many alerts"),
         ControlError::UnknownCall(_) => ("unknown-call", "No such call"),
@@ -158,6 +167,9 @@ impl IntoResponse for Refusal {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Refusal::TooManyGuesses { wait_seconds } = self {
+            headers.insert(RETRY_AFTER, HeaderValue::from(wait_seconds));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

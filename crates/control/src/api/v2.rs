@@ -10,12 +10,14 @@
 //! | `GET`, `POST credentials` | list, add (201); development caches cannot (403) |
 //! | `PATCH`, `DELETE credentials/{username}` | what is omitted from a `PATCH` becomes false |
 //! | `POST credentials/primary/{username}` | promote |
+//! | `POST rotate_sso` | the new URL of the dashboard |
 //! | `POST enable_cache`, `switch_cluster` | |
 //! | `POST flush`, `reset_stats` (204), `GET stats` | |
 //! | `GET`, `POST alerts`, `GET`, `PUT`, `DELETE alerts/{id}` | the latter two answer 201 |
 //! | `POST alerts/{id}/test` | send a message as the alert would (202) |
 //! | `GET`, `POST alerts/configs`, `DELETE alerts/configs/{id}` | where messages go |
 //! | `GET insight/processed_stats`, `…/per_server`, `insight/latency`, `introspection/compound_stats` | over time |
+//! | `GET introspection/popular_items`, `key_stats`, `recent_logs`, `prefixes/…` | what the cache is asked for |
 //!
 //! Refusals are `code=401, message=Bad user` as text; a wrong number is 400, a wrong password 401, a
 //! credential without the capability or of another cache 403. Where the documentation has a 404 for
@@ -26,12 +28,15 @@ mod aliases;
 mod caches;
 mod denied;
 mod insight;
+mod introspection;
 mod owner;
 
 use axum::Router;
 use axum::routing::{delete, get, patch, post};
 
 use super::Api;
+
+pub(in crate::api) use owner::basic;
 
 pub(super) fn routes() -> Router<Api> {
     let cache = Router::new()
@@ -42,6 +47,7 @@ pub(super) fn routes() -> Router<Api> {
             patch(caches::change_capabilities).delete(caches::remove_credential),
         )
         .route("/credentials/primary/{username}", post(caches::promote))
+        .route("/rotate_sso", post(caches::rotate_sso))
         .route("/enable_cache", post(caches::enable))
         .route("/switch_cluster", post(caches::switch_cluster))
         .route("/flush", post(caches::flush))
@@ -55,6 +61,19 @@ pub(super) fn routes() -> Router<Api> {
         .route("/insight/processed_stats", get(insight::processed_stats))
         .route("/insight/processed_stats/per_server", get(insight::processed_stats_per_server))
         .route("/insight/latency", get(insight::latency))
-        .route("/introspection/compound_stats", get(insight::compound_stats));
+        .route("/introspection/compound_stats", get(insight::compound_stats))
+        .route("/introspection/recent_logs", get(introspection::recent_logs))
+        .route("/introspection/popular_items", get(introspection::popular_items))
+        .route("/introspection/key_stats", get(introspection::key_stats))
+        .route(
+            "/introspection/prefixes",
+            get(introspection::list_prefixes).post(introspection::watch_prefix),
+        )
+        .route("/introspection/prefixes/{id}", delete(introspection::unwatch_prefix))
+        .route("/introspection/prefixes/{id}/stats", get(introspection::prefix_stats))
+        .route(
+            "/introspection/prefixes/{id}/popular_items",
+            get(introspection::prefix_popular_items),
+        );
     Router::new().nest("/api/v2/caches/{cache}", cache).merge(aliases::routes())
 }

@@ -63,6 +63,7 @@ impl FromRequest<Api> for Write {
             request.extract_parts_with_state::<Asked<Parameters>, _>(api).await?;
         let wait = parameters.wait()?;
         let key = key(&request)?;
+        let actor = request.extensions().get().copied().unwrap_or(Actor::Operator);
         let mut digest = Sha256::new();
         // A method and a path hold no NUL, so no two requests run into one another.
         for part in [request.method().as_str(), request.uri().path()] {
@@ -73,7 +74,7 @@ impl FromRequest<Api> for Write {
         digest.update(&body);
         let request_digest = digest.finalize().into();
         let once = key.map(|key| Once { key, request_digest });
-        Ok(Write { by: By { actor: Actor::Operator, once }, wait, body })
+        Ok(Write { by: By { actor, once }, wait, body })
     }
 }
 

@@ -46,6 +46,8 @@ impl From<Refusal> for Failure {
             // Said by the API before a call is made, or of a call that panicked.
             other @ (Refusal::NoToken
             | Refusal::WrongToken
+            | Refusal::NotYours
+            | Refusal::TooManyGuesses { .. }
             | Refusal::UnknownPath { .. }
             | Refusal::UnknownMethod { .. }
             | Refusal::TooLarge { .. }

@@ -297,7 +297,8 @@ impl Database {
 }
 
 // A Slack URL is a secret of the cache's owner, and an e-mail address is none of ours to list.
-const SELECT_CALL: &str = "SELECT outbox.id, coalesce(url, 'alert'), idempotency_key, state, attempts,
+const SELECT_CALL: &str =
+    "SELECT outbox.id, coalesce(url, 'alert'), idempotency_key, state, attempts,
     outbox.created_at, problem, body FROM outbox LEFT JOIN webhooks ON webhooks.id = webhook_id";
 
 fn entry(row: &Row) -> Result<OutboxEntry, ControlError> {

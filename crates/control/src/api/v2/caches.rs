@@ -12,7 +12,7 @@ use tenancy::capability::{Capabilities, Capability};
 use super::super::Api;
 use super::denied::Denied;
 use super::owner::{Named, Owner, OwnerOr404};
-use crate::model::{Cache, CapabilityChange, Issued};
+use crate::model::{Actor, Cache, CapabilityChange, Issued};
 
 /// Answers hold passwords.
 pub(super) const NO_STORE: [(HeaderName, &str); 1] = [(CACHE_CONTROL, "no-store")];
@@ -196,6 +196,14 @@ pub(super) async fn promote(
     // Someone may have removed it in between.
     let issued = issued.ok_or_else(|| Denied::Wrong("No such credentials".to_owned()))?;
     Ok((NO_STORE, Json(CredentialSet::new(&issued))))
+}
+
+/// Answers with the new URL of the dashboard; the one before opens nothing any more.
+pub(super) async fn rotate_sso(State(api): State<Api>, owner: Owner) -> Answer<String> {
+    let cache = owner.cache_ref();
+    let (cache, secret) =
+        api.call(move |control| control.rotate_dashboard_secret(Actor::Owner, &cache)).await?;
+    Ok((NO_STORE, Json(api.settings.dashboard_url(cache.id, &secret))))
 }
 
 pub(super) async fn enable(State(api): State<Api>, owner: Owner) -> Result<StatusCode, Denied> {

@@ -176,7 +176,7 @@ pub(super) async fn latency(
     Ok((NO_STORE, Json(api.servers().into_iter().map(empty).collect())))
 }
 
-const COMPOUND: [&str; 5] =
+pub(super) const COMPOUND: [&str; 5] =
     ["num_keys", "total_size", "total_hits_rate", "total_misses_rate", "total_mutations_rate"];
 
 /// Lookups that found something, those that did not, and what changed items.

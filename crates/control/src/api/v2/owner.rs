@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use axum::extract::{FromRequestParts, RawPathParams};
+use axum::http::HeaderValue;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use base64::Engine as _;
@@ -86,7 +87,8 @@ impl FromRequestParts<Api> for Someone {
     type Rejection = Denied;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Denied> {
-        let (username, password) = basic(parts).ok_or(Denied::BadUser)?;
+        let header = parts.headers.get(AUTHORIZATION).ok_or(Denied::BadUser)?;
+        let (username, password) = basic(header).ok_or(Denied::BadUser)?;
         let from =
             parts.extensions.get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
         match api.call(move |control| control.log_in(from, &username, &password)).await? {
@@ -145,8 +147,8 @@ pub(super) async fn path_parameter(
 }
 
 /// Username and password of `Authorization: Basic …` (RFC 7617).
-fn basic(parts: &Parts) -> Option<(Vec<u8>, Vec<u8>)> {
-    let header = parts.headers.get(AUTHORIZATION)?.as_bytes();
+pub(in crate::api) fn basic(header: &HeaderValue) -> Option<(Vec<u8>, Vec<u8>)> {
+    let header = header.as_bytes();
     if header.len() > AUTHORIZATION_BYTES_MAX {
         return None;
     }

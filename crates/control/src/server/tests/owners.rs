@@ -200,6 +200,32 @@ fn development_caches_keep_their_credential() {
     assert_eq!(owned.ask("GET", "credentials", "").1[0]["write_capability"], true);
 }
 
+/// J07.
+#[test]
+fn a_rotated_dashboard_url_replaces_the_one_before() {
+    let owned = Owned::new("dev");
+    let (status, first) = owned.ask("POST", "rotate_sso", "");
+    let first = first.as_str().expect("a string").to_owned();
+    assert_eq!(status, 200);
+    let (_, second) = owned.ask("POST", "rotate_sso", "");
+    let second = second.as_str().expect("a string").to_owned();
+    assert_ne!(first, second);
+    // The test's installation has no public URL, so these are paths.
+    let browser: Agent = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .proxy(None)
+        .build()
+        .into();
+    let open = |path: &str| {
+        let answer = browser.get(format!("http://{}{path}", owned.served.address)).call();
+        answer.expect("an answer").status().as_u16()
+    };
+    assert_eq!(open(&first), 403);
+    assert_eq!(open(&second), 303, "in, and on to the page");
+}
+
 /// J08 and J09.
 #[test]
 fn a_disabled_cache_is_enabled_by_its_owner() {
@@ -475,6 +501,7 @@ fn nobody_reaches_the_cache_of_another() {
         ("PATCH", &format!("credentials/{foreign}")),
         ("DELETE", &format!("credentials/{foreign}")),
         ("POST", &format!("credentials/primary/{foreign}")),
+        ("POST", "rotate_sso"),
         ("POST", "enable_cache"),
         ("POST", "switch_cluster"),
         ("POST", "flush"),
@@ -500,7 +527,11 @@ fn nobody_reaches_the_cache_of_another() {
     }
     assert_eq!(as_ours("GET", &format!("/api/v1/{}/credentials", other["id"])), 403);
     // The operators' API is not for owners.
-    assert_eq!(as_ours("GET", "/v1/caches"), 401);
+    assert_eq!(as_ours("GET", "/v1/caches"), 403);
+    assert_eq!(as_ours("GET", &format!("/v1/caches/{}", other["id"])), 403);
+    assert_eq!(as_ours("POST", "/v1/caches/blog/flush"), 403);
+    assert_eq!(as_ours("DELETE", "/v1/caches/shop"), 403);
+    assert_eq!(as_ours("GET", "/v1/nothing"), 403);
 }
 
 #[test]
@@ -591,4 +622,112 @@ fn odd_logins_are_refused_and_break_nothing() {
     let answer = agent().run(request.body(Vec::new()).expect("good")).expect("an answer");
     assert_eq!(answer.status().as_u16(), 200);
     assert_eq!(answer.headers()["cache-control"], "no-store");
+}
+
+/// J18 and J20 to J23, as far as they go.
+#[test]
+fn introspection_has_the_documented_shape() {
+    let owned = Owned::new("100");
+    let (status, logs) = owned.ask("GET", "introspection/recent_logs", "");
+    assert_eq!((status, logs), (200, json!({ "cache.example:11211": [] })));
+    let known = [
+        ("time_slice", "number"),
+        ("most_hit_keys", "list"),
+        ("most_missed_keys", "list"),
+        ("most_mutated_keys", "list"),
+        ("popular_prefixes", "list"),
+    ];
+    let (status, popular) = owned.ask("GET", "introspection/popular_items", "");
+    assert_eq!((status, shape(&popular)), (200, fields(&known)));
+    let (status, key) = owned.ask("GET", "introspection/key_stats?key=x", "");
+    let key_fields = [
+        ("timestamp", "text"),
+        ("name", "text"),
+        ("size", "number"),
+        ("hit_count", "number"),
+        ("miss_count", "number"),
+        ("mutation_count", "number"),
+        ("in_cache", "truth"),
+    ];
+    assert_eq!((status, shape(&key[0])), (200, fields(&key_fields)));
+    assert_eq!(key[0]["timestamp"], "2027-01-15T08:00:00Z");
+    let (status, prefix) = owned.ask("POST", "introspection/prefixes", r#"{"name":"my_prefix"}"#);
+    assert_eq!((status, &prefix["name"]), (200, &json!("my_prefix")));
+    assert_eq!(owned.ask("POST", "introspection/prefixes", r#"{"name":"my_prefix"}"#).1, prefix);
+    assert_eq!(owned.ask("GET", "introspection/prefixes", "").1, json!([prefix]));
+    let at = format!("introspection/prefixes/{}", prefix["id"]);
+    let (status, popular) = owned.ask("GET", &format!("{at}/popular_items"), "");
+    assert_eq!((status, shape(&popular)), (200, fields(&known)));
+    let (status, tables) = owned.ask("GET", &format!("{at}/stats"), "");
+    assert_eq!((status, &tables[0]["name"]), (200, &json!("prefix_stats")));
+    assert_eq!(owned.ask("DELETE", &at, "").0, 204);
+    for (method, path, body) in [
+        ("DELETE", at.as_str(), ""),
+        ("GET", "introspection/prefixes/99/stats", ""),
+        ("GET", "introspection/key_stats", ""),
+        ("GET", "introspection/key_stats?key=", ""),
+        ("POST", "introspection/prefixes", "{}"),
+        ("POST", "introspection/prefixes", r#"{"name":5}"#),
+    ] {
+        assert_eq!(owned.ask(method, path, body).0, 400, "{method} {path}");
+    }
+}
+
+/// Owners may use what the table of operations gives them, for their own cache.
+#[test]
+fn owners_use_the_clean_api_for_their_own_cache() {
+    let owned = Owned::new("100");
+    let ask = |method: &str, path: &str, body: &str| {
+        owned.ask_as(&owned.username, &owned.password, method, path, body)
+    };
+    assert_eq!(ask("GET", "/v1/caches/shop", "").1["name"], "shop");
+    let (status, series) = ask("GET", "/v1/caches/shop/series?names=hit_rate,bytes", "");
+    assert_eq!((status, &series["step_seconds"]), (200, &json!(60)));
+    assert_eq!(series["points"][0]["values"], json!({ "hit_rate": null, "bytes": 0.0 }));
+    for wrong in ["names=x", "from=5&to=4", "from=x", "since=5"] {
+        let (status, problem) = ask("GET", &format!("/v1/caches/shop/series?{wrong}"), "");
+        assert_eq!((status, &problem["type"]), (400, &json!("bad-request")), "{wrong}");
+    }
+    let (status, made) = ask("POST", &format!("/v1/caches/{}/credentials", owned.id), "{}");
+    assert_eq!(status, 201, "{made}");
+    let (_, audit) = owned.served.ask("GET", "/v1/audit", None);
+    let last = audit["audit"].as_array().and_then(|lines| lines.last()).expect("a line");
+    assert_eq!((text(last, "actor"), text(last, "action")), ("owner", "credential added"));
+    assert_eq!(ask("PUT", "/v1/caches/shop/plan", r#"{"plan":"250"}"#).0, 403);
+    let (status, problem) = owned.ask_as("x", "y", "GET", "/v1/caches/shop", "");
+    assert_eq!((status, &problem["type"]), (401, &json!("unauthorized")));
+    // A development cache keeps its credential here, too.
+    let dev = Owned::new("dev");
+    let path = format!("/v1/caches/{}/credentials", dev.id);
+    assert_eq!(dev.ask_as(&dev.username, &dev.password, "POST", &path, "").0, 403);
+    assert_eq!(dev.ask_as(&dev.username, &dev.password, "GET", &path, "").0, 200);
+}
+
+/// Every operation of the document is there, and answers as it says.
+#[test]
+fn the_document_describes_what_is_served() {
+    let owned = Owned::new("100");
+    let answer = owned.served.send("GET", "/v1/openapi.json", None, None);
+    assert_eq!(answer.status().as_u16(), 200);
+    let document = parse(&answer.into_body().read_to_string().expect("a whole body"));
+    let paths = document["paths"].as_object().expect("paths");
+    assert!(paths.len() > 20);
+    for (path, operations) in paths {
+        let at =
+            path.replace("{cache}", "shop").replace("{username}", "NOBODY").replace("{id}", "99");
+        for (method, operation) in operations.as_object().expect("operations") {
+            let (status, body) = owned.served.ask(&method.to_uppercase(), &at, None);
+            assert!(
+                !["unknown-path", "unknown-method"].contains(&body["type"].as_str().unwrap_or("")),
+                "{method} {path}"
+            );
+            assert!(
+                operation["responses"].get(status.to_string()).is_some(),
+                "{method} {path}: {status}"
+            );
+            if path == "/v1/caches/{cache}" && method == "delete" {
+                owned.served.create("shop");
+            }
+        }
+    }
 }
