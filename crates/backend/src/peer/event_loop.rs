@@ -38,6 +38,7 @@ use crate::peer::execute::{
 };
 use crate::peer::fair::{Late, OPERATION_COST};
 use crate::peer::link::Link;
+use crate::peer::parked::{Parked, Waits};
 use crate::peer::socket::Socket;
 
 pub(super) const WAKE: Token = Token(usize::MAX);
@@ -58,11 +59,6 @@ const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// A loop that comes back later than this was not asleep but stopped: what waits in its sockets may
 /// be as old.
 const STOOD_STILL_MS: u64 = 1_000;
-/// Longest that a request waits for a slot that is about to move.
-const PARKED_MS: u64 = 50;
-/// Requests that may wait for such slots, and their bytes: what comes in 50 ms to a group of them.
-const PARKED_REQUESTS_MAX: usize = 4_096;
-const PARKED_BYTES_MAX: usize = 16 << 20;
 /// How soon parked requests are looked at again.
 const PARKED_LOOK: Duration = Duration::from_millis(1);
 /// Silence after which a stopping server closes a link.
@@ -85,9 +81,7 @@ pub(super) struct EventLoop {
     touched: Vec<usize>,
     scratch: Box<[u8]>,
     late: Late<Kept>,
-    /// For slots that are about to move, in the order in which they came.
-    parked: VecDeque<(Kept, u64)>,
-    parked_bytes: usize,
+    parked: Parked<Kept>,
     started: Instant,
     now: Now,
     now_ms: u64,
@@ -104,6 +98,20 @@ struct Kept {
     frame: Box<[u8]>,
     cost: u64,
     expires_ms: u64,
+}
+
+impl Waits for Kept {
+    fn link(&self) -> u64 {
+        self.number
+    }
+
+    fn slots(&self) -> &[Slot] {
+        &self.slots
+    }
+
+    fn bytes(&self) -> usize {
+        self.frame.len()
+    }
 }
 
 impl EventLoop {
@@ -127,8 +135,7 @@ impl EventLoop {
             touched: Vec::new(),
             scratch: vec![0; READ_BYTES].into(),
             late: Late::default(),
-            parked: VecDeque::new(),
-            parked_bytes: 0,
+            parked: Parked::default(),
             started,
             now,
             now_ms: 0,
@@ -371,8 +378,8 @@ impl EventLoop {
             requests_total += weight;
             let header = &request.header;
             let frame = &input[pending.start..pending.end];
-            let is_behind_parked = self.is_behind_parked(key, request);
             let link = &mut self.links[key];
+            let is_behind_parked = self.parked.has(link.number, slots(request));
             let is_full = link.is_full();
             let mut replies = Replies { out: &mut link.output, seal };
             let refusal = if draining {
@@ -389,12 +396,13 @@ impl EventLoop {
                 self.shared.usage.refused_total.fetch_add(1, Relaxed);
                 continue;
             }
-            if is_behind_parked {
-                self.park(key, request, frame);
-                continue;
-            }
+            // Who waits for a turn may be the one to wait for a slot next, so new ones come behind.
             if EASY_COST < self.turn_cost || self.late.has(header.cache) {
                 self.wait(key, request, frame);
+                continue;
+            }
+            if is_behind_parked {
+                self.park(key, request, frame);
                 continue;
             }
             if let Some(token) = header.token
@@ -435,23 +443,15 @@ impl EventLoop {
 
     /// Lets a request wait for a slot that is about to move, or refuses it.
     fn park(&mut self, key: usize, request: &Request<'_>, frame: &[u8]) {
-        let fits = self.parked_bytes + frame.len() <= PARKED_BYTES_MAX;
-        if fits && self.parked.len() < PARKED_REQUESTS_MAX {
-            let kept = self.keep(key, request, frame);
-            self.parked_bytes += frame.len();
-            self.parked.push_back((kept, self.now_ms + PARKED_MS));
-        } else {
-            self.refuse(key, request, PARKED);
-        }
+        self.park_kept(self.keep(key, request, frame));
     }
 
-    /// Whether an earlier request of the same link waits for the same slot: order is kept.
-    fn is_behind_parked(&self, key: usize, request: &Request<'_>) -> bool {
-        let waits = |slot| {
-            let mut parked = self.parked.iter().map(|(kept, _)| kept);
-            parked.any(|kept| kept.link == key && kept.slots.contains(&slot))
-        };
-        !self.parked.is_empty() && slots(request).any(waits)
+    fn park_kept(&mut self, kept: Kept) {
+        if self.parked.has_room(kept.bytes()) {
+            self.parked.push(kept, self.now_ms);
+        } else {
+            self.refuse_kept(&kept);
+        }
     }
 
     fn keep(&self, key: usize, request: &Request<'_>, frame: &[u8]) -> Kept {
@@ -476,13 +476,13 @@ impl EventLoop {
         let mut cost = 0;
         while cost < LATE_COST {
             let Some((cache, kept)) = self.late.pop() else { return };
-            let used = match self.serve_kept(&kept) {
+            let is_behind_parked = self.parked.has(kept.number, kept.slots.iter().copied());
+            let fate = if is_behind_parked { KeptFate::Frozen } else { self.serve_kept(&kept) };
+            let used = match fate {
                 KeptFate::Done { cost } => cost,
                 KeptFate::Frozen => {
-                    self.parked_bytes += kept.frame.len();
-                    let until = self.now_ms + PARKED_MS;
                     let used = kept.cost;
-                    self.parked.push_back((kept, until));
+                    self.park_kept(kept);
                     used
                 }
             };
@@ -493,23 +493,22 @@ impl EventLoop {
 
     /// Requests for slots that were about to move: perhaps they have.
     fn serve_parked(&mut self) {
-        for _ in 0..self.parked.len() {
-            let Some((kept, until)) = self.parked.pop_front() else { return };
-            let bytes = kept.frame.len();
-            match self.serve_kept(&kept) {
-                KeptFate::Done { .. } => self.parked_bytes -= bytes,
-                KeptFate::Frozen if until <= self.now_ms => {
-                    self.parked_bytes -= bytes;
-                    if let Some(link) = self.links.get(kept.link)
-                        && link.number == kept.number
-                        && let Ok(Decoded::Complete { frame, .. }) =
-                            Request::decode(&kept.frame, link.seal)
-                    {
-                        self.refuse(kept.link, &frame, PARKED);
-                    }
-                }
-                KeptFate::Frozen => self.parked.push_back((kept, until)),
-            }
+        let mut parked = std::mem::take(&mut self.parked);
+        let over = parked.retry(self.now_ms, |kept| match self.serve_kept(&kept) {
+            KeptFate::Done { .. } => None,
+            KeptFate::Frozen => Some(kept),
+        });
+        self.parked = parked;
+        over.iter().for_each(|kept| self.refuse_kept(kept));
+    }
+
+    /// Refuses a request whose slot did not move in time, unless its link is gone.
+    fn refuse_kept(&mut self, kept: &Kept) {
+        if let Some(link) = self.links.get(kept.link)
+            && link.number == kept.number
+            && let Ok(Decoded::Complete { frame, .. }) = Request::decode(&kept.frame, link.seal)
+        {
+            self.refuse(kept.link, &frame, PARKED);
         }
     }
 

@@ -18,6 +18,7 @@ mod event_loop;
 mod execute;
 mod fair;
 mod link;
+mod parked;
 #[cfg(feature = "simulation")]
 pub mod simulated;
 mod socket;
