@@ -158,7 +158,8 @@ pub fn get<R>(
 ) -> R {
     // Nearly all are, and need nothing translated.
     if get.is_plain() {
-        return turn.get(at, act::GetArgs::default(), seconds(now), |hit| visit(hit.map(told)));
+        let args = act::GetArgs { leases: get.leases, ..act::GetArgs::default() };
+        return turn.get(at, args, seconds(now), |hit| visit(hit.map(told)));
     }
     let args = act::GetArgs {
         touch: get.touch.map(|exptime| expiry(exptime, now)),

@@ -33,6 +33,13 @@ pub(crate) fn get<'a>(line: Line<'a>, room: &'a KeyRoom) -> Decoded<'a> {
     let Some(key) = words.next() else {
         return wrong(line, Problem::BadFormat);
     };
+    if let Some(seen) = only_show(words)
+        && let Some(key) = Key::new(key)
+    {
+        let form = MetaForm { words, seen, ..MetaForm::PLAIN };
+        let get = Get { leases: true, ..Get::plain(key) };
+        return line.complete(Reply(Form::Meta(form)), Body::Get(get));
+    }
     let flags = match Flags::read(key, words, WORDS_BEFORE_FLAGS, room) {
         Ok(flags) => flags,
         Err(problem) => return wrong(line, problem),
@@ -210,6 +217,25 @@ struct Flags<'a> {
     mode: Option<u8>,
     /// Said only if nothing else is wrong.
     opaque_is_too_long: bool,
+}
+
+/// The flags of a line on which there are none but those that say what an answer shows, each once
+/// and after one space, as most clients write them. Whatever else there is takes the longer way.
+#[inline]
+fn only_show(words: Words<'_>) -> Option<u64> {
+    let (pairs, []) = words.0.as_chunks::<2>() else { return None };
+    let mut seen = 0;
+    for [space, letter] in pairs {
+        let bit = match letter {
+            b'c' | b'f' | b'h' | b'k' | b'l' | b's' | b't' | b'v' => MetaForm::bit(*letter),
+            _ => return None,
+        };
+        if *space != b' ' || seen & bit != 0 {
+            return None;
+        }
+        seen |= bit;
+    }
+    Some(seen)
 }
 
 impl<'a> Flags<'a> {

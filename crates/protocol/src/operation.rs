@@ -64,14 +64,14 @@ impl<'a> Get<'a> {
         }
     }
 
-    /// Whether all but the key is as in [`Get::plain`]. What no miss creates has no CAS value.
+    /// Whether all but the key and leases is as in [`Get::plain`]. What no miss creates has no CAS
+    /// value.
     #[inline]
     pub fn is_plain(&self) -> bool {
         self.touch.is_none()
             && self.vivify.is_none()
             && self.recache_below_seconds.is_none()
             && !self.unseen
-            && !self.leases
     }
 }
 

@@ -8,6 +8,7 @@
 //! and too little for tiny ones. What is paid for are bytes. So those give first who hold more bytes
 //! than they pay for; and they also give to who has all his blocks and yet not his bytes.
 
+use std::ops::Range;
 use std::sync::{Arc, PoisonError, Weak};
 
 use crate::arena::Block;
@@ -33,11 +34,19 @@ pub(crate) struct Arbiter {
     caches: RwLock<Vec<Weak<Cache>>>,
     /// Where the next sample begins.
     cursor: AtomicUsize,
+    /// Who gave last, if caches have not moved since: while one has borrowed nearly all that is lent,
+    /// samples of ten thousand caches seldom have it among them.
+    gave_last: AtomicUsize,
 }
 
 impl Arbiter {
     pub(crate) fn new(memory: Memory) -> Self {
-        Arbiter { memory: Arc::new(memory), caches: RwLock::default(), cursor: AtomicUsize::new(0) }
+        Arbiter {
+            memory: Arc::new(memory),
+            caches: RwLock::default(),
+            cursor: AtomicUsize::new(0),
+            gave_last: AtomicUsize::new(0),
+        }
     }
 
     pub(crate) fn register(&self, cache: &Arc<Cache>) {
@@ -108,21 +117,47 @@ impl Arbiter {
             Right::Promise => caches.len(),
             Right::Payment => caches.len().min(SAMPLE_OF_PAYMENT),
         };
-        let mut best: Option<(Rank, Arc<Cache>, usize)> = None;
-        for step in 0..most {
-            if step >= SAMPLE && best.is_some() {
+        let in_turn = |steps: Range<usize>| {
+            steps.map(|step| start.wrapping_add(step) % caches.len()).filter_map(|number| {
+                let cache = caches[number].upgrade()?;
+                Some((number, cache))
+            })
+        };
+        let mut best = None;
+        for (number, cache) in in_turn(0..most.min(SAMPLE)) {
+            weigh(number, &cache, right, &mut best);
+        }
+        let last = self.gave_last.load(Relaxed);
+        let last = caches.get(last).and_then(Weak::upgrade).map(|cache| (last, cache));
+        for (number, cache) in last.into_iter().chain(in_turn(SAMPLE..most)) {
+            if best.is_some() {
                 break;
             }
-            let number = start.wrapping_add(step) % caches.len();
-            let Some(cache) = caches[number].upgrade() else { continue };
-            for (at, shard) in cache.shards().iter().enumerate() {
-                let Some(rank) = rank(shard, right) else { continue };
-                if best.as_ref().is_none_or(|(other, ..)| rank < *other) {
-                    best = Some((rank, Arc::clone(&cache), at));
-                }
-            }
+            weigh(number, &cache, right, &mut best);
         }
-        best.map(|(_, cache, shard)| (cache, shard))
+        best.map(|Giver { number, cache, shard, .. }| {
+            self.gave_last.store(number, Relaxed);
+            (cache, shard)
+        })
+    }
+}
+
+/// Who may be asked to give.
+struct Giver {
+    rank: Rank,
+    /// Of its cache, in the list.
+    number: usize,
+    cache: Arc<Cache>,
+    shard: usize,
+}
+
+/// Takes a shard of the cache for the best giver if it is better than the best so far.
+fn weigh(number: usize, cache: &Arc<Cache>, right: Right, best: &mut Option<Giver>) {
+    for (shard, of) in cache.shards().iter().enumerate() {
+        let Some(rank) = rank(of, right) else { continue };
+        if best.as_ref().is_none_or(|best| rank < best.rank) {
+            *best = Some(Giver { rank, number, cache: Arc::clone(cache), shard });
+        }
     }
 }
 

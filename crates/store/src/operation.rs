@@ -65,14 +65,13 @@ pub struct GetArgs {
 }
 
 impl GetArgs {
-    /// Whether all is as by default.
+    /// Whether all is as by default, but for leases.
     #[inline]
     pub(crate) fn is_plain(&self) -> bool {
         // Only who creates an item can give it a CAS value.
         self.touch.is_none()
             && self.vivify.is_none()
             && self.recache_before.is_none()
-            && !self.leases
             && !self.unseen
     }
 }

@@ -10,12 +10,13 @@ use crate::operation::{
 use crate::slice::{Found, Key, New, NoMemory, Slice, with_scratch};
 
 impl Slice {
-    /// A read as [`GetArgs::default`] has it, which nearly all are: nothing of the item changes but
-    /// when it was read.
+    /// A [plain](GetArgs::is_plain) read, as nearly all are: nothing of the item changes but when it
+    /// was read and, if it is stale, who was told to refill it.
     #[inline]
     pub(crate) fn get_plain<R>(
         &mut self,
         key: Key<'_>,
+        leases: bool,
         now: Seconds,
         visit: impl FnOnce(Option<Hit<'_>>) -> R,
     ) -> R {
@@ -29,10 +30,15 @@ impl Slice {
         let mut seen = marks;
         seen.access(now);
         seen.read = true;
+        let won = leases && marks.stale && !marks.won;
+        if won {
+            seen.won = true;
+            self.note(key.bytes);
+        }
         if seen != marks {
             self.contents.logs.write_marks(found.place, seen);
         }
-        let lease = Lease { won: false, stale: marks.stale, taken: marks.won };
+        let lease = Lease { won, stale: marks.stale, taken: marks.won };
         self.visit(&found, found.head, found.head.expiry, lease, now, visit)
     }
 

@@ -77,7 +77,7 @@ impl<'c> Turn<'c> {
         if args.is_plain() {
             let mut bytes = 0;
             let result = self.read(at, |slice| {
-                slice.get_plain(at.parts(), now, |hit| {
+                slice.get_plain(at.parts(), args.leases, now, |hit| {
                     bytes = hit.as_ref().map_or(0, |hit| hit.value.len());
                     visit(hit)
                 })

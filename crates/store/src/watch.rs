@@ -279,7 +279,8 @@ struct Counter {
     inherited: u32,
     hits: u32,
     writes: u32,
-    bytes: u64,
+    /// To seven digits, in half the room.
+    bytes: f32,
     /// Empty until it was seen twice: most newcomers are not.
     text: Box<[u8]>,
 }
@@ -312,7 +313,7 @@ impl Sketch {
             Kind::Write => counter.writes = counter.writes.saturating_add(seen.weight),
             Kind::Miss => (),
         }
-        counter.bytes += seen.bytes * u64::from(seen.weight);
+        counter.bytes += (seen.bytes * u64::from(seen.weight)) as f32;
     }
 
     fn newcomer(&mut self, hash: u32) -> usize {
@@ -335,7 +336,7 @@ impl Sketch {
             counter.inherited /= 2;
             counter.hits /= 2;
             counter.writes /= 2;
-            counter.bytes /= 2;
+            counter.bytes /= 2.0;
         }
     }
 
@@ -347,7 +348,7 @@ impl Sketch {
             requests: u64::from(count - counter.inherited),
             hits: u64::from(counter.hits),
             writes: u64::from(counter.writes),
-            bytes: counter.bytes,
+            bytes: counter.bytes as u64,
         })
     }
 
@@ -359,7 +360,7 @@ impl Sketch {
 
 impl Counter {
     fn new(inherited: u32) -> Self {
-        Counter { inherited, hits: 0, writes: 0, bytes: 0, text: Box::default() }
+        Counter { inherited, hits: 0, writes: 0, bytes: 0.0, text: Box::default() }
     }
 }
 

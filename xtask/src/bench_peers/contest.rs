@@ -556,7 +556,7 @@ pub(super) fn sample(words: &str, processes: &[&Process]) -> Result<Sample, Box<
 
 /// A load that a server did not bear.
 #[derive(Debug, thiserror::Error)]
-#[error("{side} did not serve to the end; it wrote:\n{log}")]
+#[error("{side} did not serve to the end: {source}; it wrote:\n{log}")]
 struct Unserved {
     side: Side,
     log: String,

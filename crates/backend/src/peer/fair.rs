@@ -16,9 +16,9 @@ use tenancy::id::CacheId;
 pub(crate) const OPERATION_COST: u64 = 512;
 /// What a cache may use in one turn: thirty small operations, or a large part of one large value.
 pub(crate) const QUANTUM: u64 = 16 * 1024;
-/// Requests of one cache that may wait in one loop. At a microsecond each, the last waits for a
-/// millisecond of its own cache's work.
-pub(crate) const CACHE_REQUESTS_MAX: usize = 1024;
+/// Requests of one cache that may wait in one loop: what four links send that are as full as a proxy
+/// makes them. At a microsecond each, the last waits for 16 ms of its own cache's work.
+pub(crate) const CACHE_REQUESTS_MAX: usize = 16 * 1024;
 /// Bytes of one cache that may wait: a few of the largest items.
 pub(crate) const CACHE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of all caches that may wait in one loop.
