@@ -84,8 +84,8 @@ pub(super) fn markdown(
 
 const NOTES: &str = "\nThe peer of P5 is our own text dialect, that of P12 ourselves with one cache. * The generator was busy \
 above 95 %: the server could have done more per second. P18 is measured by \
-`cargo test -p testbed --test push -- --ignored --nocapture`, the scan of P20 by `cargo bench -p testbed -- \
-memory` (`docs/benchmarks-store.md`); items do not move with their slots yet.\n";
+`cargo xtask bench-control` (below), the scan of P20 by `cargo bench -p testbed -- memory` \
+(`docs/benchmarks-store.md`); items do not move with their slots yet.\n";
 
 /// What was measured, our figure, theirs, and the ratio.
 fn cells(outcome: &Outcome) -> String {
