@@ -341,7 +341,9 @@ impl<L: BackendLink> Connection<L> {
             0
         };
         if kept.is_empty() {
-            self.input = fresh[consumed..].to_vec();
+            if consumed < fresh.len() {
+                self.input = fresh[consumed..].to_vec();
+            }
         } else if consumed == kept.len() {
             drop(kept); // At rest a connection holds no buffer.
         } else {

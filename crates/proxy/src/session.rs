@@ -128,6 +128,18 @@ struct Pending<'a> {
     end: usize,
 }
 
+/// Requests that were read together.
+struct Batch<'a, L: BackendLink> {
+    pending: ArrayVec<Pending<'a>, BATCH_REQUESTS_MAX>,
+    /// Where the items are of those whose owner is here.
+    places: ArrayVec<L::Located<'a>, BATCH_REQUESTS_MAX>,
+    /// A request that is not about one item. It may change the session, so nothing is read past it
+    /// before it was carried out.
+    last: Option<Request<'a>>,
+    /// Bytes of the input up to and including the last request.
+    end: usize,
+}
+
 /// The authenticated side of a session while requests are carried out: all of it but the right to
 /// become another member.
 struct Desk<'s, L: BackendLink> {
@@ -173,6 +185,7 @@ impl<L: BackendLink> Session<L> {
     }
 
     /// Answers that came and need wait for no other.
+    #[inline]
     pub(crate) fn take_ready(&mut self) -> Vec<u8> {
         let Some(answers) = &mut self.answers else { return Vec::new() };
         let ready = answers.take_ready();
@@ -358,32 +371,31 @@ impl<L: BackendLink> Session<L> {
         turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
         room.clear();
-        let mut desk = self.desk();
-        let member = desk.member;
+        let member = self.desk().member;
         if member.is_revoked() {
             return Some(Then::Close);
         }
         let limits = member.limits();
-        let mut batch = ArrayVec::<Pending<'_>, BATCH_REQUESTS_MAX>::new();
-        let mut places = ArrayVec::<L::Located<'_>, BATCH_REQUESTS_MAX>::new();
-        let mut end = *consumed;
-        // What has no key of its own may change the session, so nothing is read past it before it
-        // was carried out.
-        let mut last = None;
+        let mut batch = Batch::<L> {
+            pending: ArrayVec::new(),
+            places: ArrayVec::new(),
+            last: None,
+            end: *consumed,
+        };
         let stopped = loop {
-            match decode(dialect, &input[end..], &limits, room) {
+            match decode(dialect, &input[batch.end..], &limits, room) {
                 Decoded::Complete(request, length) => {
-                    end += length;
+                    batch.end += length;
                     let Some(key) = key_of(&request.body) else {
-                        last = Some(request);
+                        batch.last = Some(request);
                         break None;
                     };
                     let owner = turn.owner(member.entry.id(), key);
                     if let Owner::Here { backend, .. } = owner {
-                        places.push(turn.link.locate(&member.cache, backend, key));
+                        batch.places.push(turn.link.locate(&member.cache, backend, key));
                     }
-                    batch.push(Pending { request, owner, end });
-                    if batch.is_full() {
+                    batch.pending.push(Pending { request, owner, end: batch.end });
+                    if batch.pending.is_full() {
                         break None;
                     }
                 }
@@ -391,36 +403,9 @@ impl<L: BackendLink> Session<L> {
                 Decoded::Wrong(wrong) => break Some(Ok(wrong)),
             }
         };
-        let guard = turn.guard();
-        let mut here = turn.link.begin(&member.cache);
-        if WARM_KEYS_MIN <= places.len() {
-            turn.link.warm(&mut here, &places);
+        if let Some(then) = self.carry_out(&batch, consumed, out, turn) {
+            return Some(then);
         }
-        let mut places = places.iter().copied();
-        for pending in &batch {
-            if let Some(then) = desk.must_stop(out, turn) {
-                return Some(then);
-            }
-            let place = if pending.owner.is_here() { places.next() } else { None };
-            desk.on_one_item(pending, place, &mut here, &guard, out, turn);
-            *consumed = pending.end;
-        }
-        // What follows may come to the cache by other ways.
-        drop(here);
-        if let Some(request) = last {
-            if let Some(then) = desk.must_stop(out, turn) {
-                return Some(then);
-            }
-            match self.on_session(&request, &guard, out, turn) {
-                Flow::Done => *consumed = end,
-                Flow::Unfinished(then) => return Some(then),
-                Flow::Close => {
-                    *consumed = end;
-                    return Some(Then::Close);
-                }
-            }
-        }
-        drop(guard);
         match stopped {
             None => None,
             Some(Err(bytes_total)) => Some(Then::Read { bytes_total }),
@@ -430,6 +415,48 @@ impl<L: BackendLink> Session<L> {
                 stop.or_else(|| desk.refuse(&wrong, consumed, out, turn))
             }
         }
+    }
+
+    /// Carries out a batch. `None` when all is done and more can be.
+    #[inline]
+    fn carry_out(
+        &mut self,
+        batch: &Batch<'_, L>,
+        consumed: &mut usize,
+        out: &mut Vec<u8>,
+        turn: &mut Turn<'_, L>,
+    ) -> Option<Then> {
+        let guard = turn.guard();
+        let mut desk = self.desk();
+        let mut here = turn.link.begin(&desk.member.cache);
+        if WARM_KEYS_MIN <= batch.places.len() {
+            turn.link.warm(&mut here, &batch.places);
+        }
+        let mut places = batch.places.iter().copied();
+        for pending in &batch.pending {
+            if let Some(then) = desk.must_stop(out, turn) {
+                return Some(then);
+            }
+            let place = if pending.owner.is_here() { places.next() } else { None };
+            desk.on_one_item(pending, place, &mut here, &guard, out, turn);
+            *consumed = pending.end;
+        }
+        // What follows may come to the cache by other ways.
+        drop(here);
+        if let Some(request) = &batch.last {
+            if let Some(then) = desk.must_stop(out, turn) {
+                return Some(then);
+            }
+            match self.on_session(request, &guard, out, turn) {
+                Flow::Done => *consumed = batch.end,
+                Flow::Unfinished(then) => return Some(then),
+                Flow::Close => {
+                    *consumed = batch.end;
+                    return Some(Then::Close);
+                }
+            }
+        }
+        None
     }
 
     /// For authenticated sessions only.
