@@ -44,7 +44,14 @@ const PATHS: &[(&str, &str, &str, u64)] = &[
     ("store", "operations", "incr", 5_000),
     // A request and its reply, sealed in both ways.
     ("wire", "frames", "get", 1_000),
+    // From a session to a link's bytes and back, with the other node's frames.
+    ("proxy", "links", "route", 5_000),
+    ("proxy", "links", "get", 2_000),
+    ("proxy", "links", "get_batch", 200),
 ];
+
+/// Packages whose benches need a feature, and it.
+const FEATURES: &[(&str, &str)] = &[("proxy", "simulation")];
 
 /// Whole requests, from socket to socket, in a `larder` built for tests.
 const LOADS: &[(&str, Load<'_>)] = &[
@@ -201,7 +208,12 @@ fn build(package: &str, bench: &str) -> Result<PathBuf, String> {
         "--message-format",
         "json",
     ];
-    let output = command("cargo", &words).output().map_err(|error| format!("cargo: {error}"))?;
+    let feature = FEATURES.iter().find(|(needs, _)| *needs == package);
+    let features: Vec<&str> =
+        feature.iter().flat_map(|(_, feature)| ["--features", feature]).collect();
+    let output = command("cargo", &[words.as_slice(), &features].concat())
+        .output()
+        .map_err(|error| format!("cargo: {error}"))?;
     if !output.status.success() {
         return Err(format!("{bench} does not build: {}", String::from_utf8_lossy(&output.stderr)));
     }

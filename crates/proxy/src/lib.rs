@@ -26,6 +26,8 @@ mod link_sockets;
 pub mod link_usage;
 mod links;
 mod listener;
+#[cfg(feature = "simulation")]
+pub mod measured;
 mod outbox;
 mod routing;
 mod session;
