@@ -45,14 +45,20 @@ for (const panel of document.querySelectorAll("[data-live]")) {
   prepare(panel);
 }
 
+// What someone is using is left alone.
+function isInUse(panel) {
+  return panel.contains(document.activeElement) || panel.querySelector(".chart:hover");
+}
+
 async function refresh(panel) {
-  // What someone is using is left alone.
-  if (document.hidden || panel.contains(document.activeElement) || panel.querySelector(".chart:hover")) return;
+  if (document.hidden || isInUse(panel)) return;
   try {
     const answer = await fetch(panel.dataset.live);
     if (!answer.ok) throw new Error(answer.statusText);
+    const fresh = await answer.text();
+    if (isInUse(panel)) return;
     const open = [...panel.querySelectorAll("details[open]")].map((details) => details.id);
-    panel.innerHTML = await answer.text();
+    panel.innerHTML = fresh;
     for (const id of open) document.getElementById(id)?.setAttribute("open", "");
     prepare(panel);
   } catch {

@@ -21,6 +21,29 @@ const LOOKUPS_MIN: u64 = 100;
 const MARGIN: f64 = 1.0;
 /// Longest description in bytes.
 pub(crate) const DESCRIPTION_BYTES_MAX: usize = 500;
+/// Longest e-mail address in bytes (RFC 5321, 4.5.3.1.3, less the brackets).
+pub(crate) const EMAIL_BYTES_MAX: usize = 254;
+/// Longest name of a Slack channel, with its sign.
+pub(crate) const CHANNEL_BYTES_MAX: usize = 81;
+
+/// Why an alert or a delivery cannot be as its owner wants it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum WrongWish {
+    #[error("an alert looks at hit_rate or memory_usage")]
+    Trigger,
+    #[error("a threshold is a percentage from 0 to 100")]
+    Threshold,
+    #[error("a description is at most {max} bytes without line breaks", max = DESCRIPTION_BYTES_MAX)]
+    Description,
+    #[error("this is no e-mail address")]
+    Email,
+    #[error("the URL of a Slack webhook begins with {prefix}")]
+    SlackUrl { prefix: String },
+    #[error("the URL of a Slack webhook is 16 to 128 printable characters")]
+    SlackUrlLength,
+    #[error("this is no name of a Slack channel")]
+    SlackChannel,
+}
 
 /// What an alert looks at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,6 +55,8 @@ pub enum Trigger {
 }
 
 impl Trigger {
+    pub(crate) const ALL: [Trigger; 2] = [Trigger::HitRate, Trigger::MemoryUsage];
+
     pub const fn name(self) -> &'static str {
         match self {
             Trigger::HitRate => "hit_rate",
@@ -40,10 +65,10 @@ impl Trigger {
     }
 
     pub fn named(name: &str) -> Option<Self> {
-        [Trigger::HitRate, Trigger::MemoryUsage].into_iter().find(|one| one.name() == name)
+        Trigger::ALL.into_iter().find(|one| one.name() == name)
     }
 
-    const fn words(self) -> &'static str {
+    pub(crate) const fn words(self) -> &'static str {
         match self {
             Trigger::HitRate => "hit rate",
             Trigger::MemoryUsage => "memory usage",
@@ -109,6 +134,30 @@ pub enum Way {
     },
 }
 
+impl Way {
+    pub(crate) fn email(address: String) -> Result<Self, WrongWish> {
+        if address.len() > EMAIL_BYTES_MAX || address.parse::<lettre::Address>().is_err() {
+            return Err(WrongWish::Email);
+        }
+        Ok(Way::Email { address })
+    }
+
+    /// `prefix` is how every URL must begin: else anyone with a cache could have this machine call whom
+    /// he likes.
+    pub(crate) fn slack(url: &str, channel: String, prefix: &str) -> Result<Self, WrongWish> {
+        if !url.starts_with(prefix) || url.parse::<axum::http::Uri>().is_err() {
+            return Err(WrongWish::SlackUrl { prefix: prefix.to_owned() });
+        }
+        let plain = |c: char| !c.is_control() && !c.is_whitespace();
+        if channel.len() > CHANNEL_BYTES_MAX || !channel.chars().all(plain) {
+            return Err(WrongWish::SlackChannel);
+        }
+        // Sealed as passwords are, and so as long as they may be, which those of Slack are well below.
+        let url = Secret::parse(url).map_err(|_| WrongWish::SlackUrlLength)?;
+        Ok(Way::Slack { url, channel })
+    }
+}
+
 /// What a new value means for an alert.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Verdict {
@@ -145,14 +194,32 @@ pub(crate) struct Message {
 }
 
 impl AlertWish {
-    /// `percent` is the value that raised it; without one it is a try.
-    pub(crate) fn message(&self, cache: &str, percent: Option<f64>) -> Message {
-        let (what, threshold) = (self.trigger.words(), self.threshold);
+    /// Percent as people say them.
+    pub(crate) fn threshold_of(percent: i64) -> Result<u8, WrongWish> {
+        let fits = (0..=100).contains(&percent);
+        u8::try_from(percent).ok().filter(|_| fits).ok_or(WrongWish::Threshold)
+    }
+
+    pub(crate) fn description_of(text: String) -> Result<String, WrongWish> {
+        if text.len() > DESCRIPTION_BYTES_MAX || text.chars().any(char::is_control) {
+            return Err(WrongWish::Description);
+        }
+        Ok(text)
+    }
+
+    /// When it is raised, such as `hit rate is below 50 %`.
+    pub(crate) fn rule(&self) -> String {
         let side = match self.trigger {
             Trigger::HitRate => "below",
             Trigger::MemoryUsage => "at or above",
         };
-        let rule = format!("alert when the {what} is {side} {threshold} %");
+        format!("{} is {side} {} %", self.trigger.words(), self.threshold)
+    }
+
+    /// `percent` is the value that raised it; without one it is a try.
+    pub(crate) fn message(&self, cache: &str, percent: Option<f64>) -> Message {
+        let what = self.trigger.words();
+        let rule = format!("alert when the {}", self.rule());
         let subject = match percent {
             Some(percent) => format!("Larder: {what} of cache {cache} is {percent:.1} %"),
             None => format!("Larder: this is how an alert of cache {cache} arrives"),

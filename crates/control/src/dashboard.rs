@@ -20,6 +20,7 @@
 //! loses something asks first, on a page of its own.
 
 mod assets;
+mod chart;
 mod failure;
 mod headers;
 mod operator;

@@ -45,7 +45,7 @@ use tenancy::plan::Plan;
 use crate::error::{ControlError, OpenError};
 use crate::model::{Actor, By, Cache, CacheRef, Cluster, ClusterId, UnixSeconds};
 
-pub(crate) use alerts::{StoredDelivery, StoredWay, delivery_context, sealable};
+pub(crate) use alerts::{StoredDelivery, StoredWay, delivery_context};
 pub(crate) use change::{Change, Done, Kind, NewCredential};
 pub(crate) use dashboard::{DashboardNonce, SessionDigest};
 pub(crate) use delta::{Effect, cache_record, credential_record};

@@ -12,7 +12,7 @@ use tenancy::plan::Limits;
 use wire::control::usage::{Figure, Figures};
 
 use crate::control::{Backing, Control};
-use crate::data_plane::{DataPlane, DataPlaneError};
+use crate::data_plane::{DataPlane, DataPlaneError, Popular};
 use crate::database::Database;
 #[cfg(feature = "postgres")]
 use crate::database::PostgresAccess;
@@ -34,6 +34,7 @@ struct State {
     resets: BTreeMap<CacheId, u64>,
     /// What a test wants counted beside.
     counts: BTreeMap<(CacheId, String), u64>,
+    popular: BTreeMap<CacheId, Popular>,
     refusal: Option<DataPlaneError>,
     /// While true, `statistics` does not return.
     held: bool,
@@ -57,6 +58,11 @@ impl PretendDataPlane {
     /// Makes `statistics` tell this of a cache.
     pub(crate) fn count(&self, id: CacheId, name: &str, count: u64) {
         self.state().counts.insert((id, name.to_owned()), count);
+    }
+
+    /// Makes `popular` tell this of a cache.
+    pub(crate) fn ask_for(&self, id: CacheId, popular: Popular) {
+        self.state().popular.insert(id, popular);
     }
 
     pub(crate) fn refuse(&self, refusal: Option<DataPlaneError>) {
@@ -114,6 +120,10 @@ impl DataPlane for PretendDataPlane {
             figures.set(figure, state.counts[&(id, name.clone())]);
         }
         Ok(figures)
+    }
+
+    fn popular(&self, id: CacheId) -> Result<Popular, DataPlaneError> {
+        Ok(self.state().popular.get(&id).cloned().unwrap_or_default())
     }
 
     fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError> {

@@ -88,7 +88,7 @@ fn parse_name(name: &str) -> Result<NodeName, Refusal> {
 }
 
 impl PushControl {
-    fn status(&self) -> ClusterStatusView {
+    pub(crate) fn status(&self) -> ClusterStatusView {
         let (revision, digest) = self.publisher.head();
         let announced = self.announced.borrow().clone();
         let (caches, credentials) = self.publisher.counts();

@@ -6,6 +6,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 
 use super::page::{Frame, render};
+use crate::alerts::WrongWish;
 use crate::api::problem::Refusal;
 use crate::data_plane::DataPlaneError;
 use crate::error::{ControlError, Fault};
@@ -57,6 +58,12 @@ impl From<Refusal> for Failure {
                 Failure::Broken
             }
         }
+    }
+}
+
+impl From<WrongWish> for Failure {
+    fn from(wrong: WrongWish) -> Self {
+        Failure::Wrong(wrong.to_string())
     }
 }
 

@@ -3,6 +3,8 @@
 mod caches;
 mod log;
 mod login;
+mod nodes;
+mod top;
 
 use axum::Router;
 use axum::response::Redirect;
@@ -21,6 +23,8 @@ pub(super) fn routes() -> Router<Dashboard> {
         .route("/caches", get(caches::list))
         .route("/caches/{cache}", get(caches::show))
         .route("/caches/{cache}/visit", post(caches::visit))
+        .route("/top", get(top::show))
+        .route("/nodes", get(nodes::show))
         .route("/log", get(log::show))
 }
 

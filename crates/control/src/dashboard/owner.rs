@@ -1,7 +1,10 @@
 //! The pages of one cache: what its owner sees and does.
 
+mod alerts;
+mod charts;
 mod connect;
 mod credentials;
+mod introspection;
 mod overview;
 mod settings;
 mod snippets;
@@ -30,6 +33,16 @@ pub(super) fn routes() -> Router<Dashboard> {
         .route("/{cache}/credentials/capabilities", post(credentials::change))
         .route("/{cache}/credentials/promote", post(credentials::promote))
         .route("/{cache}/credentials/remove", post(credentials::remove))
+        .route("/{cache}/introspection", get(introspection::show))
+        .route("/{cache}/introspection/live", get(introspection::live))
+        .route("/{cache}/introspection/watch", post(introspection::watch))
+        .route("/{cache}/introspection/unwatch", post(introspection::unwatch))
+        .route("/{cache}/alerts", get(alerts::show))
+        .route("/{cache}/alerts/put", post(alerts::put))
+        .route("/{cache}/alerts/remove", post(alerts::remove))
+        .route("/{cache}/alerts/test", post(alerts::try_out))
+        .route("/{cache}/alerts/add-delivery", post(alerts::add_delivery))
+        .route("/{cache}/alerts/remove-delivery", post(alerts::remove_delivery))
         .route("/{cache}/connect", get(connect::show))
         .route("/{cache}/settings", get(settings::show))
         .route("/{cache}/settings/enabled", post(settings::set_enabled))
@@ -86,18 +99,33 @@ fn back(owner: &Owner, page: &str, done: &str) -> Response {
 }
 
 /// What is asked before something is lost.
-#[derive(Template)]
-#[template(path = "confirm.html")]
-pub(super) struct ConfirmPage {
-    frame: Frame,
-    cache: CacheFrame,
-    question: String,
-    consequences: Vec<String>,
-    /// Path to send the form to, and its further fields.
-    action: String,
-    fields: Vec<(&'static str, String)>,
-    button: &'static str,
-    cancel: String,
+struct Question<'a> {
+    /// Of the page.
+    title: &'a str,
+    text: &'a str,
+    consequences: &'a [&'a str],
+    /// The page that asks, to which one may go back; and where below it the form goes.
+    tab: &'static str,
+    act: &'static str,
+    /// What the form says besides.
+    fields: &'a [(&'a str, &'a str)],
+    button: &'a str,
+}
+
+/// Asks on a page of its own. What its button sends has `confirmed`.
+fn ask(owner: &Owner, question: Question<'_>) -> Response {
+    #[derive(Template)]
+    #[template(path = "confirm.html")]
+    struct ConfirmPage<'a> {
+        frame: Frame,
+        cache: CacheFrame,
+        question: Question<'a>,
+    }
+    render(&ConfirmPage {
+        frame: frame(owner, question.title, None),
+        cache: CacheFrame::new(owner, question.tab),
+        question,
+    })
 }
 
 /// `GET /`

@@ -48,9 +48,13 @@ const NOTICES: &[(&str, &str)] = &[
     ("disabled", "The cache is disabled. It keeps its items and refuses every client."),
     ("plan", "The plan is changed."),
     ("flushed", "All items are forgotten."),
-    ("saved", "Saved."),
-    ("deleted", "Deleted."),
+    ("alert", "The alert is saved."),
+    ("unalert", "The alert is gone."),
+    ("delivery", "Alerts can go there now. Choose it in an alert, and send yourself a test."),
+    ("undelivery", "No alert can go there any more."),
     ("tested", "A test message is on its way."),
+    ("watched", "The prefix is watched."),
+    ("unwatched", "The prefix is not watched any more."),
 ];
 
 fn notice(done: &str) -> Option<&'static str> {
@@ -65,5 +69,26 @@ pub(super) fn render(page: &impl Template) -> Response {
             tracing::error!(error = &error as &dyn std::error::Error, "page not rendered");
             (StatusCode::INTERNAL_SERVER_ERROR, "a fault of ours\n").into_response()
         }
+    }
+}
+
+/// As a query in an address says it: what is not a letter, a digit or harmless is escaped.
+pub(super) fn in_query(text: &str) -> String {
+    let harmless = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let one = |byte| match byte {
+        byte if harmless(byte) => char::from(byte).to_string(),
+        byte => format!("%{byte:02X}"),
+    };
+    text.bytes().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_in_a_search_becomes_part_of_the_address() {
+        assert_eq!(in_query("shop-2.eu_x"), "shop-2.eu_x");
+        assert_eq!(in_query("a&b=c d\"<ü"), "a%26b%3Dc%20d%22%3C%C3%BC");
     }
 }

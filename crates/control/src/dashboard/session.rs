@@ -150,6 +150,12 @@ impl Fields {
         Username::parse(self.get("username")).map_err(|error| Failure::Wrong(error.to_string()))
     }
 
+    /// A number as the pages' own forms say it.
+    pub(super) fn number(&self, name: &str) -> Result<u64, Failure> {
+        let text = self.get(name);
+        text.parse().map_err(|_| Failure::Wrong(format!("{name} is a number.")))
+    }
+
     fn has_token(&self, expected: &Secret, state: &Dashboard) -> bool {
         // Compared as keyed hashes, so that the time taken tells nothing.
         let hash = |text: &str| state.control.secret_key().hash(b"form", text.as_bytes());

@@ -64,6 +64,22 @@ pub(super) fn ago(at: UnixSeconds, now: UnixSeconds) -> String {
     }
 }
 
+/// `12.3`, `1,234`, `1.23 million`: of something that is not counted in whole numbers.
+pub(super) fn three_digits_or_words(value: f64) -> String {
+    if value < 1_000.0 { three_digits(value) } else { count(value.round() as u64) }
+}
+
+/// `11:34`.
+pub(super) fn clock(at: UnixSeconds) -> String {
+    format!("{:02}:{:02}", at.0 / 3_600 % 24, at.0 / 60 % 60)
+}
+
+/// `11-21 11:34`.
+pub(super) fn day_and_clock(at: UnixSeconds) -> String {
+    let (_, month, day) = date(at.0 / 86_400);
+    format!("{month:02}-{day:02} {}", clock(at))
+}
+
 /// `2026-11-21 11:34 UTC`.
 pub(super) fn time(at: UnixSeconds) -> String {
     let (year, month, day) = date(at.0 / 86_400);
@@ -85,9 +101,11 @@ fn date(days: u64) -> (u64, u64, u64) {
     (era * 400 + year_of_era + u64::from(month <= 2), month, day)
 }
 
-/// Three digits that matter: `1.23`, `12.3`, `123`, and no zeros behind the point.
+/// Three digits that matter: `0.123`, `1.23`, `12.3`, `123`, and no zeros behind the point.
 pub(super) fn three_digits(value: f64) -> String {
-    let places = if value < 10.0 {
+    let places = if value < 1.0 {
+        3
+    } else if value < 10.0 {
         2
     } else if value < 100.0 {
         1

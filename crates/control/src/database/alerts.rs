@@ -1,7 +1,6 @@
 //! Alerts of caches and where their messages go.
 
 use tenancy::id::CacheId;
-use tenancy::secret::Secret;
 
 use super::Database;
 use super::change::{Change, natural};
@@ -247,9 +246,4 @@ impl Database {
 /// What a Slack URL is sealed for. No username has a colon in it.
 pub(crate) fn delivery_context(cache: CacheId) -> Vec<u8> {
     format!("delivery:{cache}").into_bytes()
-}
-
-/// A URL that can be sealed: as long as a password may be, which those of Slack are well below.
-pub(crate) fn sealable(url: &str) -> Option<Secret> {
-    Secret::parse(url).ok()
 }

@@ -4,15 +4,14 @@
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderName, StatusCode, Uri};
+use axum::http::{HeaderName, StatusCode};
 use serde::{Deserialize, Serialize};
 
 use super::super::Api;
 use super::caches::{Answer, NO_STORE, parse};
 use super::denied::Denied;
 use super::owner::{Numbered, Owner};
-use crate::alerts::{Alert, AlertWish, DESCRIPTION_BYTES_MAX, Delivery, Trigger, Way};
-use crate::database::sealable;
+use crate::alerts::{Alert, AlertWish, Delivery, Trigger, Way, WrongWish};
 use crate::model::Actor;
 
 #[derive(Debug, Serialize)]
@@ -53,29 +52,21 @@ impl AlertBody {
     fn wish(self, before: Option<AlertWish>) -> Result<AlertWish, Denied> {
         let wrong = |what: &str| Denied::Wrong(what.to_owned());
         let trigger = match self.trigger_type.as_deref() {
-            Some(name) => Some(
-                Trigger::named(name)
-                    .ok_or_else(|| wrong("trigger_type is hit_rate or memory_usage"))?,
-            ),
+            Some(name) => Some(Trigger::named(name).ok_or(WrongWish::Trigger)?),
             None => before.as_ref().map(|before| before.trigger),
         };
         let threshold = match self.trigger_threshold {
-            Some(percent) if (0..=100).contains(&percent) => u8::try_from(percent).ok(),
-            Some(_) => return Err(wrong("trigger_threshold is a percentage from 0 to 100")),
+            Some(percent) => Some(AlertWish::threshold_of(percent)?),
             None => before.as_ref().map(|before| before.threshold),
         };
         let delivery = self.delivery_config_id.or(before.as_ref().map(|before| before.delivery));
         let enabled = self.enabled.or(before.as_ref().map(|before| before.enabled));
         let description = self.description.or(before.map(|before| before.description));
-        let description = description.unwrap_or_default();
-        if description.len() > DESCRIPTION_BYTES_MAX || description.chars().any(char::is_control) {
-            return Err(wrong("description is at most 500 bytes without line breaks"));
-        }
         Ok(AlertWish {
             trigger: trigger.ok_or_else(|| wrong("An alert requires a type"))?,
             threshold: threshold.ok_or_else(|| wrong("An alert requires a threshold"))?,
             delivery: delivery.ok_or_else(|| wrong("An alert requires a delivery config"))?,
-            description,
+            description: AlertWish::description_of(description.unwrap_or_default())?,
             enabled: enabled.unwrap_or(true),
         })
     }
@@ -186,41 +177,17 @@ pub(super) struct DeliveryBody {
     slack_channel: Option<String>,
 }
 
-/// Longest e-mail address in bytes (RFC 5321, 4.5.3.1.3, less the brackets).
-const EMAIL_BYTES_MAX: usize = 254;
-/// Longest name of a Slack channel, with its sign.
-const CHANNEL_BYTES_MAX: usize = 81;
-
 impl DeliveryBody {
     fn way(self, slack_prefix: &str) -> Result<Way, Denied> {
-        let wrong = |what: String| Err(Denied::Wrong(what));
         match self.delivery_type.as_deref() {
-            Some("email") => {
-                let address = self.email.unwrap_or_default();
-                if address.len() > EMAIL_BYTES_MAX || address.parse::<lettre::Address>().is_err() {
-                    return wrong("email is not an address".to_owned());
-                }
-                Ok(Way::Email { address })
-            }
+            Some("email") => Ok(Way::email(self.email.unwrap_or_default())?),
             Some("slack") => {
-                let (url, channel) =
-                    (self.slack_url.unwrap_or_default(), self.slack_channel.unwrap_or_default());
-                // Else anyone with a cache could have this machine call whom he likes.
-                if !url.starts_with(slack_prefix) || url.parse::<Uri>().is_err() {
-                    return wrong(format!("slack_url begins with {slack_prefix}"));
-                }
-                let plain = |c: char| !c.is_control() && !c.is_whitespace();
-                if channel.len() > CHANNEL_BYTES_MAX || !channel.chars().all(plain) {
-                    return wrong("slack_channel is a channel's name".to_owned());
-                }
-                match sealable(&url) {
-                    Some(url) => Ok(Way::Slack { url, channel }),
-                    None => wrong("slack_url is 16 to 128 printable characters".to_owned()),
-                }
+                let (url, channel) = (self.slack_url.unwrap_or_default(), self.slack_channel);
+                Ok(Way::slack(&url, channel.unwrap_or_default(), slack_prefix)?)
             }
-            Some(_) | None => {
-                wrong("An alert delivery config requires a type: email or slack".to_owned())
-            }
+            Some(_) | None => Err(Denied::Wrong(
+                "An alert delivery config requires a type: email or slack".to_owned(),
+            )),
         }
     }
 }

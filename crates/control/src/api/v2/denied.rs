@@ -5,6 +5,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 
 use super::super::problem::Refusal;
+use crate::alerts::WrongWish;
 use crate::error::{ControlError, Fault};
 
 /// Why an owner does not get what he asked for.
@@ -27,6 +28,12 @@ pub(super) enum Denied {
 impl From<Refusal> for Denied {
     fn from(refusal: Refusal) -> Self {
         Denied::Other(refusal)
+    }
+}
+
+impl From<WrongWish> for Denied {
+    fn from(wrong: WrongWish) -> Self {
+        Denied::Wrong(wrong.to_string())
     }
 }
 

@@ -5,15 +5,16 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::Deserialize;
 use tenancy::capability::{Capabilities, Capability};
-use tenancy::id::Username;
 
-use super::{CacheFrame, ConfirmPage, Done, back, frame};
+use super::{CacheFrame, Done, Question, ask, back, frame};
 use crate::dashboard::Dashboard;
 use crate::dashboard::failure::Failure;
 use crate::dashboard::page::{Frame, render};
 use crate::dashboard::session::{Fields, Owner, Sent};
 use crate::dashboard::units;
 use crate::model::{CapabilityChange, Issued, UnixSeconds};
+
+const TAB: &str = "credentials";
 
 #[derive(Template)]
 #[template(path = "credentials.html")]
@@ -71,7 +72,7 @@ pub(super) async fn show(
     let shown = asked.show.as_deref();
     Ok(render(&CredentialsPage {
         frame: frame(&owner, "Credentials", done.done.as_deref()),
-        cache: CacheFrame::new(&owner, "credentials"),
+        cache: CacheFrame::new(&owner, TAB),
         fixed: !owner.cache.may_manage_credentials(),
         credentials: issued.iter().map(|issued| Row::new(issued, shown, now)).collect(),
     }))
@@ -87,7 +88,7 @@ pub(super) async fn add(
         control.add_credential(actor, &cache, Capabilities::ALL)
     };
     dashboard.call(add).await?;
-    Ok(back(&owner, "credentials", "added"))
+    Ok(back(&owner, TAB, "added"))
 }
 
 /// All three checkboxes come with the form, so what is not checked is taken away.
@@ -102,7 +103,7 @@ pub(super) async fn change(
     dashboard
         .call(move |control| control.change_capabilities(actor, &cache, &username, asked))
         .await?;
-    Ok(back(&owner, "credentials", "changed"))
+    Ok(back(&owner, TAB, "changed"))
 }
 
 fn may_manage(owner: &Owner) -> Result<(), Failure> {
@@ -126,7 +127,7 @@ pub(super) async fn promote(
     let username = fields.username()?;
     let (actor, cache) = (owner.actor(), owner.cache_ref());
     dashboard.call(move |control| control.promote(actor, &cache, &username)).await?;
-    Ok(back(&owner, "credentials", "promoted"))
+    Ok(back(&owner, TAB, "promoted"))
 }
 
 /// Asks first: whoever still uses the credential is cut off.
@@ -137,29 +138,22 @@ pub(super) async fn remove(
     may_manage(&owner)?;
     let username = fields.username()?;
     if !fields.has("confirmed") {
-        return Ok(render(&confirm_removal(&owner, &username)));
+        let question = Question {
+            title: "Delete a credential",
+            text: &format!("Delete credential {username}?"),
+            consequences: &[
+                "Connections that use it are closed at once, and nobody can log in with it again.",
+                "If you have just promoted another one, give your applications an hour or two to \
+                 take it up before you delete this one.",
+            ],
+            tab: TAB,
+            act: "remove",
+            fields: &[("username", &username.to_string())],
+            button: "Delete it",
+        };
+        return Ok(ask(&owner, question));
     }
     let (actor, cache) = (owner.actor(), owner.cache_ref());
     dashboard.call(move |control| control.remove_credential(actor, &cache, &username)).await?;
-    Ok(back(&owner, "credentials", "removed"))
-}
-
-fn confirm_removal(owner: &Owner, username: &Username) -> ConfirmPage {
-    let here = format!("/dashboard/{}/credentials", owner.cache.id);
-    ConfirmPage {
-        frame: frame(owner, "Delete a credential", None),
-        cache: CacheFrame::new(owner, "credentials"),
-        question: format!("Delete credential {username}?"),
-        consequences: vec![
-            "Connections that use it are closed at once, and nobody can log in with it again."
-                .to_owned(),
-            "If you have just promoted another one, give your applications an hour or two to take \
-             it up before you delete this one."
-                .to_owned(),
-        ],
-        action: format!("{here}/remove"),
-        fields: vec![("username", username.to_string())],
-        button: "Delete it",
-        cancel: here,
-    }
+    Ok(back(&owner, TAB, "removed"))
 }

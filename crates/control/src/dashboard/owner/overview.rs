@@ -5,10 +5,13 @@ use std::collections::BTreeMap;
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
+use serde::Deserialize;
 
+use super::charts::{RANGES, Range, charts};
 use super::{CacheFrame, Done, frame};
 use crate::control::Control;
 use crate::dashboard::Dashboard;
+use crate::dashboard::chart::ChartView;
 use crate::dashboard::failure::Failure;
 use crate::dashboard::page::{Frame, render};
 use crate::dashboard::session::Owner;
@@ -21,6 +24,8 @@ use crate::model::{Cache, UnixSeconds};
 struct OverviewPage {
     frame: Frame,
     cache: CacheFrame,
+    range: &'static Range,
+    ranges: &'static [Range],
     panel: LivePanel,
 }
 
@@ -33,7 +38,13 @@ struct LivePanel {
     advice: Vec<&'static str>,
     /// Why there are no figures.
     silent: Option<&'static str>,
+    charts: Vec<ChartView>,
     at: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(super) struct Asked {
+    range: Option<String>,
 }
 
 struct Tile {
@@ -53,11 +64,15 @@ pub(super) async fn show(
     State(dashboard): State<Dashboard>,
     owner: Owner,
     Query(done): Query<Done>,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, Failure> {
-    let panel = panel(&dashboard, &owner).await?;
+    let range = Range::named(asked.range.as_deref());
+    let panel = panel(&dashboard, &owner, range).await?;
     Ok(render(&OverviewPage {
         frame: frame(&owner, "Overview", done.done.as_deref()),
         cache: CacheFrame::new(&owner, "overview"),
+        range,
+        ranges: RANGES,
         panel,
     }))
 }
@@ -66,13 +81,24 @@ pub(super) async fn show(
 pub(super) async fn live(
     State(dashboard): State<Dashboard>,
     owner: Owner,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, Failure> {
-    Ok(render(&panel(&dashboard, &owner).await?))
+    let range = Range::named(asked.range.as_deref());
+    Ok(render(&panel(&dashboard, &owner, range).await?))
 }
 
-async fn panel(dashboard: &Dashboard, owner: &Owner) -> Result<LivePanel, Failure> {
+async fn panel(
+    dashboard: &Dashboard,
+    owner: &Owner,
+    range: &'static Range,
+) -> Result<LivePanel, Failure> {
     let cache = owner.cache.clone();
-    dashboard.call(move |control| look(control, &cache)).await
+    dashboard
+        .call(move |control| {
+            let charts = charts(control, &cache, range)?;
+            Ok(LivePanel { charts, ..look(control, &cache)? })
+        })
+        .await
 }
 
 fn look(control: &Control, cache: &Cache) -> Result<LivePanel, ControlError> {
@@ -100,6 +126,7 @@ impl LivePanel {
             memory: None,
             advice: Vec::new(),
             silent: Some("The nodes that serve this cache have not reported yet."),
+            charts: Vec::new(),
             at: units::time(now),
         }
     }
@@ -146,6 +173,7 @@ impl LivePanel {
             advice: advice(figures, memory.percent),
             memory: Some(memory),
             silent: None,
+            charts: Vec::new(),
             at: units::time(now),
         }
     }

@@ -5,12 +5,14 @@ use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use tenancy::plan::{PLANS, Plan};
 
-use super::{CacheFrame, ConfirmPage, Done, back, frame};
+use super::{CacheFrame, Done, Question, ask, back, frame};
 use crate::dashboard::Dashboard;
 use crate::dashboard::failure::Failure;
 use crate::dashboard::page::{Frame, render};
 use crate::dashboard::session::{Owner, Sent};
 use crate::dashboard::units;
+
+const TAB: &str = "settings";
 
 #[derive(Template)]
 #[template(path = "settings.html")]
@@ -49,7 +51,7 @@ pub(super) async fn show(
     };
     Ok(render(&SettingsPage {
         frame: frame(&owner, "Settings", done.done.as_deref()),
-        cache: CacheFrame::new(&owner, "settings"),
+        cache: CacheFrame::new(&owner, TAB),
         created: units::time(owner.cache.created_at),
         item_bytes_max: units::bytes(limits.item_bytes_max.into()),
         connections_max: units::grouped(limits.connections_max.into()),
@@ -65,24 +67,23 @@ pub(super) async fn set_enabled(
 ) -> Result<Response, Failure> {
     let enabled = fields.has("enable");
     if !enabled && !fields.has("confirmed") {
-        let here = format!("/dashboard/{}/settings", owner.cache.id);
-        return Ok(render(&ConfirmPage {
-            frame: frame(&owner, "Disable the cache", None),
-            cache: CacheFrame::new(&owner, "settings"),
-            question: format!("Disable {}?", owner.cache.name),
-            consequences: vec![
-                "Every client is cut off and refused until you enable it again.".to_owned(),
-                "Its items stay.".to_owned(),
+        let question = Question {
+            title: "Disable the cache",
+            text: &format!("Disable {}?", owner.cache.name),
+            consequences: &[
+                "Every client is cut off and refused until you enable it again.",
+                "Its items stay.",
             ],
-            action: format!("{here}/enabled"),
-            fields: Vec::new(),
+            tab: TAB,
+            act: "enabled",
+            fields: &[],
             button: "Disable it",
-            cancel: here,
-        }));
+        };
+        return Ok(ask(&owner, question));
     }
     let (actor, cache) = (owner.actor(), owner.cache_ref());
     dashboard.call(move |control| control.set_enabled(actor, &cache, enabled)).await?;
-    Ok(back(&owner, "settings", if enabled { "enabled" } else { "disabled" }))
+    Ok(back(&owner, TAB, if enabled { "enabled" } else { "disabled" }))
 }
 
 pub(super) async fn change_plan(
@@ -91,26 +92,25 @@ pub(super) async fn change_plan(
 ) -> Result<Response, Failure> {
     let plan = Plan::named(fields.get("plan"))
         .ok_or_else(|| Failure::Wrong("There is no such plan.".to_owned()))?;
-    let (actor, cache) = (owner.actor(), owner.cache_ref());
     let shrinks = plan.limits.memory_bytes < owner.cache.plan.limits.memory_bytes;
     if shrinks && !fields.has("confirmed") {
-        let here = format!("/dashboard/{}/settings", owner.cache.id);
-        return Ok(render(&ConfirmPage {
-            frame: frame(&owner, "Change the plan", None),
-            cache: CacheFrame::new(&owner, "settings"),
-            question: format!("Change {} to the smaller plan {}?", owner.cache.name, plan.name),
-            consequences: vec![format!(
-                "What does not fit {} is evicted, the least used first.",
-                units::bytes(plan.limits.memory_bytes)
+        let memory = units::bytes(plan.limits.memory_bytes);
+        let question = Question {
+            title: "Change the plan",
+            text: &format!("Change {} to the smaller plan {}?", owner.cache.name, plan.name),
+            consequences: &[&format!(
+                "What does not fit {memory} is evicted, the least used first."
             )],
-            action: format!("{here}/plan"),
-            fields: vec![("plan", plan.name.to_owned())],
+            tab: TAB,
+            act: "plan",
+            fields: &[("plan", plan.name)],
             button: "Change the plan",
-            cancel: here,
-        }));
+        };
+        return Ok(ask(&owner, question));
     }
+    let (actor, cache) = (owner.actor(), owner.cache_ref());
     dashboard.call(move |control| control.change_plan(actor, &cache, plan)).await?;
-    Ok(back(&owner, "settings", "plan"))
+    Ok(back(&owner, TAB, "plan"))
 }
 
 pub(super) async fn flush(
@@ -118,24 +118,23 @@ pub(super) async fn flush(
     Sent { who: owner, fields }: Sent<Owner>,
 ) -> Result<Response, Failure> {
     if !fields.has("confirmed") {
-        let here = format!("/dashboard/{}/settings", owner.cache.id);
-        return Ok(render(&ConfirmPage {
-            frame: frame(&owner, "Flush the cache", None),
-            cache: CacheFrame::new(&owner, "settings"),
-            question: format!("Forget all items of {}?", owner.cache.name),
-            consequences: vec![
-                "Every key misses from now on, until your applications store it again.".to_owned(),
-                "That may load what stands behind the cache. It cannot be undone.".to_owned(),
+        let question = Question {
+            title: "Flush the cache",
+            text: &format!("Forget all items of {}?", owner.cache.name),
+            consequences: &[
+                "Every key misses from now on, until your applications store it again.",
+                "That may load what stands behind the cache. It cannot be undone.",
             ],
-            action: format!("{here}/flush"),
-            fields: Vec::new(),
+            tab: TAB,
+            act: "flush",
+            fields: &[],
             button: "Forget all items",
-            cancel: here,
-        }));
+        };
+        return Ok(ask(&owner, question));
     }
     let (actor, cache) = (owner.actor(), owner.cache_ref());
     dashboard.call(move |control| control.flush_cache(actor, &cache)).await?;
-    Ok(back(&owner, "settings", "flushed"))
+    Ok(back(&owner, TAB, "flushed"))
 }
 
 /// Asks first, then sends the browser to the new URL, where another session begins.
@@ -144,23 +143,20 @@ pub(super) async fn rotate(
     Sent { who: owner, fields }: Sent<Owner>,
 ) -> Result<Response, Failure> {
     if !fields.has("confirmed") {
-        let here = format!("/dashboard/{}/settings", owner.cache.id);
-        return Ok(render(&ConfirmPage {
-            frame: frame(&owner, "Rotate the SSO secret", None),
-            cache: CacheFrame::new(&owner, "settings"),
-            question: "Give this dashboard another URL?".to_owned(),
-            consequences: vec![
-                "The URL that it has now opens nothing any more, in bookmarks and elsewhere."
-                    .to_owned(),
-                "Everyone who has this dashboard open is let out. You are taken to the new URL."
-                    .to_owned(),
-                "Usernames and passwords of the cache stay as they are.".to_owned(),
+        let question = Question {
+            title: "Rotate the SSO secret",
+            text: "Give this dashboard another URL?",
+            consequences: &[
+                "The URL that it has now opens nothing any more, in bookmarks and elsewhere.",
+                "Everyone who has this dashboard open is let out. You are taken to the new URL.",
+                "Usernames and passwords of the cache stay as they are.",
             ],
-            action: format!("{here}/rotate"),
-            fields: Vec::new(),
+            tab: TAB,
+            act: "rotate",
+            fields: &[],
             button: "Rotate SSO secret",
-            cancel: here,
-        }));
+        };
+        return Ok(ask(&owner, question));
     }
     let (actor, cache) = (owner.actor(), owner.cache_ref());
     let (cache, secret) =
