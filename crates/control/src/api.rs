@@ -17,6 +17,8 @@
 //! | `DELETE /v1/caches/{cache}/credentials/{username}` | remove |
 //! | `PATCH /v1/caches/{cache}/credentials/{username}` | give and take capabilities |
 //! | `GET`, `POST /v1/clusters` | list, create |
+//! | `GET`, `POST /v1/rules`, `DELETE /v1/rules/{id}` | which addresses may come in |
+//! | `POST /v1/rules/preview`, `GET /v1/rules/{id}/preview` | whom a rule, or removing one, would cut off |
 //! | `GET /v1/audit?after=&limit=` | who did what, oldest first; `?newest=true` for the last lines |
 //! | `GET`, `POST /v1/operators`, `DELETE /v1/operators/{name}` | who may log in at the dashboard |
 //! | `GET`, `POST /v1/webhooks`, `DELETE /v1/webhooks/{id}` | who hears of changes |
@@ -38,6 +40,7 @@ mod openapi;
 mod operators;
 pub(crate) mod problem;
 mod request;
+mod rules;
 mod v2;
 mod write;
 
@@ -151,6 +154,10 @@ pub(crate) fn router_with(
         .route("/v1/outbox/{id}/retry", post(handlers::revive_call))
         .route("/v1/operators", get(operators::list).post(operators::put))
         .route("/v1/operators/{name}", delete(operators::remove))
+        .route("/v1/rules", get(rules::list).post(rules::put))
+        .route("/v1/rules/preview", post(rules::preview))
+        .route("/v1/rules/{id}", delete(rules::remove))
+        .route("/v1/rules/{id}/preview", get(rules::preview_removal))
         .route("/v1/clusters", get(handlers::list_clusters).post(handlers::create_cluster))
         .route("/v1/cluster/status", get(cluster::status))
         .route("/v1/cluster/snapshot", post(cluster::push_snapshot))

@@ -8,7 +8,9 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use tenancy::capability::Capability;
+use tenancy::id::CacheId;
 use tenancy::plan::Plan;
+use tenancy::rules::Open;
 use tenancy::secret::Secret;
 use utoipa::ToSchema;
 use wire::control::record::Revision;
@@ -17,6 +19,7 @@ use wire::control::topology::TopologyMember;
 use crate::applied::Progress;
 use crate::database::{AuditEntry, OutboxEntry, Webhook};
 use crate::model::{Cache, Cluster, Credential, Issued, Operator};
+use crate::rules::KeptRule;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CacheView {
@@ -385,6 +388,127 @@ pub struct ClustersView {
 #[serde(deny_unknown_fields)]
 pub struct CreateCluster {
     pub name: String,
+}
+
+/// A rule for addresses.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RuleView {
+    pub id: u64,
+    pub cluster: u64,
+    /// Absent where it is for every connection to the cluster.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache_name: Option<String>,
+    /// An address, or a network with its prefix.
+    pub network: String,
+    /// `block` or `allow`.
+    pub ruling: String,
+    pub reason: String,
+    pub made_by: String,
+    /// Unix time in seconds.
+    pub made_at: u64,
+    /// Unix time in seconds from which on it holds nobody.
+    pub expires_at: u64,
+}
+
+impl RuleView {
+    pub(crate) fn new(kept: &KeptRule) -> Self {
+        let rule = &kept.rule;
+        RuleView {
+            id: rule.id.0,
+            cluster: kept.cluster.0,
+            cache: rule.cache.map(CacheId::get),
+            cache_name: kept.cache.as_ref().map(ToString::to_string),
+            network: rule.network.to_string(),
+            ruling: rule.ruling.name().to_owned(),
+            reason: kept.reason.clone(),
+            made_by: kept.made_by.clone(),
+            made_at: kept.made_at.0,
+            expires_at: rule.expires_at,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RulesView {
+    pub rules: Vec<RuleView>,
+    /// There are more: ask again with `?after=` this id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_after: Option<u64>,
+}
+
+/// A rule to be made. One for the same network and the same connections is changed.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PutRule {
+    /// `203.0.113.7`, `203.0.113.0/24`, `2001:db8::/32`.
+    pub network: String,
+    /// `block` when absent, or `allow`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ruling: Option<String>,
+    /// Name or id of the cache whose clients are meant; all clients of the cluster when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<String>,
+    /// Name of the cluster, where no cache is named; `default` when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<String>,
+    /// Why, for those who find it.
+    pub reason: String,
+    /// How long it lasts: an hour when absent. At most an hour for a cluster, a year for a cache.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub seconds: Option<u64>,
+    /// Although it is very wide, or cuts off open connections.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// Whom a change of the rules would cut off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct RulePreviewView {
+    /// Open connections that would be closed.
+    pub connections: u64,
+    /// How many caches they are of; 1000 may be more.
+    pub caches_total: usize,
+    /// Those that would lose most; 100 at most.
+    pub caches: Vec<CutCacheView>,
+    /// Where they come from, most connections first; 100 at most.
+    pub clients: Vec<CutClientView>,
+    /// How many nodes have answered.
+    pub nodes: usize,
+    /// Those that have not, so that nobody knows whom it would cut off there.
+    pub silent_nodes: Vec<String>,
+    /// Why it would be refused without `force`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub objection: Option<String>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CutCacheView {
+    pub cache: u64,
+    /// Absent when it has just been deleted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    pub connections: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CutClientView {
+    pub address: String,
+    /// Absent before they have authenticated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cache: Option<u64>,
+    pub connections: u32,
+}
+
+impl CutClientView {
+    pub(crate) fn new(open: &Open) -> Self {
+        CutClientView {
+            address: open.address.to_string(),
+            cache: open.cache.map(CacheId::get),
+            connections: open.connections,
+        }
+    }
 }
 
 /// Someone who may log in at the dashboard and see everything.

@@ -30,7 +30,7 @@ use crate::data_plane::DataPlane;
 use crate::database::PostgresAccess;
 use crate::database::{
     AuditEntry, CACHES_MAX, Call, CallState, Change, Claimed, Database, Done, Effect, Kind, Lease,
-    NewCredential, OutboxEntry, Outcome, Retention, StoredCredential, Webhook, cache_record,
+    Made, NewCredential, OutboxEntry, Outcome, Retention, StoredCredential, Webhook, cache_record,
     credential_record,
 };
 use crate::environment::Environment;
@@ -192,6 +192,10 @@ impl Control {
                 .map_err(|source| OpenError::DataPlane { cache: cache.id, source })?;
             self.tell_cache(&cache);
         }
+        // Before the credentials: nobody gets in before it is known who may not.
+        for rule in database.rules_of(ClusterId::DEFAULT)? {
+            local.directory.put_rule(rule);
+        }
         database.for_each_credential(ClusterId::DEFAULT, |stored| {
             self.tell_credential(ClusterId::DEFAULT, &stored);
         })?;
@@ -250,13 +254,13 @@ impl Control {
         let mut database = self.lock();
         let by = by.into();
         if let Some(made) = database.made_before(&by)? {
-            return Ok(made);
+            return Ok(made.id);
         }
         let mut change = database.begin(by, self.environment.now())?;
-        let made = make(&mut change)?;
-        change.keep_made(made)?;
+        let id = make(&mut change)?;
+        change.keep_made(Made { id, at: None })?;
         change.commit()?;
-        Ok(made)
+        Ok(id)
     }
 
     /// All clusters by rising id.
@@ -957,11 +961,20 @@ impl Control {
         cache: &Cache,
         revision: Revision,
     ) -> Result<(), ControlError> {
-        change.commit()?;
+        self.commit_in(change, cache.cluster, revision)?;
         self.outbox_bell.ring();
-        self.newest(cache.cluster, |newest| {
-            newest.send_modify(|known| *known = revision.max(*known))
-        });
+        Ok(())
+    }
+
+    /// Commits a change that nodes hear of, and wakes those who follow their cluster.
+    fn commit_in(
+        &self,
+        change: Change<'_>,
+        cluster: ClusterId,
+        revision: Revision,
+    ) -> Result<(), ControlError> {
+        change.commit()?;
+        self.newest(cluster, |newest| newest.send_modify(|known| *known = revision.max(*known)));
         Ok(())
     }
 
@@ -993,6 +1006,17 @@ impl Control {
     ) -> Result<Committed<Cache>, ControlError> {
         let cache = cache_of(database, &done)?;
         Ok(done.with(cache))
+    }
+
+    /// Does something with the database about a cache that is there.
+    fn about<T>(
+        &self,
+        cache: &CacheRef,
+        act: impl FnOnce(&mut Database, &Cache) -> Result<T, ControlError>,
+    ) -> Result<T, ControlError> {
+        let mut database = self.lock();
+        let cache = database.cache(cache)?;
+        act(&mut database, &cache)
     }
 
     /// For tests: changes rows behind our back.
@@ -1132,6 +1156,7 @@ fn stored_of(
 mod alerts;
 mod introspection;
 mod owners;
+mod rules;
 mod series;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use tenancy::rules::Open;
 use wire::control::usage::Figures;
 
 /// Makes room for caches, forgets and counts. The program implements it over its backends; tests
@@ -32,6 +33,11 @@ pub trait DataPlane: Send + Sync {
     /// What is known of one key. Does not count as a use of it.
     fn key(&self, _: CacheId, _key: &[u8]) -> Result<KeyFigures, DataPlaneError> {
         Ok(KeyFigures::default())
+    }
+
+    /// The connections of clients that are open, by cache and address.
+    fn open(&self) -> Vec<Open> {
+        Vec::new()
     }
 
     /// Sets the cache's counters to zero, as `stats reset` does; its gauges stay.

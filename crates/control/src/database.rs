@@ -31,6 +31,7 @@ mod postgres_tls;
 mod prefixes;
 mod retention;
 mod rows;
+mod rules;
 mod schema;
 mod series;
 mod sql;
@@ -46,7 +47,7 @@ use crate::error::{ControlError, OpenError};
 use crate::model::{Actor, By, Cache, CacheRef, Cluster, ClusterId, UnixSeconds};
 
 pub(crate) use alerts::{StoredDelivery, StoredWay, delivery_context};
-pub(crate) use change::{Change, Done, Kind, NewCredential};
+pub(crate) use change::{Change, Done, Kind, Made, NewCredential};
 pub(crate) use dashboard::{DashboardNonce, SessionDigest};
 pub(crate) use delta::{Effect, cache_record, credential_record};
 pub(crate) use leadership::{Fence, Lease};
@@ -235,10 +236,10 @@ impl Database {
         }
     }
 
-    /// The same for a request that was about no cache: the id of what it made or changed.
-    pub(crate) fn made_before(&mut self, by: &By) -> Result<Option<u64>, ControlError> {
+    /// The same for a request that was about no cache.
+    pub(crate) fn made_before(&mut self, by: &By) -> Result<Option<Made>, ControlError> {
         match &by.once {
-            Some(once) => change::made_before(&mut *self.sql, once),
+            Some(once) => Made::find(&mut *self.sql, once),
             None => Ok(None),
         }
     }

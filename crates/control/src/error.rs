@@ -4,6 +4,7 @@ use std::io;
 
 use cluster::map::Epoch;
 use tenancy::id::{CacheId, Username};
+use tenancy::rules::{Network, RuleId};
 
 use crate::data_dir::DataDirError;
 use crate::data_plane::DataPlaneError;
@@ -60,6 +61,20 @@ pub enum ControlError {
     TooManyOperators { max: usize },
     #[error("the dashboard's URL is not this cache's, or not any more")]
     WrongDashboardSecret,
+    #[error("there is no rule {0}")]
+    UnknownRule(RuleId),
+    #[error("there are already {max} rules, the most there can be for these connections")]
+    TooManyRules { max: usize },
+    #[error(
+        "to block {network} would lock out far more than any attack comes from, which needs to be \
+         insisted on (force)"
+    )]
+    RuleTooWide { network: Network },
+    #[error(
+        "it would cut off {connections} open connections, of {caches} caches, which needs to be insisted \
+         on (force)"
+    )]
+    RuleCuts { connections: u64, caches: usize },
     #[error("there is no call {0}, or none that was given up")]
     UnknownCall(u64),
     #[error("the idempotency key was used for another request")]
@@ -121,6 +136,7 @@ impl ControlError {
             | ControlError::UnknownAlert(_)
             | ControlError::UnknownDelivery(_)
             | ControlError::UnknownPrefix(_)
+            | ControlError::UnknownRule(_)
             | ControlError::UnknownCall(_) => Fault::Missing,
             ControlError::NameTaken(_)
             | ControlError::PrimaryStays { .. }
@@ -138,6 +154,9 @@ impl ControlError {
             | ControlError::TooManyOperators { .. }
             | ControlError::DeliveryInUse(_)
             | ControlError::TooManyAlerts { .. }
+            | ControlError::TooManyRules { .. }
+            | ControlError::RuleTooWide { .. }
+            | ControlError::RuleCuts { .. }
             | ControlError::KeyReused
             | ControlError::Superseded
             | ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => Fault::Conflict,

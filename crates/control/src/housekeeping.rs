@@ -1,4 +1,5 @@
-//! What has to be done now and then: disabling unused development caches, forgetting what is old.
+//! What has to be done now and then: disabling unused development caches, ending rules whose time is
+//! over, forgetting what is old.
 
 use std::sync::Arc;
 use std::thread;
@@ -65,6 +66,9 @@ fn round(control: &Control, began: UnixSeconds) -> Result<(), ControlError> {
         for cache in control.disable_unused(ClusterId::DEFAULT)? {
             tracing::info!(cache = cache.id.get(), "disabled: nobody has used it for 30 days");
         }
+    }
+    for ended in control.end_rules()? {
+        tracing::info!(rule = ended.rule.id.0, "a rule has ended");
     }
     for _ in 0..TRIMS_PER_ROUND_MAX {
         if !control.trim(&Retention::default())? {

@@ -39,6 +39,7 @@ pub mod mailer;
 pub mod model;
 pub mod password;
 pub mod push;
+pub mod rules;
 pub mod series;
 pub mod server;
 pub mod usage;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use tenancy::rules::Open;
 use wire::control::usage::{Figure, Figures};
 
 use crate::control::{Backing, Control};
@@ -36,6 +37,7 @@ struct State {
     counts: BTreeMap<(CacheId, String), u64>,
     popular: BTreeMap<CacheId, Popular>,
     refusal: Option<DataPlaneError>,
+    open: Vec<Open>,
     /// While true, `statistics` does not return.
     held: bool,
     /// Calls of `statistics` that have begun.
@@ -63,6 +65,11 @@ impl PretendDataPlane {
     /// Makes `popular` tell this of a cache.
     pub(crate) fn ask_for(&self, id: CacheId, popular: Popular) {
         self.state().popular.insert(id, popular);
+    }
+
+    /// Has these connections open from now on.
+    pub(crate) fn connect(&self, open: Vec<Open>) {
+        self.state().open = open;
     }
 
     pub(crate) fn refuse(&self, refusal: Option<DataPlaneError>) {
@@ -131,6 +138,10 @@ impl DataPlane for PretendDataPlane {
         state.refusal.clone().map_or(Ok(()), Err)?;
         *state.resets.entry(id).or_default() += 1;
         Ok(())
+    }
+
+    fn open(&self) -> Vec<Open> {
+        self.state().open.clone()
     }
 }
 

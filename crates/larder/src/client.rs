@@ -168,7 +168,8 @@ impl Client {
         ClientError::Unreachable { url: self.url.clone(), source }
     }
 
-    fn strange(&self) -> ClientError {
+    /// What answers is no control API.
+    pub(crate) fn strange(&self) -> ClientError {
         ClientError::Strange { url: self.url.clone() }
     }
 }
@@ -215,6 +216,8 @@ impl fmt::Display for Advice<'_> {
             "unknown-cache" => "`larder cache list` shows those there are",
             "unknown-credential" => "`larder credential list CACHE` shows those there are",
             "primary-stays" => "`larder credential promote USERNAME` does that",
+            "rule-cuts" | "rule-too-wide" => "`--dry-run` shows whom, --force does it all the same",
+            "unknown-rule" => "`larder rule list` shows those there are",
             "no-room" => "choose a smaller plan, or give `larder up` more --memory",
             _ => return Ok(()),
         };

@@ -13,6 +13,7 @@ use store::watch::Top;
 use store::working_set::SIZES_PERCENT;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use tenancy::rules::Open;
 use wire::control::usage::Figures;
 
 pub(crate) struct LocalDataPlane {
@@ -85,6 +86,10 @@ impl DataPlane for LocalDataPlane {
         self.backend.cache(id).ok_or_else(|| missing(id))?.reset_stats();
         self.usage.cache(id).reset();
         Ok(())
+    }
+
+    fn open(&self) -> Vec<Open> {
+        self.usage.open()
     }
 }
 

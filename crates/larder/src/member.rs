@@ -18,6 +18,7 @@ use store::store::LimitError;
 use tenancy::directory::Directory;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use tenancy::rules::Open;
 use wire::control::topology::{MemberSet, Topology};
 use wire::control::usage::{Figures, Share};
 
@@ -185,6 +186,10 @@ impl DataPlane for Members {
 
     fn keep_shares(&self) {
         self.backends.iter().for_each(|(_, backend)| backend.keep_shares(self.clock.now()));
+    }
+
+    fn open(&self) -> Vec<Open> {
+        self.proxy.open()
     }
 }
 

@@ -375,6 +375,10 @@ impl Link {
                 self.links.settled(epoch);
             }
             Step::Share(shares) => self.data_plane.share(&shares),
+            Step::Preview { question, change } => {
+                let cut = self.serving.preview(change, unix_now());
+                FromNode::Cut { question, cut }.encode(version, &mut pipe.out);
+            }
             Step::Certificate(certificate) => match self.identity.renew(certificate) {
                 Ok(()) => tracing::info!("the certificate was renewed"),
                 Err(error) => self.disk_failed(&error),

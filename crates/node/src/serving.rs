@@ -6,8 +6,10 @@ use std::sync::Arc;
 use tenancy::directory::Directory;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use tenancy::rules::{Open, RuleChange};
 use wire::control::record::{CacheRecord, Record};
 use wire::control::records::{Change, Records};
+use wire::control::rules::Cut;
 use wire::control::usage::{CacheReport, Share};
 
 /// Makes room for caches and forgets. The program implements it over its backends.
@@ -36,6 +38,9 @@ pub trait DataPlane: Send + Sync {
     /// Says, every [`crate::link::USAGE_EVERY`], that control still weighs shares, although it may
     /// have nothing new to say.
     fn keep_shares(&self);
+
+    /// The connections of clients that are open here, by cache and address.
+    fn open(&self) -> Vec<Open>;
 }
 
 /// What a data plane tells of the use of its caches.
@@ -81,6 +86,9 @@ impl Serving {
             if new.is_some() {
                 portion.add(old.map(Record::Cache), new.map(Record::Cache));
             }
+        });
+        before.rule_differences(after, |old, new| {
+            portion.add(old.map(Record::Rule), new.map(Record::Rule));
         });
         for comes in [false, true] {
             before.credential_differences(after, |old, new| {
@@ -138,9 +146,17 @@ impl Serving {
                 }
                 (Some(Record::Cache(it)), None) => batch.remove_cache(it.id),
                 (Some(Record::Credential(it)), None) => batch.remove_credential(&it.username),
+                (_, Some(Record::Rule(rule))) => batch.put_rule(rule),
+                (Some(Record::Rule(rule)), None) => batch.remove_rule(rule.id),
                 (None, None) => (),
             }
         }
+    }
+
+    /// Whom a change of the rules for addresses would cut off here. `now` is Unix time in seconds.
+    pub fn preview(&self, change: RuleChange, now: u64) -> Cut {
+        let open = self.data_plane.open();
+        Cut::of(self.directory.rules().cut_by(change, open.into_iter(), now))
     }
 }
 
@@ -177,10 +193,12 @@ fn new_limits(change: &Change) -> Option<CacheRecord> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::sync::Mutex;
 
     use tenancy::capability::Capabilities;
     use tenancy::id::Username;
+    use tenancy::rules::{Network, Rule, RuleId, Ruling};
     use tenancy::secret::SecretKey;
     use wire::control::record::CredentialRecord;
 
@@ -219,6 +237,12 @@ mod tests {
         fn share(&self, _: &[Share]) {}
 
         fn keep_shares(&self) {}
+
+        fn open(&self) -> Vec<Open> {
+            let address = |last| IpAddr::from([192, 0, 2, last]);
+            let open = |cache, last| Open { cache, address: address(last), connections: 3 };
+            vec![open(Some(CacheId::new(1)), 1), open(Some(CacheId::new(1)), 2), open(None, 1)]
+        }
     }
 
     /// Caches by number with their flush generation, and credentials by number with their cache. A
@@ -273,5 +297,32 @@ mod tests {
 
         serving.replace(&second, &second.clone());
         assert!(told_now().is_empty());
+    }
+
+    #[test]
+    fn rules_are_served_by_and_asked_about() {
+        let directory = Arc::new(Directory::new(SecretKey::new(KEY)));
+        let told = Arc::new(Told::default());
+        let mut serving = Serving::new(Arc::clone(&directory), told as _);
+        let rule = Rule {
+            id: RuleId(1),
+            cache: None,
+            network: Network::parse("192.0.2.1").expect("a network"),
+            ruling: Ruling::Block,
+            expires_at: 10,
+        };
+        let cut = serving.preview(RuleChange::Put(rule), 9);
+        assert_eq!((cut.connections, cut.caches.as_slice()), (6, &[(CacheId::new(1), 3)][..]));
+        assert!(directory.rules().is_empty(), "asking changes nothing");
+
+        let first = records(&[(1, 0)], std::iter::empty());
+        let mut second = first.clone();
+        second.put(Record::Rule(rule));
+        let is_admitted = || directory.rules().admit(IpAddr::from([192, 0, 2, 1]), None, 9);
+        serving.replace(&first, &second);
+        assert!(!is_admitted());
+        assert_eq!(serving.preview(RuleChange::Put(rule), 9), Cut::default(), "they are out");
+        serving.replace(&second, &first);
+        assert!(is_admitted());
     }
 }

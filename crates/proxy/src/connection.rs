@@ -20,10 +20,12 @@
 //! the client may lose the line that told it why.
 
 use std::io;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use protocol::key_room::KeyRoom;
 use protocol::operation::Key;
+use tenancy::rules::Rules;
 use wire::data::reply::Outcome;
 
 use crate::answers::Failure;
@@ -94,7 +96,7 @@ pub(crate) struct Connection<L: BackendLink> {
     waiting: Waiting,
     /// When that waiting began, in milliseconds since the loop started.
     since_ms: u64,
-    _permit: ConnectionPermit,
+    permit: ConnectionPermit,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,7 +154,7 @@ impl<L: BackendLink> Connection<L> {
             written: 0,
             waiting: Waiting::Authentication,
             since_ms: now_ms,
-            _permit: permit,
+            permit,
         }
     }
 
@@ -207,6 +209,9 @@ impl<L: BackendLink> Connection<L> {
         let progress = self.progress(scratch, context);
         scratch.output.clear();
         scratch.output.shrink_to(OUTPUT_BYTES_KEPT);
+        if let Some(cache) = self.session.cache() {
+            self.permit.belong_to(cache);
+        }
         match progress {
             Ok(progress) => {
                 self.note_waiting(&progress, now_ms);
@@ -234,6 +239,17 @@ impl<L: BackendLink> Connection<L> {
 
     pub(crate) fn is_revoked(&self) -> bool {
         self.session.is_revoked()
+    }
+
+    /// Where the client is.
+    pub(crate) fn from(&self) -> Option<IpAddr> {
+        self.permit.origin().map(|origin| origin.address)
+    }
+
+    /// Whether these rules do not let the client be connected. `now` is Unix time in seconds.
+    pub(crate) fn is_blocked(&self, rules: &Rules, now: u64) -> bool {
+        let origin = self.permit.origin();
+        origin.is_some_and(|origin| !rules.admit(origin.address, origin.cache, now))
     }
 
     /// Whether the connection has waited longer than its kind of waiting allows.

@@ -11,9 +11,11 @@
 //! ```
 
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Acquire};
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::{Duration, Instant};
 
 use daemon::clock::{Clock, Now};
@@ -22,7 +24,8 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 use tenancy::directory::Directory;
-use tracing::{error, warn};
+use tenancy::rules::Rules;
+use tracing::{error, info, warn};
 use wire::data::frame::Seal;
 
 use crate::clients::Clients;
@@ -68,6 +71,9 @@ const LINKS_FROM: usize = usize::MAX / 2;
 /// is not known yet; memcached says the same.
 const TOO_MANY: &[u8] = b"ERROR Too many open connections\r\n";
 
+/// What a client hears whose address may not connect at all.
+const BLOCKED: &[u8] = b"ERROR address is blocked\r\n";
+
 /// What all loops of a proxy share.
 pub(crate) struct Shared<L> {
     pub(crate) settings: ProxySettings,
@@ -109,6 +115,9 @@ pub(crate) struct EventLoop<L: BackendLink> {
     now_us: Micros,
     next_sweep: Instant,
     drain_until: Option<Instant>,
+    /// The rules by which open connections were looked at last, and in which second (Unix time).
+    rules: Arc<Rules>,
+    rules_looked_at: i64,
 }
 
 /// A listening socket.
@@ -148,6 +157,8 @@ impl<L: BackendLink> EventLoop<L> {
         );
         Ok(EventLoop {
             spin: Spin::new(shared.settings.spin),
+            rules: shared.directory.rules(),
+            rules_looked_at: now.unix,
             shared,
             plain,
             tls,
@@ -305,6 +316,7 @@ impl<L: BackendLink> EventLoop<L> {
             directory: &shared.directory,
             usage: &shared.usage,
             access: shared.settings.access,
+            from: connection.from(),
             now: self.now,
             output_bytes_max: shared.settings.output_bytes_max,
             routing: self.links.routing(),
@@ -366,7 +378,7 @@ impl<L: BackendLink> EventLoop<L> {
                 let door = if secure { &mut self.tls } else { &mut self.plain };
                 let Some(door) = door else { break };
                 match door.listener.accept() {
-                    Ok((socket, _)) => self.welcome(socket, secure),
+                    Ok((socket, from)) => self.welcome(socket, from.ip(), secure),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         door.ready = false;
                         break;
@@ -385,15 +397,20 @@ impl<L: BackendLink> EventLoop<L> {
         }
     }
 
-    fn welcome(&mut self, mut socket: TcpStream, secure: bool) {
+    fn welcome(&mut self, mut socket: TcpStream, from: IpAddr, secure: bool) {
         let shared = &self.shared;
-        let Some(permit) = shared.usage.enter(shared.settings.connections_max) else {
+        let mut turn_away = |why: &[u8]| {
             if !secure {
                 // A fresh socket takes a line; whether the client reads it is its affair.
-                drop(socket.write(TOO_MANY));
+                drop(socket.write(why));
             }
-            return;
         };
+        if !shared.directory.rules().admit(from, None, self.now.unix.unsigned_abs()) {
+            shared.usage.connections_blocked_total.fetch_add(1, Relaxed);
+            return turn_away(BLOCKED);
+        }
+        let permit = shared.usage.enter(shared.settings.connections_max, Some(from));
+        let Some(permit) = permit else { return turn_away(TOO_MANY) };
         let keepalive =
             TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
         // Neither option can be missed by a client that is still there.
@@ -415,16 +432,22 @@ impl<L: BackendLink> EventLoop<L> {
         }
     }
 
-    /// Closes who has waited too long and whose credential is gone.
+    /// Closes who has waited too long, whose credential is gone, and whose address is blocked.
     fn sweep(&mut self) {
         self.next_sweep = Instant::now() + SWEEP_EVERY;
         let draining = self.drain_until.is_some();
         let mut overdue = Vec::new();
         let mut closing = Vec::new();
-        let now_ms = self.now_ms();
+        let mut blocked = 0_u64;
+        let (now_ms, now) = (self.now_ms(), self.now.unix.unsigned_abs());
+        let rules = self.rules_to_look_by();
         for (key, connection) in &mut self.clients.connections {
             if connection.is_overdue(&self.shared.settings, now_ms) {
                 overdue.push(key);
+            } else if rules.as_ref().is_some_and(|rules| connection.is_blocked(rules, now)) {
+                // At once: what it still has coming is nothing that it should get.
+                overdue.push(key);
+                blocked += 1;
             } else if connection.is_revoked() || (draining && connection.is_at_rest()) {
                 connection.begin_to_close();
                 closing.push(key);
@@ -436,6 +459,21 @@ impl<L: BackendLink> EventLoop<L> {
         for key in overdue {
             self.close(key);
         }
+        if 0 < blocked {
+            self.shared.usage.connections_blocked_total.fetch_add(blocked, Relaxed);
+            info!(connections = blocked, "connections closed: their addresses are blocked now");
+        }
+    }
+
+    /// The rules, if open connections may fare otherwise by them than when they were looked at last:
+    /// because others have come, or because in another second one may have ended.
+    fn rules_to_look_by(&mut self) -> Option<Arc<Rules>> {
+        let rules = self.shared.directory.rules();
+        let are_others = !Arc::ptr_eq(&rules, &self.rules);
+        let is_later = self.now.unix != self.rules_looked_at;
+        self.rules = Arc::clone(&rules);
+        self.rules_looked_at = self.now.unix;
+        (!rules.is_empty() && (are_others || is_later)).then_some(rules)
     }
 
     /// No new connections; those at rest are closed, the others finish what they began.

@@ -28,6 +28,7 @@ mod links;
 mod listener;
 #[cfg(feature = "simulation")]
 pub mod measured;
+mod origins;
 mod outbox;
 mod routing;
 mod session;

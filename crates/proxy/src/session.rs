@@ -19,6 +19,7 @@
 //! [`Grant`], whose capabilities are read anew for every request: what an operator takes away is
 //! gone with the next one.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -61,6 +62,8 @@ pub(crate) struct Turn<'a, L> {
     pub(crate) directory: &'a Directory,
     pub(crate) usage: &'a Arc<ProxyUsage>,
     pub(crate) access: Access,
+    /// Where the client is; not known in a simulation.
+    pub(crate) from: Option<IpAddr>,
     pub(crate) now: Now,
     /// Nothing more is answered once this many bytes of answers wait.
     pub(crate) output_bytes_max: usize,
@@ -203,6 +206,12 @@ impl<L: BackendLink> Session<L> {
     /// Whether the credential (or its cache) has been taken away.
     pub(crate) fn is_revoked(&self) -> bool {
         self.member.as_ref().is_some_and(Member::is_revoked)
+    }
+
+    /// The cache it has authenticated for.
+    #[inline]
+    pub(crate) fn cache(&self) -> Option<CacheId> {
+        self.member.as_ref().map(|member| member.entry.id())
     }
 
     pub(crate) fn count_bytes(&self, read: usize, written: usize) {
@@ -837,6 +846,12 @@ fn awaiting<'s>(
 }
 
 impl<'a, L: BackendLink> Turn<'a, L> {
+    /// Whether no rule blocks the client's address for this cache.
+    fn is_admitted_to(&self, cache: CacheId) -> bool {
+        let now = self.now.unix.unsigned_abs();
+        self.from.is_none_or(|from| self.directory.rules().admit(from, Some(cache), now))
+    }
+
     #[inline]
     fn owner(&self, cache: CacheId, key: Key<'_>) -> Owner {
         match self.routing {
@@ -918,6 +933,10 @@ impl<L: BackendLink> Member<L> {
         entry: Arc<CacheEntry>,
         turn: &Turn<'_, L>,
     ) -> Result<Self, Refusal> {
+        if !turn.is_admitted_to(entry.id()) {
+            turn.usage.connections_blocked_total.fetch_add(1, Relaxed);
+            return Err(Refusal::Limit("address is blocked"));
+        }
         let permit =
             entry.connect().ok_or(Refusal::Limit("too many connections for this cache"))?;
         let cache =

@@ -108,7 +108,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
 
     /// A client connects. `None` when there are too many.
     pub fn accept(&mut self, stream: MemoryStream, now_us: u64) -> Option<ClientKey> {
-        let permit = self.usage.enter(self.settings.connections_max)?;
+        let permit = self.usage.enter(self.settings.connections_max, None)?;
         self.connections_total += 1;
         let serial = self.connections_total;
         let transport = Transport::Memory(stream);
@@ -211,6 +211,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
             directory: &self.directory,
             usage: &self.usage,
             access: self.settings.access,
+            from: None,
             now,
             output_bytes_max: self.settings.output_bytes_max,
             routing: self.links.routing(),

@@ -3,11 +3,15 @@
 //! What comes of requests is counted where the items are; a proxy cannot know it.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tenancy::id::CacheId;
+use tenancy::rules::Open;
 use wire::control::usage::Figure;
+
+use crate::origins::{Origin, Origins};
 
 /// Counts of one proxy process, shared by its event loops.
 #[derive(Debug, Default)]
@@ -18,8 +22,11 @@ pub struct ProxyUsage {
     pub connections_total: AtomicU64,
     /// Connections refused because the process had too many.
     pub connections_refused_total: AtomicU64,
+    /// Connections refused or closed because a rule blocks their address.
+    pub connections_blocked_total: AtomicU64,
     /// Attempts to authenticate with an unknown username or a wrong password.
     pub authentication_failures_total: AtomicU64,
+    origins: Origins,
     caches: RwLock<HashMap<CacheId, Arc<CacheUsage>>>,
 }
 
@@ -37,6 +44,11 @@ pub struct CacheUsage {
 impl ProxyUsage {
     pub fn connections(&self) -> usize {
         self.connections.load(Relaxed)
+    }
+
+    /// The connections that are open now, by cache and address.
+    pub fn open(&self) -> Vec<Open> {
+        self.origins.open()
     }
 
     /// The counts of a cache, made on first use.
@@ -58,15 +70,24 @@ impl ProxyUsage {
         self.caches.write().unwrap_or_else(PoisonError::into_inner).remove(&id);
     }
 
-    /// A place for one more connection, unless `max` are open.
-    pub(crate) fn enter(self: &Arc<Self>, max: usize) -> Option<ConnectionPermit> {
+    /// A place for one more connection, unless `max` are open. Where it comes from is not known in a
+    /// simulation.
+    pub(crate) fn enter(
+        self: &Arc<Self>,
+        max: usize,
+        from: Option<IpAddr>,
+    ) -> Option<ConnectionPermit> {
         self.connections_total.fetch_add(1, Relaxed);
         if max <= self.connections.fetch_add(1, Relaxed) {
             self.connections.fetch_sub(1, Relaxed);
             self.connections_refused_total.fetch_add(1, Relaxed);
             return None;
         }
-        Some(ConnectionPermit(Arc::clone(self)))
+        let origin = from.map(|address| Origin { cache: None, address: address.to_canonical() });
+        if let Some(origin) = origin {
+            self.origins.enter(origin);
+        }
+        Some(ConnectionPermit { usage: Arc::clone(self), origin })
     }
 }
 
@@ -91,11 +112,36 @@ impl CacheUsage {
 
 /// Counts one open connection of the process for as long as it lives.
 #[derive(Debug)]
-pub(crate) struct ConnectionPermit(Arc<ProxyUsage>);
+pub(crate) struct ConnectionPermit {
+    usage: Arc<ProxyUsage>,
+    origin: Option<Origin>,
+}
+
+impl ConnectionPermit {
+    pub(crate) fn origin(&self) -> Option<Origin> {
+        self.origin
+    }
+
+    /// Counts the connection among those of this cache from now on.
+    #[inline]
+    pub(crate) fn belong_to(&mut self, cache: CacheId) {
+        if let Some(origin) = self.origin
+            && origin.cache != Some(cache)
+        {
+            self.usage.origins.leave(origin);
+            let origin = Origin { cache: Some(cache), ..origin };
+            self.usage.origins.enter(origin);
+            self.origin = Some(origin);
+        }
+    }
+}
 
 impl Drop for ConnectionPermit {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Relaxed);
+        self.usage.connections.fetch_sub(1, Relaxed);
+        if let Some(origin) = self.origin {
+            self.usage.origins.leave(origin);
+        }
     }
 }
 
@@ -106,12 +152,34 @@ mod tests {
     #[test]
     fn a_permit_gives_its_place_back() {
         let usage = Arc::new(ProxyUsage::default());
-        let first = usage.enter(1);
+        let first = usage.enter(1, None);
         assert!(first.is_some());
-        assert!(usage.enter(1).is_none(), "there was one place");
+        assert!(usage.enter(1, None).is_none(), "there was one place");
         drop(first);
         assert_eq!(usage.connections(), 0);
-        assert!(usage.enter(1).is_some());
+        assert!(usage.enter(1, None).is_some());
         assert_eq!(usage.connections_refused_total.load(Relaxed), 1);
+    }
+
+    #[test]
+    fn open_connections_are_known_by_cache_and_address() {
+        let usage = Arc::new(ProxyUsage::default());
+        let (one, two) = (IpAddr::from([192, 0, 2, 1]), IpAddr::from([192, 0, 2, 65]));
+        let enter = |from| usage.enter(9, Some(from)).expect("there is room");
+        let (mut first, second, third) = (enter(one), enter(one), enter(two));
+        let open = || {
+            let mut open: Vec<_> =
+                usage.open().iter().map(|it| (it.address, it.cache, it.connections)).collect();
+            open.sort();
+            open
+        };
+        assert_eq!(open(), [(one, None, 2), (two, None, 1)]);
+        let cache = CacheId::new(7);
+        for _ in 0..2 {
+            first.belong_to(cache);
+            assert_eq!(open(), [(one, None, 1), (one, Some(cache), 1), (two, None, 1)]);
+        }
+        drop((first, second, third));
+        assert_eq!(open(), []);
     }
 }

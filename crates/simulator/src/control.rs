@@ -320,6 +320,7 @@ impl Control {
                 Act::Acknowledged(_)
                 | Act::Reported(_)
                 | Act::Used(_)
+                | Act::Cut { .. }
                 | Act::Renew { .. }
                 | Act::Alarm(_) => (),
             }
@@ -463,7 +464,8 @@ impl Control {
                 announce(&before, &process.announced, &process.history, &mut say);
             }
             match link.engine.next_push(&process.history, moment(now)) {
-                Push::Nothing => (),
+                // Nodes of one version only are played.
+                Push::Nothing | Push::Refused(_) => (),
                 Push::Deltas { after, count } => {
                     let entries = process.history.after(after).into_iter().flatten();
                     let count = usize::try_from(count).expect("few");

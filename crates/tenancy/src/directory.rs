@@ -18,9 +18,10 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use crate::capability::Capabilities;
 use crate::id::{CacheId, USERNAME_BYTES_MAX, Username};
 use crate::plan::Limits;
+use crate::rules::{Rule, RuleId, Rules};
 use crate::secret::{SECRET_BYTES_MAX, SecretHash, SecretKey};
 
-/// Every cache and credential this process serves.
+/// Every cache and credential this process serves, and every rule about who may connect.
 ///
 /// The writing side is idempotent: `put_…` makes or changes, `remove_…` of what is not there does
 /// nothing, so a change may be told twice.
@@ -35,6 +36,8 @@ pub struct Directory {
 struct Tables {
     grants: HashSet<ByUsername>,
     caches: HashMap<CacheId, Cache>,
+    /// Shared with who looks at them; copied when they change, which is rare.
+    rules: Arc<Rules>,
 }
 
 #[derive(Debug)]
@@ -113,6 +116,21 @@ impl Directory {
         self.batch().remove_credential(username);
     }
 
+    /// Makes a rule, or changes the one with its id.
+    pub fn put_rule(&self, rule: Rule) {
+        self.batch().put_rule(rule);
+    }
+
+    pub fn remove_rule(&self, id: RuleId) {
+        self.batch().remove_rule(id);
+    }
+
+    /// Which addresses may be connected, as it is now. Whoever keeps it sees by [`Arc::ptr_eq`] with
+    /// what he is given later whether anything has changed.
+    pub fn rules(&self) -> Arc<Rules> {
+        Arc::clone(&self.read().rules)
+    }
+
     /// Several changes that clients see all at once: nobody authenticates while the batch lives, so
     /// it shall be dropped soon.
     pub fn batch(&self) -> Batch<'_> {
@@ -187,6 +205,14 @@ impl Batch<'_> {
 
     pub fn remove_credential(&mut self, username: &Username) {
         self.tables.remove_grant(username);
+    }
+
+    pub fn put_rule(&mut self, rule: Rule) {
+        Arc::make_mut(&mut self.tables.rules).put(rule);
+    }
+
+    pub fn remove_rule(&mut self, id: RuleId) {
+        Arc::make_mut(&mut self.tables.rules).remove(id);
     }
 }
 
@@ -448,6 +474,29 @@ mod tests {
         put(&directory, ONE, "ann", "pw", Capabilities::NONE.with(Capability::Flush));
         assert!(!grant.is_revoked());
         assert_eq!(grant.capabilities(), Capabilities::NONE.with(Capability::Flush));
+    }
+
+    #[test]
+    fn whoever_keeps_the_rules_sees_that_they_are_others() {
+        use crate::rules::{Network, Ruling};
+        let directory = with_ann();
+        let address = "192.0.2.7".parse().expect("an address");
+        let rule = Rule {
+            id: RuleId(1),
+            cache: Some(ONE),
+            network: Network::parse("192.0.2.0/24").expect("a network"),
+            ruling: Ruling::Block,
+            expires_at: 10,
+        };
+        let before = directory.rules();
+        assert!(Arc::ptr_eq(&before, &directory.rules()));
+        directory.put_rule(rule);
+        let blocking = directory.rules();
+        assert!(!Arc::ptr_eq(&before, &blocking) && before.is_empty());
+        assert!(!blocking.admit(address, Some(ONE), 9));
+        directory.remove_rule(rule.id);
+        assert!(!Arc::ptr_eq(&blocking, &directory.rules()));
+        assert!(directory.rules().admit(address, Some(ONE), 9));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Who may do what, and how much: caches, credentials, capabilities, plans, limits.
+//! Who may do what, and how much: caches, credentials, capabilities, plans, limits, rules for addresses.
 //!
 //! Pure: no file, no socket, no clock, no random source. The control plane writes a [`Directory`];
 //! the data plane asks it once per connection and from then on reads the [`Grant`] it was given,
@@ -16,4 +16,5 @@ pub mod capability;
 pub mod directory;
 pub mod id;
 pub mod plan;
+pub mod rules;
 pub mod secret;

@@ -5,8 +5,9 @@ use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::CertificateDer;
+use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,6 +34,17 @@ impl Connection {
 
     pub fn try_open(addr: SocketAddr) -> io::Result<Connection> {
         Ok(Connection { stream: Stream::Plain(dial(addr)?), read: Vec::new() })
+    }
+
+    /// Opens a plain connection from an address of this machine: on loopback, any of 127.0.0.0/8.
+    pub fn try_open_from(from: IpAddr, addr: SocketAddr) -> io::Result<Connection> {
+        let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+        socket.bind(&SocketAddr::new(from, 0).into())?;
+        socket.connect_timeout(&addr.into(), DEADLINE)?;
+        let stream = TcpStream::from(socket);
+        stream.set_nodelay(true)?;
+        limit_waits(&stream, DEADLINE)?;
+        Ok(Connection { stream: Stream::Plain(stream), read: Vec::new() })
     }
 
     /// Opens a TLS connection that trusts only the certificates in the PEM file `trusted`.

@@ -116,10 +116,12 @@ impl Cluster {
         self.nodes[node] = self.start_node(&name, &["--join", &token]);
     }
 
-    /// Kills the control plane and starts it again at the same address.
+    /// Kills the control plane, unless it has ended, and starts it again at the same address.
     #[track_caller]
     pub fn restart_control(&mut self) {
-        self.control.signal(Signal::KILL);
+        if !self.control.has_ended() {
+            self.control.signal(Signal::KILL);
+        }
         self.control.wait_for_end(SETTLED_TIME_MAX);
         let address = self.control_address.clone();
         (self.control, self.control_address) = start_control(&self.dir, &address, &self.settings);

@@ -93,6 +93,39 @@ pub(super) const OPERATIONS: &[Operation] = &[
     operation("get", "/v1/outbox", Operators, "Calls to webhooks", (200, Some("CallsView")))
         .with(&[Calls]),
     operation("post", "/v1/outbox/{id}/retry", Operators, "Try a dead call again", (204, None)),
+    operation(
+        "get",
+        "/v1/rules",
+        Operators,
+        "Which addresses may come in",
+        (200, Some("RulesView")),
+    )
+    .with(&[Page]),
+    operation(
+        "post",
+        "/v1/rules",
+        Operators,
+        "Block or allow a network for a while",
+        (201, Some("RuleView")),
+    )
+    .with(&[Write])
+    .body("PutRule"),
+    operation(
+        "post",
+        "/v1/rules/preview",
+        Operators,
+        "Whom a rule would cut off",
+        (200, Some("RulePreviewView")),
+    )
+    .body("PutRule"),
+    operation(
+        "get",
+        "/v1/rules/{id}/preview",
+        Operators,
+        "Whom it would cut off to remove a rule",
+        (200, Some("RulePreviewView")),
+    ),
+    operation("delete", "/v1/rules/{id}", Operators, "Remove a rule", (204, None)).with(&[Write]),
     operation("get", "/v1/clusters", Operators, "All clusters", (200, Some("ClustersView"))),
     operation("post", "/v1/clusters", Operators, "Make a cluster", (201, Some("ClusterView")))
         .body("CreateCluster"),
@@ -271,7 +304,11 @@ const REFUSALS: [(u16, &str); 12] = [
     contract::Problem,
     contract::PushSnapshot,
     contract::PushedView,
+    contract::PutRule,
     contract::PutWebhook,
+    contract::RulePreviewView,
+    contract::RuleView,
+    contract::RulesView,
     contract::SeriesView,
     contract::SetEnabled,
     contract::SetPrimary,

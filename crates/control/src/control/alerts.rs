@@ -13,9 +13,7 @@ use crate::model::{Actor, Cache, CacheRef};
 
 impl Control {
     pub fn alerts(&self, cache: &CacheRef) -> Result<Vec<Alert>, ControlError> {
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        database.alerts(cache.id)
+        self.about(cache, |database, cache| database.alerts(cache.id))
     }
 
     pub fn alert(&self, cache: &CacheRef, id: u64) -> Result<Alert, ControlError> {
@@ -31,9 +29,8 @@ impl Control {
         id: Option<u64>,
         wish: AlertWish,
     ) -> Result<Alert, ControlError> {
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        database.put_alert(actor, self.environment.now(), &cache, id, wish)
+        let now = self.environment.now();
+        self.about(cache, |database, cache| database.put_alert(actor, now, cache, id, wish))
     }
 
     pub fn delete_alert(
@@ -42,30 +39,25 @@ impl Control {
         cache: &CacheRef,
         id: u64,
     ) -> Result<(), ControlError> {
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        database.delete_alert(actor, self.environment.now(), &cache, id)
+        let now = self.environment.now();
+        self.about(cache, |database, cache| database.delete_alert(actor, now, cache, id))
     }
 
     /// Sends a message as the alert would, to see that it arrives.
     pub fn try_alert(&self, actor: Actor, cache: &CacheRef, id: u64) -> Result<(), ControlError> {
         let alert = self.alert(cache, id)?;
         let key = format!("larder-try-{id}-{:016x}", self.chance()?);
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        let message = alert.wish.message(cache.name.as_str(), None);
-        database.try_alert(actor, self.environment.now(), &cache, &alert, &key, &message)?;
-        drop(database);
+        let now = self.environment.now();
+        self.about(cache, |database, cache| {
+            let message = alert.wish.message(cache.name.as_str(), None);
+            database.try_alert(actor, now, cache, &alert, &key, &message)
+        })?;
         self.outbox_bell.ring();
         Ok(())
     }
 
     pub fn deliveries(&self, cache: &CacheRef) -> Result<Vec<Delivery>, ControlError> {
-        let stored = {
-            let mut database = self.lock();
-            let cache = database.cache(cache)?;
-            database.deliveries(cache.id)?
-        };
+        let stored = self.about(cache, |database, cache| database.deliveries(cache.id))?;
         stored.into_iter().map(|stored| self.open_delivery(stored)).collect()
     }
 
@@ -75,18 +67,19 @@ impl Control {
         cache: &CacheRef,
         way: Way,
     ) -> Result<Delivery, ControlError> {
-        let nonce = self.environment.random()?;
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        let stored = match &way {
-            Way::Email { address } => StoredWay::Email { address: address.clone() },
-            Way::Slack { url, channel } => StoredWay::Slack {
-                sealed_url: self.sealer.seal_for(&delivery_context(cache.id), url, nonce),
-                channel: channel.clone(),
-            },
-        };
-        let id = database.add_delivery(actor, self.environment.now(), &cache, &stored)?;
-        Ok(Delivery { id, cache: cache.id, way })
+        let (nonce, now) = (self.environment.random()?, self.environment.now());
+        let (id, cache) = self.about(cache, |database, cache| {
+            let stored = match &way {
+                Way::Email { address } => StoredWay::Email { address: address.clone() },
+                Way::Slack { url, channel } => StoredWay::Slack {
+                    sealed_url: self.sealer.seal_for(&delivery_context(cache.id), url, nonce),
+                    channel: channel.clone(),
+                },
+            };
+            let id = database.add_delivery(actor, now, cache, &stored)?;
+            Ok((id, cache.id))
+        })?;
+        Ok(Delivery { id, cache, way })
     }
 
     pub fn delete_delivery(
@@ -95,9 +88,8 @@ impl Control {
         cache: &CacheRef,
         id: u64,
     ) -> Result<(), ControlError> {
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        database.delete_delivery(actor, self.environment.now(), &cache, id)
+        let now = self.environment.now();
+        self.about(cache, |database, cache| database.delete_delivery(actor, now, cache, id))
     }
 
     pub(crate) fn open_delivery(&self, stored: StoredDelivery) -> Result<Delivery, ControlError> {

@@ -27,9 +27,7 @@ impl Control {
 
     /// Watched prefixes with their numbers.
     pub fn prefixes(&self, cache: &CacheRef) -> Result<Vec<(u64, String)>, ControlError> {
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        database.prefixes(cache.id)
+        self.about(cache, |database, cache| database.prefixes(cache.id))
     }
 
     /// Returns its number; the same for a prefix that is watched already.
@@ -39,9 +37,8 @@ impl Control {
         cache: &CacheRef,
         name: &str,
     ) -> Result<u64, ControlError> {
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        database.watch_prefix(actor, self.environment.now(), &cache, name)
+        let now = self.environment.now();
+        self.about(cache, |database, cache| database.watch_prefix(actor, now, cache, name))
     }
 
     pub fn unwatch_prefix(
@@ -50,8 +47,7 @@ impl Control {
         cache: &CacheRef,
         id: u64,
     ) -> Result<(), ControlError> {
-        let mut database = self.lock();
-        let cache = database.cache(cache)?;
-        database.unwatch_prefix(actor, self.environment.now(), &cache, id)
+        let now = self.environment.now();
+        self.about(cache, |database, cache| database.unwatch_prefix(actor, now, cache, id))
     }
 }

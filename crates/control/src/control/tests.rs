@@ -8,6 +8,7 @@ use cluster::map::Epoch;
 
 use tenancy::capability::Capability;
 use tenancy::directory::AuthenticationError;
+use tenancy::rules::{Network, Open, RULES_PER_SCOPE_MAX, RuleId, Ruling};
 use wire::control::record::{Delta, Record};
 
 use super::*;
@@ -18,6 +19,7 @@ use crate::error::Fault;
 use crate::feed::Feed;
 use crate::model::{EpochState, Node, NodeName, Once};
 use crate::pretend::{Engine, Installation, NOW, open};
+use crate::rules::{RuleWish, Scope};
 
 const OPERATOR: Actor = Actor::Operator;
 const DEFAULT: ClusterId = ClusterId::DEFAULT;
@@ -60,10 +62,13 @@ impl Installation {
     /// All there is: every row, what the data plane holds, and what the directory answers.
     fn everything(&self, issued: &[Issued]) -> Vec<String> {
         let mut lines = Vec::new();
-        for table in ["clusters", "caches", "credentials", "changes", "audit", "idempotency_keys"] {
+        let tables =
+            ["clusters", "caches", "credentials", "rules", "changes", "audit", "idempotency_keys"];
+        for table in tables {
             lines.extend(self.rows(table).into_iter().map(|row| format!("{table}: {row}")));
         }
         lines.push(format!("{:?}", self.data_plane.seen()));
+        lines.push(format!("{:?}", self.control.directory().rules()));
         for issued in issued {
             let grant = self.control.directory().grant(&issued.credential.username);
             let capabilities = grant.map(|grant| (grant.capabilities(), grant.is_revoked()));
@@ -84,7 +89,8 @@ impl Installation {
     }
 }
 
-/// Two caches: "shop" with a primary credential and another, "blog" with one.
+/// Two caches: "shop" with a primary credential, another one and a rule, "blog" with one credential.
+/// Four changes have made it.
 struct Two {
     installation: Installation,
     primary: Issued,
@@ -97,7 +103,23 @@ fn two(engine: &Engine) -> Two {
     let primary = installation.create("shop");
     let blog = installation.create("blog");
     let other = installation.add("shop");
+    let rule = block("192.0.2.1", Scope::Cache(cache_ref("shop")));
+    let made = installation.control.put_rule(OPERATOR, &rule).expect("nothing is in the way");
+    assert_eq!(made.value.rule.id, FIRST_RULE);
     Two { installation, primary, other, blog }
+}
+
+/// The one that "shop" has.
+const FIRST_RULE: RuleId = RuleId(1);
+
+fn block(network: &str, scope: Scope) -> RuleWish {
+    RuleWish {
+        scope,
+        network: Network::parse(network).expect("a network"),
+        ruling: Ruling::Block,
+        reason: "a test".to_owned(),
+        seconds: 60,
+    }
 }
 
 impl Two {
@@ -213,6 +235,29 @@ const ACTS: &[Act] = &[
         },
         again: Again::ChangesNothing,
     },
+    Act {
+        name: "block an address",
+        run: |two| {
+            let wish = block("192.0.2.0/24", Scope::Cluster(DEFAULT));
+            two.installation.control.put_rule(OPERATOR, &wish).map(drop)
+        },
+        // It lasts anew.
+        again: Again::IsAnotherChange,
+    },
+    Act {
+        name: "allow an address that was blocked",
+        run: |two| {
+            let wish = block("192.0.2.1", Scope::Cache(cache_ref("shop")));
+            let wish = RuleWish { ruling: Ruling::Allow, ..wish };
+            two.installation.control.put_rule(OPERATOR, &wish).map(drop)
+        },
+        again: Again::IsAnotherChange,
+    },
+    Act {
+        name: "remove a rule",
+        run: |two| two.installation.control.remove_rule(OPERATOR, FIRST_RULE).map(drop),
+        again: Again::IsRefused,
+    },
 ];
 
 /// Makes SQLite give up once, after so many steps of its virtual machine; or not any more.
@@ -252,8 +297,7 @@ fn a_change_that_fails_at_any_step_leaves_nothing_behind() {
         }
         assert!(failures > 20, "{} failed at only {failures} steps", act.name);
         assert_ne!(two.everything(), before, "{} did nothing in the end", act.name);
-        // Making the two caches and the credential took three changes.
-        assert_eq!(two.installation.revisions(), [1, 2, 3, 4], "{}", act.name);
+        assert_eq!(two.installation.revisions(), [1, 2, 3, 4, 5], "{}", act.name);
     }
 }
 
@@ -609,8 +653,8 @@ fn the_database_refuses_what_must_not_be(engine: &Engine) {
         "UPDATE credentials SET capabilities = 8".to_owned(),
         "UPDATE credentials SET password_hash = x'00'".to_owned(),
         "UPDATE credentials SET cache_id = 77".to_owned(),
-        "INSERT INTO changes VALUES (1, 5, 0, 'cache created', 1, NULL, '{}')".to_owned(),
-        "INSERT INTO changes VALUES (1, 4, 0, 'cache eaten', 1, NULL, '{}')".to_owned(),
+        "INSERT INTO changes VALUES (1, 6, 0, 'cache created', 1, NULL, '{}')".to_owned(),
+        "INSERT INTO changes VALUES (1, 5, 0, 'cache eaten', 1, NULL, '{}')".to_owned(),
         "INSERT INTO changes VALUES (9, 1, 0, 'cache created', 1, NULL, '{}')".to_owned(),
         "UPDATE clusters SET revision = revision + 1".to_owned(),
         "UPDATE clusters SET revision = revision - 1".to_owned(),
@@ -618,6 +662,12 @@ fn the_database_refuses_what_must_not_be(engine: &Engine) {
         "UPDATE leadership SET fence = fence - 1".to_owned(),
         "UPDATE changes SET cache_id = 9".to_owned(),
         "UPDATE audit SET actor = 'nobody'".to_owned(),
+        "UPDATE rules SET ruling = 'perhaps'".to_owned(),
+        "UPDATE rules SET ends_at = made_at".to_owned(),
+        "UPDATE rules SET cache_id = 77".to_owned(),
+        "INSERT INTO rules (cluster_id, cache_id, network, ruling, reason, made_by, made_at, ends_at)
+             SELECT cluster_id, cache_id, network, ruling, reason, made_by, made_at, ends_at FROM rules"
+            .to_owned(),
     ] {
         assert!(two.installation.run_sql(&wrong).is_err(), "{wrong}");
         assert_eq!(two.everything(), before, "{wrong}");
@@ -671,14 +721,14 @@ fn whoever_applies_the_changes_has_what_a_snapshot_has(engine: &Engine) {
         let (_, before) = feed.snapshot().expect("readable");
         (act.run)(&two).expect("nothing is in the way");
         let (revision, after) = feed.snapshot().expect("readable");
-        assert_eq!((revision.get(), *newest.borrow()), (4, revision), "{}", act.name);
+        assert_eq!((revision.get(), *newest.borrow()), (5, revision), "{}", act.name);
         let expected = applied(&[], &after);
-        assert_eq!(applied(&following(&feed, 3), &before), expected, "{}", act.name);
+        assert_eq!(applied(&following(&feed, 4), &before), expected, "{}", act.name);
         let all = following(&feed, 0);
         assert_eq!(applied(&all, &[]), expected, "{}", act.name);
         let revisions: Vec<u64> = all.iter().map(|delta| delta.revision.get()).collect();
-        assert_eq!(revisions, [1, 2, 3, 4]);
-        let never = feed.changes_since(Revision::new(5), 9).expect("readable");
+        assert_eq!(revisions, [1, 2, 3, 4, 5]);
+        let never = feed.changes_since(Revision::new(6), 9).expect("readable");
         assert_eq!(never, Changes::TakeSnapshot, "a revision that never was");
     }
 }
@@ -689,8 +739,8 @@ fn what_is_trimmed_is_only_to_be_had_as_a_snapshot(engine: &Engine) {
     let feed = Feed::new(Arc::clone(&control), DEFAULT);
     let kept_one = Retention { changes_max: 1, ..Retention::default() };
     assert!(!control.trim(&kept_one).expect("nothing is in the way"), "all of it fits one batch");
-    assert_eq!(two.installation.revisions(), [3]);
-    assert_eq!(following(&feed, 2).len(), 1);
+    assert_eq!(two.installation.revisions(), [4]);
+    assert_eq!(following(&feed, 3).len(), 1);
     let too_old = feed.changes_since(Revision::new(1), 9).expect("readable");
     assert_eq!(too_old, Changes::TakeSnapshot);
     // The newest one stays whatever is asked: the next must follow on it.
@@ -721,6 +771,103 @@ fn unused_development_caches_are_disabled_and_can_be_enabled_again(engine: &Engi
     two.installation.run_sql(&age(old)).expect("a good statement");
     control.note_used(&[two.primary.credential.cache]).expect("nothing is in the way");
     assert!(disabled(control).is_empty(), "it was used");
+}
+
+fn rules_are_served_by_until_they_end(engine: &Engine) {
+    let two = two(engine);
+    let control = &two.installation.control;
+    let shop = two.primary.credential.cache;
+    let admitted = |address: &str, cache| {
+        let address = address.parse().expect("an address");
+        control.directory().rules().admit(address, cache, NOW.0)
+    };
+    assert!(!admitted("192.0.2.1", Some(shop)));
+    assert!(admitted("192.0.2.1", Some(two.blog.credential.cache)));
+    let everyone = block("198.51.100.0/24", Scope::Cluster(DEFAULT));
+    let made = control.put_rule(OPERATOR, &everyone).expect("there is room").value;
+    assert!(!admitted("198.51.100.9", None));
+    assert_eq!((made.made_by.as_str(), made.made_at), ("operator", NOW));
+    assert_eq!((made.cache, made.rule.expires_at), (None, NOW.0 + 60));
+
+    // One for the same network and the same clients takes the other's place, under its number.
+    let allow = RuleWish { ruling: Ruling::Allow, ..everyone.clone() };
+    let changed = control.put_rule(OPERATOR, &allow).expect("there is room").value;
+    assert_eq!(changed.rule.id, made.rule.id);
+    assert!(admitted("198.51.100.9", None));
+    assert_eq!(control.rules(0, 9).expect("readable").len(), 2);
+    assert_eq!(control.rules(1, 9).expect("readable"), std::slice::from_ref(&changed));
+
+    // When their time is over they are taken out of the log and the nodes' copies.
+    assert_eq!(control.end_rules().expect("nothing is in the way"), []);
+    let over = format!("UPDATE rules SET made_at = 1, ends_at = {}", NOW.0);
+    two.installation.run_sql(&over).expect("a good statement");
+    assert_eq!(control.end_rules().expect("nothing is in the way").len(), 2);
+    assert_eq!(control.rules(0, 9).expect("readable"), []);
+    assert!(control.directory().rules().is_empty());
+    let (_, records) = Feed::new(Arc::clone(control), DEFAULT).snapshot().expect("readable");
+    assert!(!records.iter().any(|record| matches!(record, Record::Rule(_))));
+    let last = control.newest_audit(1).expect("readable");
+    assert_eq!((last[0].action.as_str(), last[0].actor.as_str()), ("rule ended", "installation"));
+}
+
+fn requests_for_rules_are_carried_out_once(engine: &Engine) {
+    let two = two(engine);
+    let control = &two.installation.control;
+    let wish = block("203.0.113.7", Scope::Cluster(DEFAULT));
+    let made = control.put_rule(by("a", 1), &wish).expect("there is room");
+    // The answer tells the revision of then, whatever has happened since.
+    two.installation.add("shop");
+    assert_eq!(control.put_rule(by("a", 1), &wish).expect("done before"), made);
+    let id = made.value.rule.id;
+    let removed = control.remove_rule(by("b", 2), id).expect("it is there");
+    two.installation.add("shop");
+    assert_eq!(control.remove_rule(by("b", 2), id).expect("done before"), removed);
+    let gone = control.put_rule(by("a", 1), &wish);
+    assert!(matches!(gone, Err(ControlError::Superseded)), "{gone:?}");
+    let unknown = control.remove_rule(OPERATOR, id);
+    assert!(matches!(unknown, Err(ControlError::UnknownRule(_))), "{unknown:?}");
+    let nowhere = block("203.0.113.7", Scope::Cache(cache_ref("nowhere")));
+    let refused = control.put_rule(OPERATOR, &nowhere);
+    assert!(matches!(refused, Err(ControlError::UnknownCache(_))), "{refused:?}");
+}
+
+fn a_cache_has_no_more_rules_than_allowed(engine: &Engine) {
+    let two = two(engine);
+    let control = &two.installation.control;
+    let wish = |number: usize, cache: &str| {
+        block(&format!("10.0.{}.{}", number / 256, number % 256), Scope::Cache(cache_ref(cache)))
+    };
+    for number in 1..RULES_PER_SCOPE_MAX {
+        control.put_rule(OPERATOR, &wish(number, "shop")).expect("there is room");
+    }
+    let refused = control.put_rule(OPERATOR, &wish(0, "shop"));
+    assert!(matches!(refused, Err(ControlError::TooManyRules { .. })), "{refused:?}");
+    control.put_rule(OPERATOR, &wish(1, "shop")).expect("that one is changed");
+    control.put_rule(OPERATOR, &wish(0, "blog")).expect("another cache has its own");
+}
+
+#[test]
+fn whom_a_rule_would_cut_off_is_known_before() {
+    let two = two(&Engine::Sqlite);
+    let control = &two.installation.control;
+    let open = |cache: &Issued, last: u8, connections| Open {
+        cache: Some(cache.credential.cache),
+        address: [198, 51, 100, last].into(),
+        connections,
+    };
+    let all = vec![open(&two.primary, 1, 3), open(&two.primary, 2, 1), open(&two.blog, 1, 5)];
+    two.installation.data_plane.connect(all);
+    let cut = |wish: &RuleWish| {
+        let (cluster, change) = control.rule_change(wish).expect("the cache is there");
+        control.cut_here(cluster, change).expect("it serves here")
+    };
+    let shop = cut(&block("198.51.100.0/24", Scope::Cache(cache_ref("shop"))));
+    assert_eq!(shop.connections, 4);
+    assert_eq!(shop.caches, [(two.primary.credential.cache, 4)]);
+    let one = cut(&block("198.51.100.1", Scope::Cluster(DEFAULT)));
+    assert_eq!((one.connections, one.caches.len(), one.clients.len()), (8, 2, 2));
+    assert_eq!(cut(&block("203.0.113.7", Scope::Cluster(DEFAULT))).connections, 0);
+    assert_eq!(control.rules(1, 9).expect("readable"), [], "asking makes no rule");
 }
 
 /// A request under an idempotency key; its digest stands for all that it says.
@@ -773,7 +920,7 @@ fn a_change_that_fails_at_any_statement_leaves_nothing_behind(engine: &Engine) {
             failures += 1;
         }
         assert!((7..60).contains(&failures), "{} has {failures} statements", act.name);
-        assert_eq!(two.installation.revisions(), [1, 2, 3, 4], "{}", act.name);
+        assert_eq!(two.installation.revisions(), [1, 2, 3, 4, 5], "{}", act.name);
     }
 }
 
@@ -784,7 +931,7 @@ fn a_commit_whose_answer_is_lost_counts(engine: &Engine) {
         two.installation.control.lock().make_faulty(&faults);
         faults.lose_commit();
         (act.run)(&two).expect("it took effect, and the rows say so");
-        assert_eq!(two.installation.revisions(), [1, 2, 3, 4], "{}", act.name);
+        assert_eq!(two.installation.revisions(), [1, 2, 3, 4, 5], "{}", act.name);
     }
 }
 
@@ -1025,6 +1172,9 @@ conformance! {
     whoever_applies_the_changes_has_what_a_snapshot_has,
     what_is_trimmed_is_only_to_be_had_as_a_snapshot,
     unused_development_caches_are_disabled_and_can_be_enabled_again,
+    rules_are_served_by_until_they_end,
+    requests_for_rules_are_carried_out_once,
+    a_cache_has_no_more_rules_than_allowed,
     a_repeated_request_is_carried_out_once,
     a_change_that_fails_at_any_statement_leaves_nothing_behind,
     a_commit_whose_answer_is_lost_counts,

@@ -4,6 +4,7 @@ mod caches;
 mod log;
 mod login;
 mod nodes;
+mod rules;
 mod top;
 
 use axum::Router;
@@ -25,6 +26,8 @@ pub(super) fn routes() -> Router<Dashboard> {
         .route("/caches/{cache}/visit", post(caches::visit))
         .route("/top", get(top::show))
         .route("/nodes", get(nodes::show))
+        .route("/rules", get(rules::list).post(rules::put))
+        .route("/rules/{rule}/remove", post(rules::remove))
         .route("/log", get(log::show))
 }
 

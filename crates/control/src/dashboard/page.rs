@@ -28,6 +28,11 @@ impl Frame {
         }
     }
 
+    /// Says what was done just now.
+    pub(super) fn after(self, done: Option<&str>) -> Self {
+        Frame { notice: done.and_then(notice), ..self }
+    }
+
     /// Of a page for nobody in particular.
     pub(super) fn outside(title: impl Into<String>) -> Self {
         Frame { title: title.into(), assets: assets::version(), notice: None, token: String::new() }
@@ -55,6 +60,8 @@ const NOTICES: &[(&str, &str)] = &[
     ("tested", "A test message is on its way."),
     ("watched", "The prefix is watched."),
     ("unwatched", "The prefix is not watched any more."),
+    ("ruled", "The rule is made. Nodes go by it within a second."),
+    ("unruled", "The rule is gone."),
 ];
 
 fn notice(done: &str) -> Option<&'static str> {

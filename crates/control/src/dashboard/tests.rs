@@ -17,6 +17,7 @@ use crate::password::Password;
 use crate::pretend::{Engine, Installation};
 use tenancy::capability::{Capabilities, Capability};
 use tenancy::plan::Plan;
+use tenancy::rules::Open;
 
 /// More than any page has.
 const PAGE_BYTES_MAX: usize = 1 << 20;
@@ -274,6 +275,60 @@ fn an_operator_visits_a_cache_under_his_own_name() {
     assert!(log.contains("operator ann") && log.contains("cache flushed"), "{log}");
     // The visit is good for that cache only, and no operator's session.
     assert_eq!(pages.get("/operator/caches", &browser.cookie).location, "/operator/login");
+}
+
+#[test]
+fn a_rule_is_shown_before_it_is_made_and_before_it_is_removed() {
+    let pages = Pages::new();
+    let (cache, _) = pages.create("shop");
+    pages.add_operator("ann");
+    let ann = pages.operator("ann");
+    let address = "198.51.100.7".parse().expect("an address");
+    let open = Open { cache: Some(cache.id), address, connections: 3 };
+    pages.installation.data_plane.connect(vec![open]);
+    let fields = [
+        ("network", "198.51.100.0/24"),
+        ("ruling", "block"),
+        ("cache", "shop"),
+        ("reason", "<b>a flood</b>"),
+        ("seconds", "86400"),
+    ];
+    let rules = || pages.control().rules(0, 9).expect("readable");
+
+    let asked = pages.submit(&ann, "/operator/rules", &fields);
+    assert_eq!(asked.status, StatusCode::OK, "{}", asked.text);
+    for shown in ["cuts off 3 open connections", "198.51.100.7", ">shop</a>", "for 1 d"] {
+        assert!(asked.text.contains(shown), "{shown}: {}", asked.text);
+    }
+    assert!(rules().is_empty(), "asks first");
+    // A form of another page, or of nobody, does nothing.
+    let confirmed = [&fields[..], &[("confirmed", "yes")]].concat();
+    let forged = pages.post("/operator/rules", &ann.cookie, &confirmed);
+    assert_eq!(forged.status, StatusCode::FORBIDDEN);
+    assert!(rules().is_empty());
+
+    let made = pages.submit(&ann, "/operator/rules", &confirmed);
+    assert_eq!(made.location, "/operator/rules?done=ruled", "{}", made.text);
+    let kept = rules();
+    assert_eq!((kept.len(), kept[0].made_by.as_str()), (1, "operator ann"));
+    let list = pages.get("/operator/rules?done=ruled", &ann.cookie).text;
+    assert!(list.contains("198.51.100.0/24") && list.contains("The rule is made."), "{list}");
+    assert!(list.contains("a flood") && !list.contains("<b>a flood"), "{list}");
+
+    let remove = format!("/operator/rules/{}/remove", kept[0].rule.id);
+    let asked = pages.submit(&ann, &remove, &[]);
+    assert!(asked.text.contains("cuts off nobody"), "{}", asked.text);
+    assert_eq!(rules().len(), 1);
+    let removed = pages.submit(&ann, &remove, &[("confirmed", "yes")]);
+    assert_eq!(removed.location, "/operator/rules?done=unruled", "{}", removed.text);
+    assert!(rules().is_empty());
+
+    let wrong = [("network", "everyone"), ("reason", "x"), ("seconds", "60")];
+    let refused = pages.submit(&ann, "/operator/rules", &wrong);
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
+    // It is no owner's affair.
+    let owner = pages.owner(&cache);
+    assert_eq!(pages.get("/operator/rules", &owner.cookie).location, "/operator/login");
 }
 
 #[test]

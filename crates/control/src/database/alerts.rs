@@ -3,7 +3,7 @@
 use tenancy::id::CacheId;
 
 use super::Database;
-use super::change::{Change, natural};
+use super::change::{Belonging, Change, natural};
 use super::outbox;
 use super::rows::corrupt;
 use super::sql::Row;
@@ -14,6 +14,14 @@ use crate::model::{Actor, Cache, UnixSeconds};
 /// Far more than two figures need.
 const ALERTS_PER_CACHE_MAX: usize = 50;
 const DELIVERIES_PER_CACHE_MAX: usize = 20;
+
+const ALERT: Belonging =
+    Belonging { table: "alerts", removed: "alert removed", unknown: ControlError::UnknownAlert };
+const DELIVERY: Belonging = Belonging {
+    table: "alert_deliveries",
+    removed: "alert delivery removed",
+    unknown: ControlError::UnknownDelivery,
+};
 
 /// A delivery as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,13 +141,7 @@ impl Database {
         cache: &Cache,
         id: u64,
     ) -> Result<(), ControlError> {
-        let mut change = self.begin(actor, now)?;
-        let delete = "DELETE FROM alerts WHERE id = $1 AND cache_id = $2";
-        if change.sql.execute(delete, &[id.into(), cache.id.get().into()])? == 0 {
-            return Err(ControlError::UnknownAlert(id));
-        }
-        change.audit("alert removed", Some(cache.cluster), &format!("of {}", cache.name))?;
-        change.commit()
+        self.begin(actor, now)?.remove(&ALERT, cache, id)
     }
 
     pub(crate) fn deliveries(
@@ -194,16 +196,7 @@ impl Database {
         if change.count(count, &values)? > 0 {
             return Err(ControlError::DeliveryInUse(id));
         }
-        let delete = "DELETE FROM alert_deliveries WHERE id = $1 AND cache_id = $2";
-        if change.sql.execute(delete, &values)? == 0 {
-            return Err(ControlError::UnknownDelivery(id));
-        }
-        change.audit(
-            "alert delivery removed",
-            Some(cache.cluster),
-            &format!("of {}", cache.name),
-        )?;
-        change.commit()
+        change.remove(&DELIVERY, cache, id)
     }
 
     /// Notes that an alert is raised or quiet again, and writes its message. Returns whether that was

@@ -16,6 +16,7 @@ use crate::model::{
     Actor, By, Cache, CacheName, CacheRef, Cluster, ClusterId, ClusterName, Committed, Credential,
     Once, UnixSeconds,
 };
+use crate::rules::KeptRule;
 
 /// A change that is being made. Dropped, it leaves nothing behind.
 pub(crate) struct Change<'a> {
@@ -62,17 +63,29 @@ impl Done {
     }
 }
 
-/// The id of what a request made that was carried out before, where that is no cache's.
-pub(super) fn made_before(sql: &mut dyn Sql, once: &Once) -> Result<Option<u64>, ControlError> {
-    let select = "SELECT request_digest, made FROM installation_requests WHERE key = $1";
-    let Some(row) = sql.row(select, &[once.key.as_str().into()])? else {
-        let elsewhere = "SELECT count(*) FROM idempotency_keys WHERE key = $1";
-        return unless_used(sql, elsewhere, once).map(|()| None);
-    };
-    if row.bytes(0)? != once.request_digest {
-        return Err(ControlError::KeyReused);
+/// What a request made or changed that was carried out before, where that is no cache's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) id: u64,
+    /// The change in a cluster's log, if nodes had to hear of it.
+    pub(crate) at: Option<(ClusterId, Revision)>,
+}
+
+impl Made {
+    pub(super) fn find(sql: &mut dyn Sql, once: &Once) -> Result<Option<Self>, ControlError> {
+        let select = "SELECT request_digest, made, cluster_id, revision
+            FROM installation_requests WHERE key = $1";
+        let Some(row) = sql.row(select, &[once.key.as_str().into()])? else {
+            let elsewhere = "SELECT count(*) FROM idempotency_keys WHERE key = $1";
+            return unless_used(sql, elsewhere, once).map(|()| None);
+        };
+        if row.bytes(0)? != once.request_digest {
+            return Err(ControlError::KeyReused);
+        }
+        let (cluster, revision) = (row.optional_natural(2)?, row.optional_natural(3)?);
+        let at = cluster.map(ClusterId).zip(revision.map(Revision::new));
+        Ok(Some(Made { id: row.natural(1)?, at }))
     }
-    Ok(Some(row.natural(1)?))
 }
 
 /// Refuses a key that is counted among requests of another kind.
@@ -94,6 +107,11 @@ pub(crate) enum Kind {
     CredentialRemoved,
     CredentialPromoted,
     CapabilitiesChanged,
+    RuleAdded,
+    RuleChanged,
+    RuleRemoved,
+    /// Its time was over.
+    RuleEnded,
 }
 
 impl Kind {
@@ -109,8 +127,20 @@ impl Kind {
             Kind::CredentialRemoved => "credential removed",
             Kind::CredentialPromoted => "credential promoted",
             Kind::CapabilitiesChanged => "capabilities changed",
+            Kind::RuleAdded => "rule added",
+            Kind::RuleChanged => "rule changed",
+            Kind::RuleRemoved => "rule removed",
+            Kind::RuleEnded => "rule ended",
         }
     }
+}
+
+/// Rows of one table that belong to a cache and concern no node.
+pub(super) struct Belonging {
+    pub(super) table: &'static str,
+    /// What the audit log says when one is deleted.
+    pub(super) removed: &'static str,
+    pub(super) unknown: fn(u64) -> ControlError,
 }
 
 /// A credential to be inserted.
@@ -144,6 +174,15 @@ impl<'a> Change<'a> {
 
     pub(crate) fn cache(&mut self, cache: &CacheRef) -> Result<Cache, ControlError> {
         rows::find_cache(self.sql, cache)?.ok_or_else(|| ControlError::UnknownCache(cache.clone()))
+    }
+
+    pub(crate) fn cluster(&mut self, cluster: ClusterId) -> Result<Cluster, ControlError> {
+        rows::find_cluster(self.sql, cluster)
+    }
+
+    /// On whose behalf it is made, as the logs have it.
+    pub(super) fn actor_name(&self) -> String {
+        self.actor.name().into_owned()
     }
 
     pub(crate) fn credential(
@@ -259,12 +298,14 @@ impl<'a> Change<'a> {
         })
     }
 
-    /// Deletes a cache with all its credentials, and says what the nodes must forget.
+    /// Deletes a cache with all its credentials and rules, and says what the nodes must forget.
     pub(crate) fn delete_cache(&mut self, cache: &Cache) -> Result<Effect, ControlError> {
         let credentials = rows::credentials_of(self.sql, cache.id)?;
+        let rules = self.rules_of_cache(cache.id)?;
         self.sql.execute("DELETE FROM caches WHERE id = $1", &[cache.id.get().into()])?;
         let usernames = credentials.iter().map(|stored| stored.credential.username);
         let mut deletes: Vec<Key> = usernames.map(Key::Credential).collect();
+        deletes.extend(rules.into_iter().map(Key::Rule));
         deletes.push(Key::Cache(cache.id));
         Ok(Effect { deletes, ..Effect::NONE })
     }
@@ -315,7 +356,38 @@ impl<'a> Change<'a> {
         effect: &Effect,
     ) -> Result<Revision, ControlError> {
         let username = username.map(Username::as_str);
-        let cluster: Value<'_> = cache.cluster.0.into();
+        let of = Some((cache.id, &cache.name));
+        let revision = self.append(kind, cache.cluster, of, username, detail, effect)?;
+        outbox::tell(self.sql, self.now, kind, cache, username, revision)?;
+        if let Some(once) = self.once.take() {
+            self.keep_key(&once, cache, username, revision)?;
+        }
+        Ok(revision)
+    }
+
+    /// Appends to the change log and the audit log. Every change of a rule does this once, and then
+    /// [keeps its key](Change::keep_made).
+    pub(crate) fn record_rule(
+        &mut self,
+        kind: Kind,
+        kept: &KeptRule,
+        effect: &Effect,
+    ) -> Result<Revision, ControlError> {
+        let of = kept.rule.cache.zip(kept.cache.as_ref());
+        self.append(kind, kept.cluster, of, None, &kept.said(), effect)
+    }
+
+    fn append(
+        &mut self,
+        kind: Kind,
+        cluster: ClusterId,
+        cache: Option<(CacheId, &CacheName)>,
+        username: Option<&str>,
+        detail: &str,
+        effect: &Effect,
+    ) -> Result<Revision, ControlError> {
+        let cluster: Value<'_> = cluster.0.into();
+        let cache_id: Value<'_> = cache.map(|(id, _)| id.get()).into();
         let select = "SELECT revision FROM clusters WHERE id = $1 FOR UPDATE";
         let revision = self.sql.number(select, &[cluster])? + 1;
         self.sql.execute(
@@ -326,7 +398,7 @@ impl<'a> Change<'a> {
                 revision.into(),
                 self.now.0.into(),
                 kind.name().into(),
-                cache.id.get().into(),
+                cache_id,
                 username.into(),
                 effect.to_json().as_str().into(),
             ],
@@ -340,33 +412,32 @@ impl<'a> Change<'a> {
                 (&*self.actor.name()).into(),
                 kind.name().into(),
                 cluster,
-                cache.id.get().into(),
-                cache.name.as_str().into(),
+                cache_id,
+                cache.map(|(_, name)| name.as_str()).into(),
                 username.into(),
                 detail.into(),
                 revision.into(),
             ],
         )?;
         self.audit_id = Some(audit_id);
-        let revision = Revision::new(natural(revision)?);
-        outbox::tell(self.sql, self.now, kind, cache, username, revision)?;
-        if let Some(once) = self.once.take() {
-            self.keep_key(&once, cache, username, revision)?;
-        }
-        Ok(revision)
+        Ok(Revision::new(natural(revision)?))
     }
 
-    /// Keeps the idempotency key of a change that is no cache's, with the id of what it made.
-    pub(crate) fn keep_made(&mut self, made: u64) -> Result<(), ControlError> {
+    /// Keeps the idempotency key of a change that is no cache's, with what it made.
+    pub(crate) fn keep_made(&mut self, made: Made) -> Result<(), ControlError> {
         let Some(once) = self.once.take() else { return Ok(()) };
+        let (cluster, revision) = made.at.unzip();
         self.sql.execute(
-            "INSERT INTO installation_requests (key, request_digest, at, made)
-             VALUES ($1, $2, $3, $4)",
+            "INSERT INTO installation_requests
+                 (key, request_digest, at, made, cluster_id, revision)
+             VALUES ($1, $2, $3, $4, $5, $6)",
             &[
                 once.key.as_str().into(),
                 once.request_digest.as_slice().into(),
                 self.now.0.into(),
-                made.into(),
+                made.id.into(),
+                cluster.map(|cluster| cluster.0).into(),
+                revision.map(Revision::get).into(),
             ],
         )?;
         Ok(())
@@ -439,6 +510,21 @@ impl<'a> Change<'a> {
         )?;
         self.audit_id = Some(audit_id);
         Ok(())
+    }
+
+    /// Deletes what a cache has under this id, and commits.
+    pub(super) fn remove(
+        mut self,
+        what: &Belonging,
+        cache: &Cache,
+        id: u64,
+    ) -> Result<(), ControlError> {
+        let delete = format!("DELETE FROM {} WHERE id = $1 AND cache_id = $2", what.table);
+        if self.sql.execute(&delete, &[id.into(), cache.id.get().into()])? == 0 {
+            return Err((what.unknown)(id));
+        }
+        self.audit(what.removed, Some(cache.cluster), &format!("of {}", cache.name))?;
+        self.commit()
     }
 
     /// Makes the change true. After an error it is as if it had never begun, unless the error says

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use tenancy::capability::Capabilities;
 use tenancy::id::{CacheId, Username};
 use tenancy::plan::Limits;
+use tenancy::rules::{Network, Rule, RuleId, Ruling};
 use tenancy::secret::SecretHash;
 use wire::control::record::{self, Delta, Key, Record, Revision};
 
@@ -94,6 +95,14 @@ enum LoggedRecord {
         /// [`Capabilities::bits`].
         capabilities: u8,
     },
+    Rule {
+        id: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        cache: Option<u64>,
+        network: String,
+        ruling: String,
+        expires_at: u64,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -101,6 +110,7 @@ enum LoggedRecord {
 enum LoggedKey {
     Cache(u64),
     Credential(String),
+    Rule(u64),
 }
 
 impl LoggedRecord {
@@ -119,6 +129,13 @@ impl LoggedRecord {
                 cache: credential.cache.get(),
                 hash: to_hex(credential.hash.bytes()),
                 capabilities: credential.capabilities.bits(),
+            },
+            Record::Rule(rule) => LoggedRecord::Rule {
+                id: rule.id.0,
+                cache: rule.cache.map(CacheId::get),
+                network: rule.network.to_string(),
+                ruling: rule.ruling.name().to_owned(),
+                expires_at: rule.expires_at,
             },
         }
     }
@@ -148,6 +165,13 @@ impl LoggedRecord {
                         .ok_or(corrupt("set of capabilities"))?,
                 })
             }
+            LoggedRecord::Rule { id, cache, network, ruling, expires_at } => Record::Rule(Rule {
+                id: RuleId(id),
+                cache: cache.map(CacheId::new),
+                network: Network::parse(&network).map_err(|_| corrupt("network"))?,
+                ruling: Ruling::named(&ruling).ok_or(corrupt("ruling"))?,
+                expires_at,
+            }),
         })
     }
 }
@@ -157,6 +181,7 @@ impl LoggedKey {
         match key {
             Key::Cache(id) => LoggedKey::Cache(id.get()),
             Key::Credential(username) => LoggedKey::Credential(username.to_string()),
+            Key::Rule(id) => LoggedKey::Rule(id.0),
         }
     }
 
@@ -166,6 +191,7 @@ impl LoggedKey {
             LoggedKey::Credential(username) => {
                 Username::parse(&username).map(Key::Credential).map_err(|_| corrupt("username"))
             }
+            LoggedKey::Rule(id) => Ok(Key::Rule(RuleId(id))),
         }
     }
 }
@@ -185,9 +211,24 @@ mod tests {
             enabled: true,
             flush_generation: 3,
         };
+        let rule = |id, cache, network: &str| {
+            Record::Rule(Rule {
+                id: RuleId(id),
+                cache,
+                network: Network::parse(network).expect("a network"),
+                ruling: Ruling::Allow,
+                expires_at: 9,
+            })
+        };
         let effect = Effect {
-            deletes: vec![Key::Cache(CacheId::new(3)), Key::Credential(name("BOB"))],
+            deletes: vec![
+                Key::Cache(CacheId::new(3)),
+                Key::Credential(name("BOB")),
+                Key::Rule(RuleId(7)),
+            ],
             puts: vec![
+                rule(8, None, "2001:db8::/32"),
+                rule(9, Some(cache.id), "192.0.2.1"),
                 Record::Cache(cache),
                 credential_record(&name("ANN"), cache.id, hash, Capabilities::ALL),
             ],

@@ -7,6 +7,7 @@ use wire::control::record::{Delta, Record, Revision};
 use super::Database;
 use super::delta::{cache_record, credential_record, from_json};
 use super::rows;
+use super::rules::rules_of;
 use super::sql::Row;
 use crate::error::ControlError;
 use crate::model::{ClusterId, UnixSeconds};
@@ -101,6 +102,7 @@ impl Database {
                 records.push(cache_record(&rows::cache(&row)?));
                 Ok(())
             })?;
+            records.extend(rules_of(sql, cluster)?.into_iter().map(Record::Rule));
             let credentials = "SELECT username, cache_id, password_hash, capabilities
                 FROM credentials JOIN caches ON caches.id = cache_id WHERE cluster_id = $1";
             sql.for_each(credentials, &[cluster.0.into()], &mut |row| {

@@ -3,13 +3,19 @@
 use tenancy::id::CacheId;
 
 use super::Database;
-use super::change::natural;
+use super::change::{Belonging, natural};
 use super::sql::Row;
 use crate::error::ControlError;
 use crate::model::{Actor, Cache, UnixSeconds};
 
 /// As many as people compare.
 const PREFIXES_PER_CACHE_MAX: usize = 50;
+
+const PREFIX: Belonging = Belonging {
+    table: "watched_prefixes",
+    removed: "prefix left",
+    unknown: ControlError::UnknownPrefix,
+};
 
 impl Database {
     pub(crate) fn prefixes(&mut self, cache: CacheId) -> Result<Vec<(u64, String)>, ControlError> {
@@ -49,12 +55,6 @@ impl Database {
         cache: &Cache,
         id: u64,
     ) -> Result<(), ControlError> {
-        let mut change = self.begin(actor, now)?;
-        let delete = "DELETE FROM watched_prefixes WHERE id = $1 AND cache_id = $2";
-        if change.sql.execute(delete, &[id.into(), cache.id.get().into()])? == 0 {
-            return Err(ControlError::UnknownPrefix(id));
-        }
-        change.audit("prefix left", Some(cache.cluster), &format!("of {}", cache.name))?;
-        change.commit()
+        self.begin(actor, now)?.remove(&PREFIX, cache, id)
     }
 }

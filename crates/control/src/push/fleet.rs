@@ -95,6 +95,12 @@ impl Fleet {
         self.lock().clone()
     }
 
+    /// Every node, and whether it is connected.
+    pub(super) fn names(&self) -> Vec<(NodeName, bool)> {
+        let nodes = self.lock();
+        nodes.iter().map(|(name, node)| (name.clone(), node.link.is_some())).collect()
+    }
+
     /// `host:port` of every proxy that is connected, as clients reach it.
     pub fn servers(&self) -> Vec<String> {
         let nodes = self.lock();

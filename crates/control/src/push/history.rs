@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use wire::control::digest::SetDigest;
-use wire::control::message::{FromControl, VERSIONS};
+use wire::control::message::{FromControl, RULES_VERSION, VERSIONS};
 use wire::control::record::{Delta, Revision};
 
 /// Deltas kept: at a hundred changes a second, ten minutes of absence without a snapshot.
@@ -21,6 +21,8 @@ pub struct History {
     base: (Revision, SetDigest),
     entries: VecDeque<Entry>,
     bytes: usize,
+    /// The oldest version in which all that nodes must know can be said to them.
+    version_min: u8,
 }
 
 /// One transaction.
@@ -36,7 +38,22 @@ pub struct Entry {
 impl History {
     /// A history that begins now.
     pub fn new(revision: Revision, digest: SetDigest) -> Self {
-        History { base: (revision, digest), entries: VecDeque::new(), bytes: 0 }
+        let (base, version_min) = ((revision, digest), VERSIONS.min);
+        History { base, entries: VecDeque::new(), bytes: 0, version_min }
+    }
+
+    /// A history of a set that has rules for addresses in it, if it `has_rules`.
+    #[must_use]
+    pub fn with_rules(mut self, has_rules: bool) -> Self {
+        if has_rules {
+            self.version_min = self.version_min.max(RULES_VERSION);
+        }
+        self
+    }
+
+    /// See [`History::with_rules`]. It never falls: that there were rules is news, too.
+    pub fn version_min(&self) -> u8 {
+        self.version_min
     }
 
     /// The newest revision and the digest at it.
@@ -51,6 +68,9 @@ impl History {
     /// When it does not follow on the head, which its caller has checked.
     pub fn push(&mut self, delta: Delta, digest: SetDigest) {
         assert_eq!(delta.revision, self.head().0.next(), "history has no gap");
+        if delta.has_rules() {
+            self.version_min = self.version_min.max(RULES_VERSION);
+        }
         let mut frame = Vec::new();
         let message = FromControl::Delta(delta);
         message.encode(VERSIONS.max, &mut frame);

@@ -9,6 +9,7 @@
 //!                                  │ who has what, since when, what is wrong
 //!                                  ├──▶ driver: epochs, PREPARE → COMMIT     (Registry)
 //!                                  ├──▶ quota: what backends hold → their shares of each limit
+//!                                  ├──▶ questions: whom would a rule cut off?
 //!                                  └──▶ API: cluster status, ?wait=applied
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod fleet;
 pub mod history;
 pub mod operate;
 pub mod publisher;
+mod questions;
 mod quota;
 pub mod server;
 pub mod session;
@@ -33,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
+use tenancy::rules::RuleChange;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wire::control::name::NodeName;
@@ -41,10 +44,12 @@ use self::authority::{Authority, AuthorityError, TOKEN_LIFE};
 use self::driver::{Announced, ClusterRules, Driver, Wishes};
 use self::fleet::Fleet;
 use self::publisher::Publisher;
+use self::questions::Questions;
 use self::quota::{Divider, Quota};
 use self::server::Server;
 use self::source::{ChangeSource, Registry, SourceError};
 use crate::environment::Environment;
+use crate::rules::Preview;
 use crate::usage::Usage;
 
 /// The push of one control plane: its parts, and what the API asks of them.
@@ -55,6 +60,7 @@ pub struct PushControl {
     pub announced: watch::Receiver<Announced>,
     /// What operators want; the driver carries it out.
     wishes: Arc<watch::Sender<Wishes>>,
+    questions: Arc<Questions>,
     rules: ClusterRules,
     environment: Environment,
 }
@@ -85,6 +91,7 @@ impl PushControl {
         let driver = Driver::open(Arc::clone(&registry), Arc::clone(&fleet))?;
         let authority = Arc::new(authority);
         let quota = Arc::<Quota>::default();
+        let questions = Arc::<Questions>::default();
         let divider = Divider {
             quota: Arc::clone(&quota),
             usage: Arc::clone(&usage),
@@ -101,6 +108,7 @@ impl PushControl {
             environment: environment.clone(),
             announced: driver.subscribe(),
             quota,
+            questions: Arc::clone(&questions),
             usage,
             started: Instant::now(),
             started_at: environment.now().0 * 1_000,
@@ -109,8 +117,16 @@ impl PushControl {
         let (announced, wishes) = (driver.subscribe(), driver.wishes());
         let tasks = PushTasks { publisher: Arc::clone(&publisher), driver, divider, server };
         let rules = ClusterRules::default();
-        let push =
-            PushControl { publisher, fleet, authority, announced, wishes, rules, environment };
+        let push = PushControl {
+            publisher,
+            fleet,
+            authority,
+            announced,
+            wishes,
+            questions,
+            rules,
+            environment,
+        };
         Ok((push, tasks))
     }
 
@@ -118,6 +134,11 @@ impl PushControl {
     pub fn keep_to(&mut self, tasks: &mut PushTasks, rules: ClusterRules) {
         tasks.driver.set_failover(rules.failover);
         self.rules = rules;
+    }
+
+    /// Asks the nodes whom a change of the rules for addresses would cut off.
+    pub(crate) async fn preview(&self, change: RuleChange) -> Preview {
+        self.questions.ask(&self.fleet, change).await
     }
 
     /// A token for a node to join with, and when it ends (Unix seconds).

@@ -192,7 +192,7 @@ impl State {
             records.put(record);
         }
         records.shrink();
-        let history = History::new(revision, records.digest());
+        let history = History::new(revision, records.digest()).with_rules(0 < records.rules());
         Ok(State { records, history, frames: Weak::new(), next_shard: 0 })
     }
 

@@ -20,8 +20,8 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use wire::codec::CodecError;
 use wire::control::message::{
-    FromControl, FromNode, MESSAGE_BYTES_MAX, Reason, Refusal, SnapshotHead, USAGE_VERSION,
-    VERSIONS,
+    FromControl, FromNode, MESSAGE_BYTES_MAX, RULES_VERSION, Reason, Refusal, SnapshotHead,
+    USAGE_VERSION, VERSIONS,
 };
 use wire::control::name::NodeName;
 use wire::control::usage::{SHARES_MAX, USAGE_BYTES_MAX};
@@ -31,6 +31,7 @@ use super::authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFE, key_dig
 use super::driver::Announced;
 use super::fleet::{Connected, Fleet};
 use super::publisher::{Publisher, SnapshotFrames};
+use super::questions::{Question, Questions};
 use super::quota::Quota;
 use super::session::{Act, HEARTBEAT, Moment, Push, Session};
 use super::source::{RegisteredNode, Registry};
@@ -62,6 +63,7 @@ pub struct Server {
     pub environment: Environment,
     pub announced: watch::Receiver<Announced>,
     pub(super) quota: Arc<Quota>,
+    pub(super) questions: Arc<Questions>,
     pub usage: Arc<Usage>,
     pub started: Instant,
     /// The same in milliseconds of Unix time.
@@ -244,8 +246,15 @@ impl Server {
         let engine =
             Session::new(VERSIONS, self.authority.cluster(), peer.name.clone(), self.now());
         let connected = self.fleet.connect(&peer.name, number);
-        let mut task =
-            SessionTask { server: self, peer, engine, connected, snapshot: None, epoch_told: None };
+        let mut task = SessionTask {
+            server: self,
+            peer,
+            engine,
+            connected,
+            snapshot: None,
+            epoch_told: None,
+            asked: None,
+        };
         let ended = task.run(pipe).await;
         tracing::info!(node = %task.peer.name, "node disconnected");
         ended
@@ -303,19 +312,24 @@ struct SessionTask<'a> {
     snapshot: Option<(Arc<SnapshotFrames>, usize)>,
     /// The newest phase this node was told of.
     epoch_told: Option<Announced>,
+    /// The number of the question it was asked last.
+    asked: Option<u64>,
 }
 
 impl SessionTask<'_> {
     async fn run(&mut self, pipe: &mut Pipe) -> Result<(), SessionError> {
         let mut heads = self.server.publisher.subscribe();
         let mut announced = self.server.announced.clone();
+        let mut questions = self.server.questions.subscribe();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beaten_at = None;
         let (force, end) = (Arc::clone(&self.connected.force), Arc::clone(&self.connected.end));
         loop {
             self.announce(pipe, &announced.borrow_and_update().clone());
-            self.push(pipe).await;
+            let question = *questions.borrow_and_update();
+            self.ask(pipe, question);
+            self.push(pipe).await?;
             let out_waits = pipe.out.waits();
             tokio::select! {
                 read = pipe.read.read_buf(&mut pipe.inbox) => {
@@ -333,6 +347,7 @@ impl SessionTask<'_> {
                 sent = pipe.out.send(&mut pipe.write), if out_waits => sent?,
                 moved = heads.changed() => if moved.is_err() { return Ok(()) },
                 told = announced.changed() => if told.is_err() { return Ok(()) },
+                asked = questions.changed() => if asked.is_err() { return Ok(()) },
                 _ = look.tick() => {
                     let now = self.server.now();
                     let acts = self.engine.look(now);
@@ -398,8 +413,20 @@ impl SessionTask<'_> {
         }
     }
 
+    /// Brings the node a question that it was not asked yet.
+    fn ask(&mut self, pipe: &mut Pipe, question: Option<Question>) {
+        let version = self.engine.version();
+        if let Some(Question { number, change }) = question
+            && self.engine.is_open()
+            && RULES_VERSION <= version
+            && self.asked.replace(number) != Some(number)
+        {
+            pipe.out.put(&FromControl::Preview { question: number, change }, version);
+        }
+    }
+
     /// Fills the buffer with what the node lacks.
-    async fn push(&mut self, pipe: &mut Pipe) {
+    async fn push(&mut self, pipe: &mut Pipe) -> Result<(), SessionError> {
         while pipe.out.len() < OUT_BYTES_MAX {
             let version = self.engine.version();
             if let Some((frames, sent)) = &mut self.snapshot {
@@ -418,7 +445,8 @@ impl SessionTask<'_> {
             let (publisher, now) = (&self.server.publisher, self.server.now());
             let engine = &mut self.engine;
             match publisher.with_history(|history| engine.next_push(history, now)) {
-                Push::Nothing => return,
+                Push::Nothing => return Ok(()),
+                Push::Refused(refusal) => return pipe.refuse(version, refusal).await,
                 Push::Deltas { after, count } => {
                     for entry in publisher.entries_after(after, count) {
                         pipe.out.put_frame(&entry.frame);
@@ -429,7 +457,7 @@ impl SessionTask<'_> {
                     let Ok(frames) =
                         tokio::task::spawn_blocking(move || publisher.snapshot()).await
                     else {
-                        return; // It panicked, and said so; the node asks again by its digest.
+                        return Ok(()); // It panicked, and said so; the node asks again by its digest.
                     };
                     tracing::info!(node = %self.peer.name, revision = frames.head.revision.get(),
                         "node gets a snapshot");
@@ -440,6 +468,7 @@ impl SessionTask<'_> {
                 }
             }
         }
+        Ok(())
     }
 
     /// Tells the node what its backends may hold, as far as that has changed. Nothing is lost while it
@@ -488,6 +517,9 @@ impl SessionTask<'_> {
                     let server = self.server;
                     server.quota.hear(&self.peer.name, &report);
                     server.usage.hear(&self.peer.name, &report, server.started_at);
+                }
+                Act::Cut { question, cut } => {
+                    self.server.questions.hear(&self.peer.name, question, *cut);
                 }
                 Act::Alarm(trouble) => {
                     tracing::error!(node = %self.peer.name, trouble = %trouble, "alarm");

@@ -20,6 +20,7 @@ use wire::control::digest::SetDigest;
 use wire::control::message::{FromControl, FromNode, Hello, Reason, Refusal, Report, Versions};
 use wire::control::name::{ClusterId, NodeName};
 use wire::control::record::Revision;
+use wire::control::rules::Cut;
 use wire::control::topology::MemberSet;
 use wire::control::usage::UsageReport;
 
@@ -71,6 +72,11 @@ pub enum Act {
     },
     /// It has told what its caches hold and count.
     Used(Box<UsageReport>),
+    /// It has said whom the change in question would cut off.
+    Cut {
+        question: u64,
+        cut: Box<Cut>,
+    },
     /// Someone should know; once for each time that it begins.
     Alarm(Trouble),
     /// Send this and close.
@@ -78,7 +84,7 @@ pub enum Act {
 }
 
 /// What to send next of the records.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Push {
     Nothing,
     /// At most `count` deltas that follow on `after`.
@@ -90,6 +96,8 @@ pub enum Push {
     Snapshot {
         forced: bool,
     },
+    /// Nothing ever: send this and close. What there is cannot be said in the node's version.
+    Refused(Refusal),
 }
 
 /// What is wrong with a node, seen from here.
@@ -195,6 +203,9 @@ impl Session {
             let detail = format!("versions {} here, {} there", self.versions, hello.versions);
             return vec![Act::Close(Refusal::new(Reason::Version, detail))];
         };
+        if let Some(refusal) = too_old(version, history) {
+            return vec![Act::Close(refusal)];
+        }
         if hello.cluster != self.cluster {
             let detail = format!("this is {:.8}, not {:.8}", self.cluster, hello.cluster);
             return vec![Act::Close(Refusal::new(Reason::WrongCluster, detail))];
@@ -243,6 +254,7 @@ impl Session {
             FromNode::Committed { epoch, digest } => vec![Act::Committed { epoch, digest }],
             FromNode::Renew { public_key } => vec![Act::Renew { public_key }],
             FromNode::Usage(report) => vec![Act::Used(Box::new(report))],
+            FromNode::Cut { question, cut } => vec![Act::Cut { question, cut: Box::new(cut) }],
             FromNode::Hello(_) | FromNode::Join { .. } => {
                 vec![unexpected("a session has begun already")]
             }
@@ -304,6 +316,9 @@ impl Session {
         if !self.is_open() || self.snapshot_under_way || self.held_until.is_some_and(|it| now < it)
         {
             return Push::Nothing;
+        }
+        if let Some(refusal) = too_old(self.version(), history) {
+            return Push::Refused(refusal);
         }
         self.held_until = None;
         let Some(sent) = self.sent else { return self.snapshot(now) };
@@ -372,6 +387,16 @@ impl Session {
         troubles.extend(self.refused.clone().map(Trouble::Refused));
         troubles
     }
+}
+
+/// Why a node of this version cannot be told what there is. It goes on serving by what it has, and is
+/// missed in the status.
+fn too_old(version: u8, history: &History) -> Option<Refusal> {
+    let wanted = history.version_min();
+    (version < wanted).then(|| {
+        let detail = format!("there are rules for addresses, which are said in version {wanted}");
+        Refusal::new(Reason::Version, detail)
+    })
 }
 
 fn unexpected(detail: &str) -> Act {

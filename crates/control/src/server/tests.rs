@@ -646,3 +646,4 @@ fn who_did_what_can_be_read_page_by_page() {
 }
 
 mod owners;
+mod rules;

@@ -32,19 +32,20 @@ use control::environment::Environment;
 use control::error::OpenError;
 use control::feed::Feed;
 use control::housekeeping::Housekeeping;
-use control::model::{ClusterId, UnixSeconds};
+use control::model::ClusterId;
 use control::push::authority::{Authority, AuthorityError};
 use control::push::driver::{ClusterRules, Failover};
 use control::push::source::SourceError;
 use control::push::{PushControl, PushTasks};
 use control::server::{self, ServerLimits};
 use daemon::clock::Clock;
-use daemon::settings::{self, Flag, Settings};
+use daemon::settings::{self, Settings};
 use daemon::shutdown::Shutdown;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 use tracing::info;
 
+use super::serving;
 use super::up::{self, public_url, reachable};
 use crate::metrics;
 
@@ -96,12 +97,8 @@ pub(crate) struct ControlArgs {
 
 impl ControlArgs {
     fn settings(&self) -> Result<Settings, settings::SettingsError> {
-        let flags: Vec<_> = self
-            .listen
-            .iter()
-            .map(|value| Flag { setting: "control_listen", flag: "--listen", value })
-            .collect();
-        settings::load(self.config.as_deref(), &flags)
+        let given = [("control_listen", "--listen", &self.listen)];
+        serving::settings(self.config.as_deref(), &given)
     }
 }
 
@@ -145,9 +142,7 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
     if args.end_with_stdin {
         shutdown.drain_when_stdin_ends().map_err(RunError::Signals)?;
     }
-    let clock = Clock::start();
-    let now = move || UnixSeconds(u64::try_from(clock.now().unix).unwrap_or(0));
-    let environment = Environment::new(now, random);
+    let environment = serving::environment(Clock::start());
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .thread_name("control")
@@ -340,8 +335,4 @@ fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
     listener.set_nonblocking(true).map_err(failed)?;
     let bound = listener.local_addr().map_err(failed)?;
     Ok((listener, bound))
-}
-
-fn random(bytes: &mut [u8]) -> io::Result<()> {
-    getrandom::fill(bytes).map_err(io::Error::other)
 }

@@ -11,6 +11,8 @@ pub(crate) mod node;
 pub(crate) mod operator;
 pub(crate) mod outbox;
 mod output;
+pub(crate) mod rule;
+mod serving;
 pub(crate) mod settings;
 pub(crate) mod simulate;
 pub(crate) mod up;

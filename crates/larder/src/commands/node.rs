@@ -21,7 +21,7 @@ use cluster::ownership::Run;
 use control::contract::{ChangeMembers, TokenView};
 use daemon::clock::Clock;
 use daemon::descriptors;
-use daemon::settings::{self, Flag, Settings};
+use daemon::settings::{self, Settings};
 use daemon::shutdown::Shutdown;
 use node::identity::{Identity, IdentityError};
 use node::link::{CHECK_ALL_WITHIN, Link, NodeSettings};
@@ -34,7 +34,7 @@ use proxy::{Proxy, StartError};
 use serde_json::json;
 use tenancy::directory::Directory;
 use tokio::sync::watch;
-use tracing::{info, warn};
+use tracing::info;
 use wire::control::message::{NODE_BACKENDS_MAX, NodeAddresses};
 use wire::control::name::{InvalidNodeName, NodeName};
 
@@ -42,6 +42,7 @@ use super::cache::CommandError;
 use super::cluster::{nodes, status};
 use super::members::{CarryingOut, carry_out};
 use super::output::{print, to_json};
+use super::serving::{self, reload_certificate};
 use super::up::{UpError, proxy_settings, random_seed, reachable, tls};
 use crate::client::{Client, ConnectionArgs};
 use crate::metrics::{self, NodeParts};
@@ -300,13 +301,7 @@ impl ServeArgs {
             ("threads", "--threads", &self.threads),
             ("memory_bytes", "--memory", &self.memory),
         ];
-        let flags: Vec<_> = given
-            .iter()
-            .filter_map(|(setting, flag, value)| {
-                Some(Flag { setting, flag, value: value.as_deref()? })
-            })
-            .collect();
-        settings::load(self.config.as_deref(), &flags)
+        serving::settings(self.config.as_deref(), &given)
     }
 
     /// Serves until a signal asks to stop and the clients have finished.
@@ -403,14 +398,7 @@ impl ServeArgs {
         let stopper = proxy.stopper();
         shutdown.on_drain(move || stopper.drain());
         if let Some(tls) = &tls {
-            let tls = tls.tls.clone();
-            shutdown.on_reload(move || match tls.reload() {
-                Ok(()) => info!("certificate read again"),
-                Err(error) => warn!(
-                    error = &error as &dyn std::error::Error,
-                    "certificate not read again, the old one stays"
-                ),
-            });
+            reload_certificate(&shutdown, &tls.tls);
         }
         let addresses = NodeAddresses {
             clients: proxy.plain_address().map(|at| self.advertised(at)),

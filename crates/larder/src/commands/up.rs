@@ -19,24 +19,24 @@ use control::control::Control;
 use control::couriers::{Couriers, Patience};
 use control::data_dir::DataDirError;
 use control::data_plane::DataPlane;
-use control::environment::Environment;
 use control::error::{ControlError, OpenError};
 use control::housekeeping::Housekeeping;
 use control::mailer::{Mailer, MailerError};
-use control::model::{CacheRef, Issued, UnixSeconds};
+use control::model::{CacheRef, Issued};
 use control::server::{self, ServerLimits};
 use daemon::clock::Clock;
 use daemon::descriptors;
-use daemon::settings::{self, Flag, Settings};
+use daemon::settings::{self, Settings};
 use daemon::shutdown::Shutdown;
 use proxy::cluster_handle::ClusterHandle;
 use proxy::settings::{Access, LinkSettings, ProxySettings};
 use proxy::tls::{Tls, TlsFiles};
 use proxy::usage::ProxyUsage;
 use proxy::{Proxy, StartError};
-use tracing::{info, warn};
+use tracing::info;
 use wire::control::message::NODE_BACKENDS_MAX;
 
+use super::serving::{self, environment, reload_certificate};
 use super::up_cluster::{self, ClusterUpError, ClusterWish};
 use crate::development_tls;
 use crate::local_data_plane::LocalDataPlane;
@@ -122,13 +122,7 @@ impl UpArgs {
             ("threads", "--threads", &self.threads),
             ("memory_bytes", "--memory", &self.memory),
         ];
-        let flags: Vec<_> = given
-            .iter()
-            .filter_map(|(setting, flag, value)| {
-                Some(Flag { setting, flag, value: value.as_deref()? })
-            })
-            .collect();
-        settings::load(self.config.as_deref(), &flags)
+        serving::settings(self.config.as_deref(), &given)
     }
 }
 
@@ -216,14 +210,7 @@ pub(crate) fn run(args: &UpArgs) -> Result<(), UpError> {
     let stopper = proxy.stopper();
     shutdown.on_drain(move || stopper.drain());
     if let Some(tls) = &tls {
-        let tls = tls.tls.clone();
-        shutdown.on_reload(move || match tls.reload() {
-            Ok(()) => info!("certificate read again"),
-            Err(error) => warn!(
-                error = &error as &dyn std::error::Error,
-                "certificate not read again, the old one stays"
-            ),
-        });
+        reload_certificate(&shutdown, &tls.tls);
     }
 
     let listener = std::net::TcpListener::bind(settings.control_listen)
@@ -283,9 +270,7 @@ fn open_control(
     clock: Clock,
     data_plane: Arc<dyn DataPlane>,
 ) -> Result<Control, UpError> {
-    let now = move || UnixSeconds(u64::try_from(clock.now().unix).unwrap_or(0));
-    let random = |bytes: &mut [u8]| getrandom::fill(bytes).map_err(io::Error::other);
-    Control::open(path, Environment::new(now, random), data_plane)
+    Control::open(path, environment(clock), data_plane)
         .map_err(|source| UpError::Open { path: path.to_owned(), source })
 }
 

@@ -35,6 +35,10 @@ pub(super) fn catalogue() -> Vec<Metric> {
             "larder_proxy_refused_connections",
             "Those refused because there were too many",
         ),
+        Metric::counter(
+            "larder_proxy_blocked_connections",
+            "Those refused or closed because a rule blocks their address",
+        ),
         Metric::counter("larder_proxy_authentication_failures", "Logins that were wrong"),
         Metric::gauge("larder_store_memory_bytes", "Memory that a backend may take").by("backend"),
         Metric::gauge("larder_store_guaranteed_bytes", "Memory promised to caches").by("backend"),
@@ -77,6 +81,7 @@ pub(crate) fn of_node(parts: NodeParts) -> Registry {
         let totals = [
             ("larder_proxy_accepted_connections", &proxy.connections_total),
             ("larder_proxy_refused_connections", &proxy.connections_refused_total),
+            ("larder_proxy_blocked_connections", &proxy.connections_blocked_total),
             ("larder_proxy_authentication_failures", &proxy.authentication_failures_total),
         ];
         totals.into_iter().for_each(|(name, total)| readings.put(name, total.load(Relaxed)));

@@ -1,6 +1,7 @@
 //! Conversations with a session, over items kept in a map.
 
 use std::collections::HashMap;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cluster::ownership::Token;
@@ -15,6 +16,7 @@ use tenancy::capability::{Capabilities, Capability};
 use tenancy::directory::Directory;
 use tenancy::id::{CacheId, Username};
 use tenancy::plan::Limits;
+use tenancy::rules::{Network, Rule, RuleId, Ruling};
 use tenancy::secret::SecretKey;
 
 use super::{Session, Then, Turn};
@@ -106,6 +108,35 @@ fn a_capability_is_read_for_every_request() {
     talk.heard.clear();
     talk.hears(b"flush_all\r\n");
     assert!(talk.heard.starts_with(b"CLIENT_ERROR"), "{}", talk.heard.escape_ascii());
+}
+
+#[test]
+fn nobody_gets_into_a_cache_from_an_address_that_is_blocked_for_it() {
+    let bench = Bench::new();
+    let rule = |cache, address: &str| Rule {
+        id: RuleId(1),
+        cache: Some(CacheId::new(cache)),
+        network: Network::parse(address).expect("an address"),
+        ruling: Ruling::Block,
+        expires_at: 1_800_000_001,
+    };
+    let input = [LOGIN, b"set a 0 0 1\r\nx\r\n"].concat();
+    bench.directory.put_rule(rule(CACHE.get(), "192.0.2.1"));
+    let mut talk = bench.talk();
+    talk.hears(&input);
+    assert_eq!(talk.heard, b"SERVER_ERROR address is blocked\r\n");
+    assert_eq!(talk.then, Then::Close);
+    assert!(bench.link.items().is_empty(), "not even what came along with the password");
+    // Of another address, or of another cache.
+    let mut elsewhere = Talk { from: IpAddr::from([192, 0, 2, 2]), ..bench.talk() };
+    elsewhere.says(LOGIN, b"STORED\r\n");
+    bench.directory.put_rule(rule(CACHE.get() + 1, "192.0.2.1"));
+    bench.talk().says(LOGIN, b"STORED\r\n");
+    // Without passwords it is no different.
+    bench.directory.put_rule(rule(CACHE.get(), "192.0.2.1"));
+    let mut everyone = Talk { access: Access::Everyone(CACHE), ..bench.talk() };
+    everyone.says(b"get a\r\n", b"");
+    assert_eq!(everyone.then, Then::Close);
 }
 
 #[test]
@@ -208,6 +239,7 @@ impl Bench {
             awaits: 0,
             then: Then::Read { bytes_total: 1 },
             access: Access::Credentials,
+            from: IpAddr::from([192, 0, 2, 1]),
             output_bytes_max: usize::MAX,
             routing: None,
             outbox: Vec::new(),
@@ -238,6 +270,7 @@ struct Talk<'a> {
     awaits: usize,
     then: Then,
     access: Access,
+    from: IpAddr,
     output_bytes_max: usize,
     routing: Option<&'a Routing>,
     outbox: Vec<Outgoing>,
@@ -262,6 +295,7 @@ impl Talk<'_> {
             directory: &self.bench.directory,
             usage: &self.bench.usage,
             access: self.access,
+            from: Some(self.from),
             now: NOW,
             output_bytes_max: self.output_bytes_max,
             routing: self.routing,

@@ -11,6 +11,11 @@ use crate::differential::random::Random;
 const CACHES_MAX: usize = 4;
 /// Credentials that one cache has at a time.
 const CREDENTIALS_MAX: usize = 5;
+/// Rules for addresses that one cache has at a time.
+const RULES_MAX: usize = 3;
+
+/// Longer than any run: a rule that ends by itself would be a change that nobody asked for.
+const RULE_SECONDS: u64 = 30 * 24 * 60 * 60;
 
 pub(super) struct Client {
     number: usize,
@@ -35,6 +40,8 @@ struct Cache {
     primary: String,
     /// Read-only or not, by username.
     credentials: BTreeMap<String, bool>,
+    /// Blocked networks by the numbers of their rules.
+    rules: BTreeMap<u64, String>,
 }
 
 /// A request that was answered.
@@ -63,6 +70,8 @@ enum Act {
     RemoveCredential(String),
     Promote(String),
     SetReadOnly(String, bool),
+    Block(String),
+    RemoveRule(u64),
 }
 
 impl Act {
@@ -77,6 +86,8 @@ impl Act {
             Act::RemoveCredential(_) => "credential removed",
             Act::Promote(_) => "credential promoted",
             Act::SetReadOnly(..) => "capabilities changed",
+            Act::Block(_) => "rule added",
+            Act::RemoveRule(_) => "rule removed",
         }
     }
 
@@ -100,6 +111,12 @@ impl Act {
                 let wish = json!({ "write": !read_only });
                 ("PATCH", format!("{path}/credentials/{username}"), wish)
             }
+            Act::Block(network) => {
+                let wish = json!({ "network": network, "cache": cache, "reason": "a test",
+                    "seconds": RULE_SECONDS, "force": true });
+                ("POST", "/v1/rules".to_owned(), wish)
+            }
+            Act::RemoveRule(id) => ("DELETE", format!("/v1/rules/{id}"), Value::Null),
         }
     }
 }
@@ -176,7 +193,7 @@ impl Client {
             assert!(credential["password"].is_string(), "{key}: a password that nobody knows");
             let primary = word(&credential["username"]);
             let credentials = BTreeMap::from([(primary.clone(), false)]);
-            let cache = Cache { enabled: true, primary, credentials };
+            let cache = Cache { enabled: true, primary, credentials, rules: BTreeMap::new() };
             assert!(self.caches.insert(name.clone(), cache).is_none(), "{key}: made twice");
             return;
         }
@@ -194,6 +211,12 @@ impl Client {
             Act::SetReadOnly(username, read_only) => {
                 cache.credentials.insert(username.clone(), *read_only);
             }
+            Act::Block(network) => {
+                let id = answer.body["id"].as_u64().expect("a number");
+                let before = cache.rules.insert(id, network.clone());
+                assert_eq!(before, None, "{key}: given twice");
+            }
+            Act::RemoveRule(id) => drop(cache.rules.remove(id)),
         }
     }
 
@@ -210,7 +233,7 @@ impl Client {
         let cache = self.caches[&name].clone();
         let others: Vec<String> =
             cache.credentials.keys().filter(|one| **one != cache.primary).cloned().collect();
-        let act = match self.random.below(12) {
+        let act = match self.random.below(16) {
             0 => Act::Delete,
             1 | 2 => Act::SetEnabled(!cache.enabled),
             3 => Act::Flush,
@@ -220,6 +243,14 @@ impl Client {
                 let username = self.pick(&others);
                 let read_only = cache.credentials[&username];
                 Act::SetReadOnly(username, !read_only)
+            }
+            12 | 13 if cache.rules.len() < RULES_MAX => {
+                let [.., high, low] = self.thought.to_be_bytes();
+                Act::Block(format!("10.{}.{high}.{low}", self.number))
+            }
+            14 | 15 if !cache.rules.is_empty() => {
+                let (&id, _) = cache.rules.first_key_value().expect("it is not empty");
+                Act::RemoveRule(id)
             }
             _ if cache.credentials.len() < CREDENTIALS_MAX => Act::AddCredential,
             _ => Act::Flush,
@@ -246,6 +277,8 @@ impl Client {
             .collect();
         let known: BTreeSet<String> = self.caches.keys().cloned().collect();
         assert_eq!(there, known, "seed {seed}: caches of client {number}");
+        let rules = api.get("/v1/rules?limit=1000");
+        let rules = rules["rules"].as_array().expect("a list");
         for (name, known) in &self.caches {
             let there = api.get(&format!("/v1/caches/{name}"));
             let credentials = there["credentials"].as_array().expect("a list");
@@ -254,7 +287,13 @@ impl Client {
                 let read_only = !capabilities.iter().any(|capability| capability == "write");
                 (one["username"].as_str().expect("a word").to_owned(), read_only)
             };
+            let own = rules.iter().filter(|rule| rule["cache_name"] == name.as_str());
+            let rule = |rule: &Value| {
+                let network = rule["network"].as_str().expect("a word").to_owned();
+                (rule["id"].as_u64().expect("a number"), network)
+            };
             let there = Cache {
+                rules: own.map(rule).collect(),
                 enabled: there["enabled"].as_bool().expect("a truth"),
                 primary: there["primary_username"].as_str().expect("a word").to_owned(),
                 credentials: credentials.iter().map(credential).collect(),

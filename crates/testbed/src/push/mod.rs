@@ -27,6 +27,7 @@ use node::view::NoLinks;
 use tenancy::directory::Directory;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use tenancy::rules::Open;
 use tenancy::secret::SecretKey;
 use tokio::runtime::Runtime;
 use tokio::sync::{oneshot, watch};
@@ -164,6 +165,10 @@ impl DataPlane for NoBackend {
     fn share(&self, _: &[Share]) {}
 
     fn keep_shares(&self) {}
+
+    fn open(&self) -> Vec<Open> {
+        Vec::new()
+    }
 }
 
 impl Node {

@@ -11,10 +11,12 @@ use std::sync::Arc;
 use cluster::digest::Digest;
 use cluster::map::Epoch;
 use cluster::member::Incarnation;
+use tenancy::rules::RuleChange;
 
 use super::digest::SetDigest;
 use super::name::{ClusterId, NodeName};
 use super::record::{DELTA_BYTES_MAX, Delta, RECORD_BYTES_MAX, Record, Revision};
+use super::rules::{self, Cut};
 use super::topology::{MemberSet, Topology, address, put_address};
 use super::usage::{SHARES_MAX, Share, UsageReport};
 use crate::codec::{
@@ -24,10 +26,14 @@ use crate::codec::{
 use crate::frame::{self, Frame};
 
 /// The versions of this protocol that this program speaks.
-pub const VERSIONS: Versions = Versions { min: 1, max: 2 };
+pub const VERSIONS: Versions = Versions { min: 1, max: 3 };
 
 /// From this version on, nodes tell what their caches hold and count, and are told their shares.
 pub const USAGE_VERSION: u8 = 2;
+
+/// From this version on, records may be rules for addresses, and nodes answer whom a change of them
+/// would cut off. A node that knows no rules could not enforce them: it is refused while there are any.
+pub const RULES_VERSION: u8 = 3;
 
 /// The longest body of a message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -283,6 +289,12 @@ pub enum FromNode {
     },
     /// What its caches hold and count. Only from [`USAGE_VERSION`] on.
     Usage(UsageReport),
+    /// Whom the change of the PREVIEW with this number would cut off here. Only from
+    /// [`RULES_VERSION`] on.
+    Cut {
+        question: u64,
+        cut: Cut,
+    },
 }
 
 /// What the control plane says.
@@ -324,6 +336,12 @@ pub enum FromControl {
     Certificate(Certificate),
     /// What the node's backends may hold. Only from [`USAGE_VERSION`] on.
     Shares(Vec<Share>),
+    /// Asks whom a change of the rules for addresses would cut off; changes nothing. Only from
+    /// [`RULES_VERSION`] on.
+    Preview {
+        question: u64,
+        change: RuleChange,
+    },
 }
 
 /// What a snapshot will be, said before its chunks.
@@ -356,6 +374,7 @@ mod kind {
     pub(super) const COMMITTED: u8 = 7;
     pub(super) const RENEW: u8 = 8;
     pub(super) const USAGE: u8 = 9;
+    pub(super) const CUT: u8 = 11;
 
     pub(super) const WELCOME: u8 = 65;
     pub(super) const JOINED: u8 = 66;
@@ -370,6 +389,7 @@ mod kind {
     pub(super) const ABORT: u8 = 75;
     pub(super) const CERTIFICATE: u8 = 76;
     pub(super) const SHARES: u8 = 77;
+    pub(super) const PREVIEW: u8 = 79;
 }
 
 impl FromNode {
@@ -389,6 +409,7 @@ impl FromNode {
             FromNode::Committed { .. } => kind::COMMITTED,
             FromNode::Renew { .. } => kind::RENEW,
             FromNode::Usage(_) => kind::USAGE,
+            FromNode::Cut { .. } => kind::CUT,
         }
     }
 
@@ -414,6 +435,10 @@ impl FromNode {
             FromNode::Committed { epoch, digest } => put_epoch(out, *epoch, digest),
             FromNode::Renew { public_key } => put_long_bytes(out, public_key),
             FromNode::Usage(report) => report.encode(out),
+            FromNode::Cut { question, cut } => {
+                put_u64(out, *question);
+                cut.encode(out);
+            }
         }
     }
 
@@ -453,6 +478,7 @@ impl FromNode {
             }
             kind::RENEW => FromNode::Renew { public_key: public_key(reader)? },
             kind::USAGE => FromNode::Usage(UsageReport::decode(reader)?),
+            kind::CUT => FromNode::Cut { question: reader.u64()?, cut: Cut::decode(reader)? },
             _ => return Err(CodecError::Invalid { what: "kind of message" }),
         })
     }
@@ -475,6 +501,7 @@ impl FromControl {
             FromControl::Abort { .. } => "ABORT",
             FromControl::Certificate(_) => "CERTIFICATE",
             FromControl::Shares(_) => "SHARES",
+            FromControl::Preview { .. } => "PREVIEW",
         }
     }
 
@@ -498,6 +525,7 @@ impl FromControl {
             FromControl::Abort { .. } => kind::ABORT,
             FromControl::Certificate(_) => kind::CERTIFICATE,
             FromControl::Shares(_) => kind::SHARES,
+            FromControl::Preview { .. } => kind::PREVIEW,
         }
     }
 
@@ -532,6 +560,10 @@ impl FromControl {
             FromControl::Shares(shares) => {
                 put_count(out, shares.len());
                 shares.iter().for_each(|share| share.encode(out));
+            }
+            FromControl::Preview { question, change } => {
+                put_u64(out, *question);
+                rules::put_change(out, change);
             }
         }
     }
@@ -581,6 +613,9 @@ impl FromControl {
                 let count = reader.count_u32("shares", SHARES_MAX)?;
                 let shares = (0..count).map(|_| Share::decode(reader)).collect::<Result<_, _>>()?;
                 FromControl::Shares(shares)
+            }
+            kind::PREVIEW => {
+                FromControl::Preview { question: reader.u64()?, change: rules::change(reader)? }
             }
             _ => return Err(CodecError::Invalid { what: "kind of message" }),
         })
@@ -757,6 +792,7 @@ mod tests {
     use cluster::scheme::Scheme;
     use proptest::prelude::{any, proptest};
     use tenancy::id::CacheId;
+    use tenancy::rules::RuleId;
 
     use super::*;
     use crate::control::topology::Placement;
@@ -866,11 +902,13 @@ mod tests {
             FromNode::Committed { epoch, digest: hash },
             FromNode::Renew { public_key: vec![4; 65] },
             FromNode::Usage(crate::control::usage::tests::one_report()),
+            FromNode::Cut { question: 9, cut: rules::tests::one_cut() },
         ]
     }
 
     fn from_control() -> Vec<FromControl> {
-        use crate::control::record::tests::{one_cache, one_credential};
+        use crate::control::record::tests::{one_cache, one_credential, one_rule};
+        use crate::control::rules::tests;
         let (revision, digest) = (Revision::new(7), SetDigest::from_number(9));
         let (epoch, hash) = (Epoch::new(3), Digest::new([5; 32]));
         let certificate = Certificate { der: vec![9; 400], not_after: 1_800_000_000 };
@@ -886,8 +924,12 @@ mod tests {
             FromControl::Refused(Refusal::new(Reason::WrongToken, "it was made elsewhere")),
             FromControl::Delta(Delta {
                 revision,
-                puts: vec![one_cache(1), one_credential("ann", 1)],
-                deletes: vec![one_credential("bob", 1).key(), one_cache(2).key()],
+                puts: vec![one_cache(1), one_credential("ann", 1), one_rule(1, Some(1))],
+                deletes: vec![
+                    one_credential("bob", 1).key(),
+                    one_cache(2).key(),
+                    one_rule(2, None).key(),
+                ],
             }),
             FromControl::SnapshotBegin(SnapshotHead {
                 revision,
@@ -907,6 +949,11 @@ mod tests {
             FromControl::Abort { epoch },
             FromControl::Certificate(certificate),
             FromControl::Shares(vec![Share { cache: CacheId::new(7), backend: 1, bytes: 1 << 40 }]),
+            FromControl::Preview {
+                question: 9,
+                change: RuleChange::Put(tests::one_rule(3, None, "2001:db8::/32")),
+            },
+            FromControl::Preview { question: 10, change: RuleChange::Remove(RuleId(3)) },
         ]
     }
 }

@@ -10,6 +10,8 @@
 //!    │── REPORT(revision, digest, epoch, alarms), for every heartbeat ───▶│
 //!    │── USAGE(what caches hold and count), every second ────────────────▶│
 //!    │◀─ SHARES(what each backend may hold of them) ──────────────────────│
+//!    │◀─ PREVIEW(a change of the rules for addresses) ────────────────────│
+//!    │── CUT(whom it would cut off) ─────────────────────────────────────▶│
 //!    │◀─ PREPARE(topology) ───────────────────────────────────────────────│
 //!    │── PREPARED(epoch, digest, members it could connect to) ───────────▶│
 //!    │◀─ COMMIT(epoch, digest) │ ABORT(epoch) ────────────────────────────│
@@ -17,7 +19,8 @@
 //!
 //! [`record`] says what is pushed, [`digest`] how two sides find out that they have the same,
 //! [`topology`] who the members are, [`message`] how it is all said. [`usage`] is what nodes count, and
-//! what they may hold. [`records`] and [`replica`] are a
+//! what they may hold; [`rules`] is how rules for
+//! addresses are said, and asked about. [`records`] and [`replica`] are a
 //! node's copy and the rules by which it changes, [`epochs`] the same for topologies, and
 //! [`node_session`] puts them to work on one connection.
 
@@ -29,6 +32,7 @@ pub mod node_session;
 pub mod record;
 pub mod records;
 pub mod replica;
+pub mod rules;
 pub mod token;
 pub mod topology;
 pub mod usage;

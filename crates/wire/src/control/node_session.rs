@@ -14,6 +14,7 @@
 use std::sync::Arc;
 
 use cluster::map::Epoch;
+use tenancy::rules::RuleChange;
 
 use super::epochs::Epochs;
 use super::message::{Certificate, FromControl, FromNode, Reason, Refusal, Versions};
@@ -48,6 +49,8 @@ pub enum Step {
     Certificate(Certificate),
     /// Let the backends hold so much.
     Share(Vec<Share>),
+    /// Answer [`FromNode::Cut`] with this number: whom the change would cut off.
+    Preview { question: u64, change: RuleChange },
 }
 
 /// The engine of one connection.
@@ -166,6 +169,7 @@ impl NodeSession {
             }
             FromControl::Certificate(certificate) => vec![Step::Certificate(certificate)],
             FromControl::Shares(shares) => vec![Step::Share(shares)],
+            FromControl::Preview { question, change } => vec![Step::Preview { question, change }],
             other @ (FromControl::Welcome { .. }
             | FromControl::Joined { .. }
             | FromControl::Refused(_)) => return Err(unexpected(&other)),

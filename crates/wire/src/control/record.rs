@@ -1,9 +1,11 @@
-//! What is pushed: caches and credentials as records, each under a key, and changes to them.
+//! What is pushed: caches, credentials and rules for addresses as records, each under a key, and changes
+//! to them.
 //!
 //! | record | bytes |
 //! |---|---|
 //! | cache | `1`, id `u64`, memory `u64`, item max `u32`, connections max `u32`, enabled `u8`, flush generation `u64` |
 //! | credential | `2`, length `u8` and username, cache `u64`, hash 32 bytes, capabilities `u8` |
+//! | rule | `3`, id `u64`, `0` or `1` and cache `u64`, `4` or `6` and address, prefix `u8`, allows `u8`, end `u64` |
 //!
 //! A record has exactly one encoding: the [digest](super::digest) is made of it.
 
@@ -12,8 +14,10 @@ use std::fmt;
 use tenancy::capability::Capabilities;
 use tenancy::id::{CacheId, USERNAME_BYTES_MAX, Username};
 use tenancy::plan::Limits;
+use tenancy::rules::{Rule, RuleId};
 use tenancy::secret::SecretHash;
 
+use super::rules::{self, RULE_BYTES_MAX};
 use crate::codec::{
     CodecError, Reader, put_bool, put_count, put_short_str, put_u8, put_u32, put_u64,
 };
@@ -85,6 +89,7 @@ impl Eq for CredentialRecord {}
 pub enum Record {
     Cache(CacheRecord),
     Credential(CredentialRecord),
+    Rule(Rule),
 }
 
 /// What a record is found by.
@@ -92,6 +97,7 @@ pub enum Record {
 pub enum Key {
     Cache(CacheId),
     Credential(Username),
+    Rule(RuleId),
 }
 
 /// One transaction's changes. Within it a key stands once, in `puts` or in `deletes`; a credential's
@@ -113,14 +119,19 @@ pub const KEY_BYTES_MAX: usize = 1 + 1 + USERNAME_BYTES_MAX;
 /// The longest encoding of a delta.
 pub const DELTA_BYTES_MAX: usize = 8 + 4 + 4 + DELTA_CHANGES_MAX * RECORD_BYTES_MAX;
 
+// With its kind before it.
+const _: () = assert!(RULE_BYTES_MAX < RECORD_BYTES_MAX);
+
 const CACHE: u8 = 1;
 const CREDENTIAL: u8 = 2;
+const RULE: u8 = 3;
 
 impl Record {
     pub fn key(&self) -> Key {
         match self {
             Record::Cache(cache) => Key::Cache(cache.id),
             Record::Credential(credential) => Key::Credential(credential.username),
+            Record::Rule(rule) => Key::Rule(rule.id),
         }
     }
 
@@ -128,6 +139,10 @@ impl Record {
         match self {
             Record::Cache(cache) => cache.encode(out),
             Record::Credential(credential) => credential.encode(out),
+            Record::Rule(rule) => {
+                put_u8(out, RULE);
+                rules::put_rule(out, rule);
+            }
         }
     }
 
@@ -135,6 +150,7 @@ impl Record {
         match reader.u8()? {
             CACHE => CacheRecord::decode(reader).map(Record::Cache),
             CREDENTIAL => CredentialRecord::decode(reader).map(Record::Credential),
+            RULE => rules::rule(reader).map(Record::Rule),
             _ => Err(CodecError::Invalid { what: "kind of record" }),
         }
     }
@@ -196,6 +212,10 @@ impl Key {
                 put_u8(out, CREDENTIAL);
                 put_short_str(out, username.as_str());
             }
+            Key::Rule(id) => {
+                put_u8(out, RULE);
+                put_u64(out, id.0);
+            }
         }
     }
 
@@ -203,6 +223,7 @@ impl Key {
         match reader.u8()? {
             CACHE => Ok(Key::Cache(CacheId::new(reader.u64()?))),
             CREDENTIAL => username(reader).map(Key::Credential),
+            RULE => Ok(Key::Rule(RuleId(reader.u64()?))),
             _ => Err(CodecError::Invalid { what: "kind of key" }),
         }
     }
@@ -228,6 +249,13 @@ impl Delta {
         })
     }
 
+    /// Whether it is about rules for addresses, which nodes know from
+    /// [`RULES_VERSION`](super::message::RULES_VERSION) on.
+    pub fn has_rules(&self) -> bool {
+        self.puts.iter().any(|record| matches!(record, Record::Rule(_)))
+            || self.deletes.iter().any(|key| matches!(key, Key::Rule(_)))
+    }
+
     /// Whether it is too large for one message, so that nodes need a snapshot instead.
     pub fn is_too_large(&self) -> bool {
         DELTA_CHANGES_MAX < self.puts.len() + self.deletes.len()
@@ -243,6 +271,7 @@ fn username(reader: &mut Reader<'_>) -> Result<Username, CodecError> {
 pub(crate) mod tests {
     use proptest::collection::vec;
     use proptest::prelude::{BoxedStrategy, Strategy, any, prop_oneof, proptest};
+    use tenancy::rules::{Network, Ruling};
 
     use super::*;
     use crate::control::digest::SetDigest;
@@ -255,6 +284,10 @@ pub(crate) mod tests {
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(hex, "0107000000000000000000100000000000000400000a000000010300000000000000");
         assert_eq!(SetDigest::of(&cache).to_string(), "5e463ab8602b53ab78e173e33535113d");
+        bytes.clear();
+        one_rule(2, Some(7)).encode(&mut bytes);
+        let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(hex, "03020000000000000001070000000000000004c0000200180000d2496b00000000");
     }
 
     #[test]
@@ -283,9 +316,31 @@ pub(crate) mod tests {
         })
     }
 
+    /// Blocks a network that has its number, which is below 256, in it.
+    pub(crate) fn one_rule(id: u64, cache: Option<u64>) -> Record {
+        Record::Rule(rules::tests::one_rule(id, cache, &format!("192.0.{id}.0/24")))
+    }
+
     pub(crate) fn record() -> BoxedStrategy<Record> {
-        prop_oneof![cache().prop_map(Record::Cache), credential().prop_map(Record::Credential)]
-            .boxed()
+        prop_oneof![
+            cache().prop_map(Record::Cache),
+            credential().prop_map(Record::Credential),
+            rule().prop_map(Record::Rule)
+        ]
+        .boxed()
+    }
+
+    fn rule() -> impl Strategy<Value = Rule> {
+        (any::<(u64, Option<u64>, bool, u64)>(), any::<std::net::IpAddr>(), 0..=32u8).prop_map(
+            |((id, cache, allows, expires_at), address, prefix_bits)| Rule {
+                id: RuleId(id),
+                cache: cache.map(CacheId::new),
+                network: Network::new(address.to_canonical(), prefix_bits)
+                    .expect("every address has so many bits"),
+                ruling: if allows { Ruling::Allow } else { Ruling::Block },
+                expires_at,
+            },
+        )
     }
 
     fn cache() -> impl Strategy<Value = CacheRecord> {

@@ -2,7 +2,7 @@
 //! control plane pushes from.
 //!
 //! ```text
-//!   key ── XXH3 ──▶ shard 0 … 1,023: caches by id, credentials by username, digest of the shard
+//!   key ── XXH3 ──▶ shard 0 … 1,023: caches and rules by id, credentials by username, digest of the shard
 //!                                                                              │ sum
 //!                                                                              ▼
 //!                                                                     digest of the set
@@ -16,6 +16,7 @@
 use std::sync::Arc;
 
 use tenancy::id::{CacheId, Username};
+use tenancy::rules::{Rule, RuleId};
 use twox_hash::XxHash3_64;
 
 use super::digest::SetDigest;
@@ -39,6 +40,7 @@ pub struct Records {
     digest: SetDigest,
     caches: usize,
     credentials: usize,
+    rules: usize,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -47,13 +49,15 @@ struct Shard {
     caches: Vec<CacheRecord>,
     /// By rising username.
     credentials: Vec<CredentialRecord>,
+    /// By rising id.
+    rules: Vec<Rule>,
     digest: SetDigest,
 }
 
 impl Default for Records {
     fn default() -> Self {
         let shards = std::iter::repeat_with(Arc::default).take(SHARDS).collect();
-        Records { shards, digest: SetDigest::EMPTY, caches: 0, credentials: 0 }
+        Records { shards, digest: SetDigest::EMPTY, caches: 0, credentials: 0, rules: 0 }
     }
 }
 
@@ -64,6 +68,10 @@ impl Records {
 
     pub fn credentials(&self) -> usize {
         self.credentials
+    }
+
+    pub fn rules(&self) -> usize {
+        self.rules
     }
 
     /// As kept up with each change. [`Records::check_shard`] says whether the records still add up
@@ -83,10 +91,16 @@ impl Records {
         Some(&shard.credentials[at])
     }
 
+    fn rule(&self, id: RuleId) -> Option<&Rule> {
+        let shard = &self.shards[shard_of(&Key::Rule(id))];
+        shard.rules.binary_search_by_key(&id, |rule| rule.id).ok().map(|at| &shard.rules[at])
+    }
+
     pub fn get(&self, key: &Key) -> Option<Record> {
         match key {
             Key::Cache(id) => self.cache(*id).copied().map(Record::Cache),
             Key::Credential(username) => self.credential(username).copied().map(Record::Credential),
+            Key::Rule(id) => self.rule(*id).copied().map(Record::Rule),
         }
     }
 
@@ -94,8 +108,11 @@ impl Records {
     pub fn put(&mut self, record: Record) -> Option<Record> {
         let shard = Arc::make_mut(&mut self.shards[shard_of(&record.key())]);
         let before = match record {
-            Record::Cache(cache) => shard.put_cache(cache).map(Record::Cache),
-            Record::Credential(one) => shard.put_credential(one).map(Record::Credential),
+            Record::Cache(cache) => put(&mut shard.caches, cache, |it| it.id).map(Record::Cache),
+            Record::Credential(credential) => {
+                put(&mut shard.credentials, credential, |it| it.username).map(Record::Credential)
+            }
+            Record::Rule(rule) => put(&mut shard.rules, rule, |it| it.id).map(Record::Rule),
         };
         let added = SetDigest::of(&record);
         let removed = before.as_ref().map_or(SetDigest::EMPTY, SetDigest::of);
@@ -120,6 +137,10 @@ impl Records {
                 let at = shard.credentials.binary_search_by(|one| one.username.cmp(username));
                 Record::Credential(shard.credentials.remove(at.ok()?))
             }
+            Key::Rule(id) => {
+                let at = shard.rules.binary_search_by_key(id, |rule| rule.id).ok()?;
+                Record::Rule(shard.rules.remove(at))
+            }
         };
         let removed = SetDigest::of(&before);
         shard.digest = shard.digest.minus(removed);
@@ -132,6 +153,7 @@ impl Records {
         match key {
             Key::Cache(_) => &mut self.caches,
             Key::Credential(_) => &mut self.credentials,
+            Key::Rule(_) => &mut self.rules,
         }
     }
 
@@ -149,11 +171,14 @@ impl Records {
             .fold(SetDigest::EMPTY, SetDigest::plus)
     }
 
-    /// All caches, then all credentials: in this order each record is preceded by what it needs.
+    /// All caches, then all rules, then all credentials: in this order each record is preceded by what
+    /// it needs.
     pub fn iter(&self) -> impl Iterator<Item = Record> {
         let caches = self.shards.iter().flat_map(|shard| &shard.caches);
+        let rules = self.shards.iter().flat_map(|shard| &shard.rules);
         let credentials = self.shards.iter().flat_map(|shard| &shard.credentials);
-        caches.copied().map(Record::Cache).chain(credentials.copied().map(Record::Credential))
+        let before = caches.copied().map(Record::Cache).chain(rules.copied().map(Record::Rule));
+        before.chain(credentials.copied().map(Record::Credential))
     }
 
     /// The first credential whose cache is not in the set.
@@ -185,6 +210,17 @@ impl Records {
         }
     }
 
+    /// The same for rules.
+    pub fn rule_differences(
+        &self,
+        after: &Records,
+        mut visit: impl FnMut(Option<Rule>, Option<Rule>),
+    ) {
+        for (old, new) in self.shards_that_differ(after) {
+            differences(&old.rules, &new.rules, |rule| rule.id, &mut visit);
+        }
+    }
+
     /// Shards that two sets share since one was cloned from the other are the same without a look.
     fn shards_that_differ<'a>(
         &'a self,
@@ -199,6 +235,7 @@ impl Records {
             let shard = Arc::make_mut(shard);
             shard.caches.shrink_to_fit();
             shard.credentials.shrink_to_fit();
+            shard.rules.shrink_to_fit();
         }
     }
 
@@ -225,28 +262,6 @@ pub struct Change {
 }
 
 impl Shard {
-    fn put_cache(&mut self, cache: CacheRecord) -> Option<CacheRecord> {
-        match self.caches.binary_search_by_key(&cache.id, |one| one.id) {
-            Ok(at) => Some(std::mem::replace(&mut self.caches[at], cache)),
-            Err(at) => {
-                make_room(&mut self.caches);
-                self.caches.insert(at, cache);
-                None
-            }
-        }
-    }
-
-    fn put_credential(&mut self, credential: CredentialRecord) -> Option<CredentialRecord> {
-        match self.credentials.binary_search_by(|one| one.username.cmp(&credential.username)) {
-            Ok(at) => Some(std::mem::replace(&mut self.credentials[at], credential)),
-            Err(at) => {
-                make_room(&mut self.credentials);
-                self.credentials.insert(at, credential);
-                None
-            }
-        }
-    }
-
     fn compute_digest(&self) -> SetDigest {
         let mut bytes = Vec::with_capacity(RECORD_BYTES_MAX);
         let mut sum = SetDigest::EMPTY;
@@ -260,7 +275,22 @@ impl Shard {
             credential.encode(&mut bytes);
             sum = sum.plus(SetDigest::of_bytes(&bytes));
         }
+        for rule in &self.rules {
+            sum = sum.plus(SetDigest::of(&Record::Rule(*rule)));
+        }
         sum
+    }
+}
+
+/// Puts a record into a list that rises by key, in the place of the one with its key.
+fn put<T, K: Ord>(records: &mut Vec<T>, record: T, key: impl Fn(&T) -> K) -> Option<T> {
+    match records.binary_search_by_key(&key(&record), &key) {
+        Ok(at) => Some(std::mem::replace(&mut records[at], record)),
+        Err(at) => {
+            make_room(records);
+            records.insert(at, record);
+            None
+        }
     }
 }
 
@@ -306,7 +336,7 @@ mod tests {
     use proptest::prelude::{Strategy, any, prop_oneof, proptest};
 
     use super::*;
-    use crate::control::record::tests::{one_cache, one_credential};
+    use crate::control::record::tests::{one_cache, one_credential, one_rule};
 
     #[test]
     fn a_flipped_bit_is_found_in_its_shard() {
@@ -335,6 +365,7 @@ mod tests {
         prop_oneof![
             (0..9u64).prop_map(one_cache),
             (0..9u8, 0..3u64).prop_map(|(user, cache)| one_credential(&format!("u{user}"), cache)),
+            (0..9u64, any::<Option<u64>>()).prop_map(|(id, cache)| one_rule(id, cache)),
         ]
     }
 
@@ -358,7 +389,7 @@ mod tests {
             let sum = model.values().map(SetDigest::of).fold(SetDigest::EMPTY, SetDigest::plus);
             assert_eq!(records.digest(), sum);
             assert_eq!(records.compute_digest(), sum);
-            assert_eq!(records.caches() + records.credentials(), model.len());
+            assert_eq!(records.caches() + records.credentials() + records.rules(), model.len());
             assert!(records.iter().all(|record| model.get(&record.key()) == Some(&record)));
             assert_eq!(records.iter().count(), model.len());
 
@@ -377,6 +408,9 @@ mod tests {
             });
             before.credential_differences(&records, |old, new| {
                 replay(old.map(Record::Credential), new.map(Record::Credential));
+            });
+            before.rule_differences(&records, |old, new| {
+                replay(old.map(Record::Rule), new.map(Record::Rule));
             });
             assert_eq!(replayed, model);
         }

@@ -12,6 +12,8 @@
 //!
 //! Pure: nothing here writes to a disk or tells a proxy. [`Change`]s say what to do there.
 
+use tenancy::rules::RULES_MAX;
+
 use super::digest::SetDigest;
 use super::message::{Reason, Refusal, SnapshotHead};
 use super::record::{Delta, Key, Record, Revision};
@@ -133,7 +135,7 @@ impl Replica {
         if self.records.caches() > CACHES_MAX || self.records.credentials() > CREDENTIALS_MAX {
             return Err(too_many(self.records.caches(), self.records.credentials()));
         }
-        Ok(())
+        check_rules(&self.records)
     }
 
     fn len(&self) -> usize {
@@ -172,7 +174,7 @@ impl Replica {
             self.incoming = None;
             return Err(Refusal::new(Reason::TooLarge, "a snapshot with more than it promised"));
         }
-        Ok(())
+        check_rules(&incoming.records).inspect_err(|_| self.incoming = None)
     }
 
     /// Puts the snapshot in the place of the copy, which is returned so that what differs can be
@@ -233,14 +235,15 @@ impl Replica {
     }
 }
 
-/// Orders changes so that each finds what it needs: caches that come, credentials that go,
+/// Orders changes so that each finds what it needs: caches that come, rules, credentials that go,
 /// credentials that come, caches that go.
 pub fn sort_for_serving(changes: &mut [Change]) {
     changes.sort_by_key(|change| match (&change.key, &change.after) {
         (Key::Cache(_), Some(_)) => 0,
-        (Key::Credential(_), None) => 1,
-        (Key::Credential(_), Some(_)) => 2,
-        (Key::Cache(_), None) => 3,
+        (Key::Rule(_), _) => 1,
+        (Key::Credential(_), None) => 2,
+        (Key::Credential(_), Some(_)) => 3,
+        (Key::Cache(_), None) => 4,
     });
 }
 
@@ -262,6 +265,14 @@ fn check_share(
     Ok(())
 }
 
+/// The head of a snapshot says nothing of rules, so they are counted as they come.
+fn check_rules(records: &Records) -> Result<(), Refusal> {
+    if RULES_MAX < records.rules() {
+        return Err(Refusal::new(Reason::TooLarge, format!("{} rules", records.rules())));
+    }
+    Ok(())
+}
+
 fn too_many(caches: usize, credentials: usize) -> Refusal {
     let detail = format!("{caches} caches and {credentials} credentials");
     Refusal::new(Reason::TooLarge, detail)
@@ -274,7 +285,7 @@ fn not_begun() -> Refusal {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::record::tests::{one_cache, one_credential};
+    use crate::control::record::tests::{one_cache, one_credential, one_rule};
 
     #[test]
     fn a_delta_follows_exactly_or_is_refused() {
@@ -306,6 +317,34 @@ mod tests {
         let keys: Vec<Key> = changes.iter().map(|change| change.key).collect();
         let (ann, gone) = (one_credential("ann", 8).key(), one_credential("user-0", 0).key());
         assert_eq!(keys, [one_cache(8).key(), gone, ann, one_cache(0).key()]);
+    }
+
+    #[test]
+    fn rules_are_part_of_a_copy_and_no_more_of_them_than_there_may_be() {
+        let mut replica = replica(3);
+        let before = replica.records().digest();
+        let puts = vec![one_rule(1, None), one_rule(2, Some(1))];
+        check(replica.apply(&delta(8, puts, vec![])), Ok(2));
+        assert_ne!(replica.records().digest(), before);
+        check(replica.apply(&delta(9, vec![], vec![one_rule(1, None).key()])), Ok(1));
+        assert_eq!(replica.records().rules(), 1);
+
+        let wanted = replica.records().clone();
+        let many = |ids: std::ops::Range<u64>| {
+            let rule = |id| {
+                let Record::Rule(rule) = one_rule(1, None) else { panic!("it is a rule") };
+                Record::Rule(tenancy::rules::Rule { id: tenancy::rules::RuleId(id), ..rule })
+            };
+            ids.map(rule).collect::<Vec<_>>()
+        };
+        // In two deltas, because one has room for fewer.
+        let half = RULES_MAX as u64 / 2;
+        check(replica.apply(&delta(10, many(10..10 + half), vec![])), Ok(RULES_MAX / 2));
+        let too_many = delta(11, many(10 + half..10 + 2 * half), vec![]);
+        check(replica.apply(&too_many), Err(Reason::TooLarge));
+        replica.begin(head(12, &wanted, false)).expect("a good head");
+        let refused = replica.chunk(many(0..RULES_MAX as u64 + 1)).expect_err("too many");
+        assert_eq!(refused.reason, Reason::TooLarge);
     }
 
     #[test]

@@ -190,7 +190,16 @@ const V4: u8 = 4;
 const V6: u8 = 6;
 
 pub(crate) fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
-    match address.ip() {
+    put_ip(out, address.ip());
+    put_u16(out, address.port());
+}
+
+pub(crate) fn address(reader: &mut Reader<'_>) -> Result<SocketAddr, CodecError> {
+    Ok(SocketAddr::new(ip(reader)?, reader.u16()?))
+}
+
+pub(crate) fn put_ip(out: &mut Vec<u8>, ip: IpAddr) {
+    match ip {
         IpAddr::V4(ip) => {
             put_u8(out, V4);
             out.extend_from_slice(&ip.octets());
@@ -200,16 +209,14 @@ pub(crate) fn put_address(out: &mut Vec<u8>, address: SocketAddr) {
             out.extend_from_slice(&ip.octets());
         }
     }
-    put_u16(out, address.port());
 }
 
-pub(crate) fn address(reader: &mut Reader<'_>) -> Result<SocketAddr, CodecError> {
-    let ip = match reader.u8()? {
-        V4 => IpAddr::V4(Ipv4Addr::from(reader.array::<4>()?)),
-        V6 => IpAddr::V6(Ipv6Addr::from(reader.array::<16>()?)),
-        _ => return Err(CodecError::Invalid { what: "address" }),
-    };
-    Ok(SocketAddr::new(ip, reader.u16()?))
+pub(crate) fn ip(reader: &mut Reader<'_>) -> Result<IpAddr, CodecError> {
+    match reader.u8()? {
+        V4 => Ok(IpAddr::V4(Ipv4Addr::from(reader.array::<4>()?))),
+        V6 => Ok(IpAddr::V6(Ipv6Addr::from(reader.array::<16>()?))),
+        _ => Err(CodecError::Invalid { what: "address" }),
+    }
 }
 
 /// Why members cannot be a topology.

@@ -4,6 +4,7 @@ use cluster::map::Epoch;
 use cluster::member::Incarnation;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use tenancy::rules::{Network, Rule, RuleId, Ruling};
 use wire::control::epochs::Epochs;
 use wire::control::message::{Alarms, NodeAddresses, SnapshotHead};
 use wire::control::node_session::{NodeSession, Step};
@@ -86,6 +87,7 @@ impl Pair {
                     entries.take(count).map(|it| FromControl::Delta((*it.delta).clone())).collect()
                 }
                 Push::Snapshot { forced } => self.snapshot(forced),
+                Push::Refused(refusal) => panic!("{refusal}"),
             };
             troubles.extend(self.deliver(messages));
         }
@@ -307,6 +309,32 @@ fn a_silent_node_is_called_deaf_within_three_seconds_and_given_up_later() {
         assert_eq!(is_given_up, silent >= GIVEN_UP_AFTER, "after {silent:?}");
     }
     assert!(named_after.is_some_and(|after| after < Duration::from_secs(3)));
+}
+
+#[test]
+fn a_node_that_knows_no_rules_is_refused_when_there_is_one() {
+    let mut pair = Pair::connected();
+    pair.commit(vec![cache(77)]);
+    assert_eq!(pair.exchange(), []);
+    pair.commit(vec![Record::Rule(Rule {
+        id: RuleId(1),
+        cache: None,
+        network: Network::parse("192.0.2.1").expect("a network"),
+        ruling: Ruling::Block,
+        expires_at: 9,
+    })]);
+    let Push::Refused(refusal) = pair.session.next_push(&pair.history, pair.now) else {
+        panic!("it was sent what it cannot read");
+    };
+    assert_eq!(refusal.reason, Reason::Version);
+    // And when it comes again; one that knows them is told.
+    for (versions, is_refused) in [(VERSIONS, true), (Versions { min: 1, max: 3 }, false)] {
+        let mut session = Session::new(versions, ClusterId::new([1; 16]), name("n1"), pair.now);
+        let hello = Hello { versions, ..hello(&pair.replica) };
+        let acts = session.hear(FromNode::Hello(hello), &pair.history, pair.now);
+        let closes = matches!(&acts[..], [Act::Close(it)] if it.reason == Reason::Version);
+        assert_eq!(closes, is_refused, "{acts:?}");
+    }
 }
 
 fn drop_record(_: Option<Record>) {}
