@@ -11,6 +11,8 @@
 //! | `POST /v1/caches/{cache}/flush` | forget all items |
 //! | `GET /v1/caches/{cache}/stats` | counters and gauges |
 //! | `GET /v1/caches/{cache}/series?names=&from=&to=` | figures over time |
+//! | `GET /v1/caches/{cache}/latency?from=&to=` | how long requests take at its proxies |
+//! | `GET /v1/caches/{cache}/sizes` | what it would hit with more memory, or less |
 //! | `GET /v1/openapi.json` | all of this for programs (no token) |
 //! | `GET /v1/credentials/{username}` | which cache a credential belongs to |
 //! | `GET`, `POST /v1/caches/{cache}/credentials` | list, add; `?passwords=true` shows passwords |
@@ -20,7 +22,7 @@
 //! | `GET`, `POST /v1/rules`, `DELETE /v1/rules/{id}` | which addresses may come in |
 //! | `POST /v1/rules/preview`, `GET /v1/rules/{id}/preview` | whom a rule, or removing one, would cut off |
 //! | `GET /v1/audit?after=&limit=` | who did what, oldest first; `?newest=true` for the last lines |
-//! | `GET`, `POST /v1/operators`, `DELETE /v1/operators/{name}` | who may log in at the dashboard |
+//! | `GET`, `POST /v1/operators`, `DELETE /v1/operators/{username}` | who may log in at the dashboard |
 //! | `GET`, `POST /v1/webhooks`, `DELETE /v1/webhooks/{id}` | who hears of changes |
 //! | `POST /v1/webhooks/{id}/test` | call it with a body of type `test`; answers the call |
 //! | `GET /v1/outbox?state=&limit=` | calls to webhooks: `waiting`, `sent`, `dead` (when not said) |
@@ -153,11 +155,11 @@ pub(crate) fn router_with(
         .route("/v1/outbox", get(handlers::list_calls))
         .route("/v1/outbox/{id}/retry", post(handlers::revive_call))
         .route("/v1/operators", get(operators::list).post(operators::put))
-        .route("/v1/operators/{name}", delete(operators::remove))
         .route("/v1/rules", get(rules::list).post(rules::put))
         .route("/v1/rules/preview", post(rules::preview))
         .route("/v1/rules/{id}", delete(rules::remove))
         .route("/v1/rules/{id}/preview", get(rules::preview_removal))
+        .route("/v1/operators/{username}", delete(operators::remove))
         .route("/v1/clusters", get(handlers::list_clusters).post(handlers::create_cluster))
         .route("/v1/cluster/status", get(cluster::status))
         .route("/v1/cluster/snapshot", post(cluster::push_snapshot))
@@ -172,6 +174,8 @@ pub(crate) fn router_with(
         .route("/v1/caches/{cache}/flush", post(handlers::flush_cache))
         .route("/v1/caches/{cache}/stats", get(handlers::statistics))
         .route("/v1/caches/{cache}/series", get(handlers::series))
+        .route("/v1/caches/{cache}/latency", get(handlers::latency))
+        .route("/v1/caches/{cache}/sizes", get(handlers::sizes))
         .route("/v1/credentials/{username}", get(handlers::find_credential))
         .route(
             "/v1/caches/{cache}/credentials",

@@ -13,6 +13,7 @@ use tenancy::plan::Plan;
 use tenancy::rules::Open;
 use tenancy::secret::Secret;
 use utoipa::ToSchema;
+use wire::control::inquiry::Sizes;
 use wire::control::record::Revision;
 use wire::control::topology::TopologyMember;
 
@@ -20,6 +21,7 @@ use crate::applied::Progress;
 use crate::database::{AuditEntry, OutboxEntry, Webhook};
 use crate::model::{Cache, Cluster, Credential, Issued, Operator};
 use crate::rules::KeptRule;
+use crate::series::latency::LatencyPoint;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct CacheView {
@@ -151,6 +153,87 @@ pub struct PointView {
     pub at: u64,
     /// By name; null where there was nothing to measure.
     pub values: BTreeMap<String, Option<f64>>,
+}
+
+/// How long requests took at each proxy, all caches together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LatencyView {
+    pub cache: u64,
+    pub name: String,
+    /// What each point stands for.
+    pub step_seconds: u64,
+    pub servers: Vec<ServerLatencyView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct ServerLatencyView {
+    /// `host:port`, as clients reach it.
+    pub server: String,
+    /// Of the times in which anything was measured, the oldest first.
+    pub points: Vec<LatencyPointView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct LatencyPointView {
+    /// Unix time in seconds at which it begins.
+    pub at: u64,
+    /// Requests that were measured: a sample.
+    pub measured: u64,
+    /// Half of them took no longer than this, in nanoseconds.
+    pub p50_ns: u64,
+    pub p95_ns: u64,
+    pub p99_ns: u64,
+}
+
+impl LatencyPointView {
+    pub(crate) fn new(point: &LatencyPoint) -> Self {
+        let within = |part| point.histogram.quantile(part).unwrap_or(0);
+        LatencyPointView {
+            at: point.at,
+            measured: point.histogram.total(),
+            p50_ns: within(0.5),
+            p95_ns: within(0.95),
+            p99_ns: within(0.99),
+        }
+    }
+}
+
+/// What a cache would hit if it were larger or smaller, estimated from a sample of its requests.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SizesView {
+    pub cache: u64,
+    pub name: String,
+    /// Lookups that the estimate stands for, recent ones more than old ones; 0 until the cache has
+    /// been looked at for a while.
+    pub lookups: u64,
+    /// By size; empty while nothing is known.
+    pub sizes: Vec<SizeView>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct SizeView {
+    /// Of the plan's memory: 200 is twice as much.
+    pub percent: u32,
+    pub memory_bytes: u64,
+    /// The part of all lookups that would be hits, 0 to 1.
+    pub hit_rate: f64,
+}
+
+impl SizesView {
+    pub(crate) fn new(cache: &Cache, sizes: &Sizes) -> Self {
+        let limit = cache.plan.limits.memory_bytes;
+        let size = |&(percent, hits): &(u32, u64)| SizeView {
+            percent,
+            memory_bytes: limit.saturating_mul(percent.into()) / 100,
+            hit_rate: (hits as f64 / sizes.requests.max(1) as f64).min(1.0),
+        };
+        SizesView {
+            cache: cache.id.get(),
+            name: cache.name.to_string(),
+            lookups: sizes.requests,
+            sizes: sizes.hits.iter().map(size).collect(),
+        }
+    }
 }
 
 impl MemberView {
@@ -512,7 +595,7 @@ impl CutClientView {
 }
 
 /// Someone who may log in at the dashboard and see everything.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperatorView {
     pub name: String,
     /// Unix time in seconds.
@@ -525,13 +608,13 @@ impl OperatorView {
     }
 }
 
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct OperatorsView {
     pub operators: Vec<OperatorView>,
 }
 
 /// An operator to be added, or to be given another password.
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Clone, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct PutOperator {
     pub name: String,

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -41,6 +41,7 @@ use crate::model::{
     Committed, Credential, Issued, UnixSeconds,
 };
 use crate::seal::{DashboardKeys, Sealer};
+use crate::series::latency::LatencyReadings;
 use crate::series::sampler::Sampler;
 use crate::usage::{CacheUsage, Usage};
 
@@ -72,6 +73,8 @@ pub struct Control {
     leading: watch::Sender<bool>,
     /// The data plane of this process, if it has one.
     local: Option<Local>,
+    /// The nodes, if they are other processes and are to be asked.
+    nodes: OnceLock<introspection::Nodes>,
     usage: Arc<Usage>,
     /// Rung when there may be calls to carry.
     outbox_bell: Arc<Bell>,
@@ -79,6 +82,8 @@ pub struct Control {
     guesses: Mutex<Guesses>,
     /// What was read of each cache when it was last sampled.
     sampler: Mutex<Sampler>,
+    /// The same of proxies' latency.
+    latency_readings: Mutex<LatencyReadings>,
     environment: Environment,
     secret_key: SecretKey,
     node_key: [u8; 32],
@@ -163,10 +168,12 @@ impl Control {
             newest: Mutex::new(newest),
             leading,
             local,
+            nodes: OnceLock::new(),
             usage: Arc::default(),
             outbox_bell: Arc::default(),
             guesses: Mutex::default(),
             sampler: Mutex::default(),
+            latency_readings: Mutex::default(),
             secret_key: master_key.secret_key(),
             node_key: master_key.node_key(),
             sealer: master_key.sealer(),
@@ -1155,6 +1162,7 @@ fn stored_of(
 
 mod alerts;
 mod introspection;
+mod latency;
 mod owners;
 mod rules;
 mod series;

@@ -3,6 +3,7 @@
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use tenancy::rules::Open;
+use wire::control::inquiry::{Answer, KeyFigures, Popular, Question};
 use wire::control::usage::Figures;
 
 /// Makes room for caches, forgets and counts. The program implements it over its backends; tests
@@ -24,17 +25,6 @@ pub trait DataPlane: Send + Sync {
     /// Everything that is counted of the cache, and how it stands now.
     fn statistics(&self, id: CacheId) -> Result<Figures, DataPlaneError>;
 
-    /// What the cache is asked for most, and what it would hit at other sizes, about. Has a quiet cache
-    /// watched from now on; nothing is known of one that was not watched before.
-    fn popular(&self, _: CacheId) -> Result<Popular, DataPlaneError> {
-        Ok(Popular::default())
-    }
-
-    /// What is known of one key. Does not count as a use of it.
-    fn key(&self, _: CacheId, _key: &[u8]) -> Result<KeyFigures, DataPlaneError> {
-        Ok(KeyFigures::default())
-    }
-
     /// The connections of clients that are open, by cache and address.
     fn open(&self) -> Vec<Open> {
         Vec::new()
@@ -42,33 +32,20 @@ pub trait DataPlane: Send + Sync {
 
     /// Sets the cache's counters to zero, as `stats reset` does; its gauges stay.
     fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError>;
-}
 
-/// What a cache is asked for, from a sample, older requests counting less.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Popular {
-    pub keys: Vec<Popularity>,
-    pub prefixes: Vec<Popularity>,
-    /// Size in percent of the limit, and the hits in percent that the cache would have at it.
-    pub hits_percent: Vec<(u32, f64)>,
-}
-
-/// How a key or prefix is asked for, about.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Popularity {
-    pub text: Vec<u8>,
-    pub hits: u64,
-    pub misses: u64,
-    pub writes: u64,
-}
-
-/// What is known of one key.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct KeyFigures {
-    /// Length of its value in bytes; absent when it is not in the cache.
-    pub value_bytes: Option<u64>,
-    /// Where it is among those asked for most.
-    pub counted: Option<Popularity>,
+    /// Answers what a person wants to know. Here: one that samples nothing.
+    fn answer(&self, question: &Question) -> Answer {
+        match question {
+            Question::Popular(_) => Answer::Popular(Popular::default()),
+            Question::Key { .. } => Answer::Key(KeyFigures::default()),
+            Question::Recent(_) => Answer::Recent(Vec::new()),
+            Question::ResetStatistics(cache) => match self.reset_statistics(*cache) {
+                Ok(()) => Answer::Done,
+                Err(_) => Answer::NoCache,
+            },
+            Question::Latency => Answer::Latency(Box::default()),
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -21,6 +21,7 @@ mod dashboard;
 mod delta;
 #[cfg(test)]
 pub(crate) mod faulty;
+mod latency;
 mod leadership;
 mod log;
 mod outbox;

@@ -10,10 +10,12 @@ use std::time::Duration;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use tenancy::rules::Open;
+use wire::control::inquiry::{Answer, KeyFigures, Popular, Question};
+use wire::control::latency::Histogram;
 use wire::control::usage::{Figure, Figures};
 
 use crate::control::{Backing, Control};
-use crate::data_plane::{DataPlane, DataPlaneError, Popular};
+use crate::data_plane::{DataPlane, DataPlaneError};
 use crate::database::Database;
 #[cfg(feature = "postgres")]
 use crate::database::PostgresAccess;
@@ -38,6 +40,7 @@ struct State {
     popular: BTreeMap<CacheId, Popular>,
     refusal: Option<DataPlaneError>,
     open: Vec<Open>,
+    latency: Histogram,
     /// While true, `statistics` does not return.
     held: bool,
     /// Calls of `statistics` that have begun.
@@ -62,7 +65,7 @@ impl PretendDataPlane {
         self.state().counts.insert((id, name.to_owned()), count);
     }
 
-    /// Makes `popular` tell this of a cache.
+    /// Says that a cache is asked for this.
     pub(crate) fn ask_for(&self, id: CacheId, popular: Popular) {
         self.state().popular.insert(id, popular);
     }
@@ -70,6 +73,11 @@ impl PretendDataPlane {
     /// Has these connections open from now on.
     pub(crate) fn connect(&self, open: Vec<Open>) {
         self.state().open = open;
+    }
+
+    /// Has a request have taken so long.
+    pub(crate) fn time(&self, nanoseconds: u64) {
+        self.state().latency.note(nanoseconds);
     }
 
     pub(crate) fn refuse(&self, refusal: Option<DataPlaneError>) {
@@ -129,10 +137,6 @@ impl DataPlane for PretendDataPlane {
         Ok(figures)
     }
 
-    fn popular(&self, id: CacheId) -> Result<Popular, DataPlaneError> {
-        Ok(self.state().popular.get(&id).cloned().unwrap_or_default())
-    }
-
     fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError> {
         let mut state = self.state();
         state.refusal.clone().map_or(Ok(()), Err)?;
@@ -142,6 +146,18 @@ impl DataPlane for PretendDataPlane {
 
     fn open(&self) -> Vec<Open> {
         self.state().open.clone()
+    }
+
+    fn answer(&self, question: &Question) -> Answer {
+        match question {
+            Question::Latency => Answer::Latency(Box::new(self.state().latency.clone())),
+            Question::Popular(id) => {
+                Answer::Popular(self.state().popular.get(id).cloned().unwrap_or_default())
+            }
+            Question::Key { .. } => Answer::Key(KeyFigures::default()),
+            Question::Recent(_) => Answer::Recent(Vec::new()),
+            Question::ResetStatistics(_) => Answer::NoCache,
+        }
     }
 }
 

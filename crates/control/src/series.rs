@@ -12,6 +12,7 @@
 //! are kept as what was added in the row's time, so rows add up and a process that begins anew counts
 //! nothing twice: it adds to the minute it was stopped in.
 
+pub mod latency;
 pub(crate) mod processed;
 pub(crate) mod sample;
 pub(crate) mod sampler;

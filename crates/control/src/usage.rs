@@ -21,7 +21,7 @@ use crate::model::UnixSeconds;
 /// more should know it, so more is not counted and said.
 const PAIRS_MAX: usize = 1_000_000;
 /// What the data plane of this process is called among proxies.
-const LOCAL: &str = "local";
+pub(crate) const LOCAL: &str = "local";
 
 /// The use of all caches. Shared by those who report and those who ask.
 #[derive(Debug, Default)]
@@ -81,7 +81,7 @@ struct OfNode {
 impl Usage {
     /// Takes in what a node tells. `began` is when this process began, in milliseconds of Unix time:
     /// what a node counted before is no growth.
-    pub(crate) fn hear(&self, node: &NodeName, report: &UsageReport, began: u64) {
+    pub fn hear(&self, node: &NodeName, report: &UsageReport, began: u64) {
         let mut book = self.lock();
         let may_be_old = report.is_catching_up && report.run < began;
         for cache in &report.caches {

@@ -4,16 +4,16 @@ use std::sync::Arc;
 
 use backend::Backend;
 use backend::statistics::counted;
-use control::data_plane::{DataPlane, DataPlaneError, KeyFigures, Popular, Popularity};
+use control::data_plane::{DataPlane, DataPlaneError};
 use daemon::clock::Clock;
-use protocol::operation::{Exptime, Hit};
+use larder::introspection::Introspection;
+use protocol::operation::Exptime;
 use proxy::usage::ProxyUsage;
 use store::store::LimitError;
-use store::watch::Top;
-use store::working_set::SIZES_PERCENT;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use tenancy::rules::Open;
+use wire::control::inquiry::{Answer, Question};
 use wire::control::usage::Figures;
 
 pub(crate) struct LocalDataPlane {
@@ -51,35 +51,16 @@ impl DataPlane for LocalDataPlane {
 
     fn statistics(&self, id: CacheId) -> Result<Figures, DataPlaneError> {
         let cache = self.backend.cache(id).ok_or_else(|| missing(id))?;
-        let of_proxy = self.usage.known(id).map(|usage| usage.figures()).into_iter().flatten();
+        let usage = self.usage.known(id);
+        if usage.as_ref().is_some_and(|usage| usage.recent.lapses(self.clock.now())) {
+            cache.watch(false);
+        }
+        let of_proxy = usage.map(|usage| usage.figures()).into_iter().flatten();
         let mut figures = Figures::default();
         for (figure, count) in of_proxy.chain(counted(&cache.stats())) {
             figures.set(figure, count);
         }
         Ok(figures)
-    }
-
-    fn popular(&self, id: CacheId) -> Result<Popular, DataPlaneError> {
-        let cache = self.backend.cache(id).ok_or_else(|| missing(id))?;
-        cache.watch(true);
-        let curve = cache.working_set();
-        let hits_percent = match curve.requests {
-            0 => Vec::new(),
-            _ => SIZES_PERCENT.into_iter().zip(curve.hits_percent()).collect(),
-        };
-        let keys = cache.top_keys().into_iter().map(popularity).collect();
-        let prefixes = cache.top_prefixes().into_iter().map(popularity).collect();
-        Ok(Popular { keys, prefixes, hits_percent })
-    }
-
-    fn key(&self, id: CacheId, key: &[u8]) -> Result<KeyFigures, DataPlaneError> {
-        let cache = self.backend.cache(id).ok_or_else(|| missing(id))?;
-        let at = cache.locate(key);
-        let bytes = |hit: Option<Hit<'_>>| hit.map(|hit| hit.value.len() as u64);
-        // In one statement: whoever has a turn must not ask the cache anything else.
-        let value_bytes = backend::peek(&mut cache.turn(), &at, self.clock.now(), bytes);
-        let counted = cache.top_keys().into_iter().find(|top| top.text == key).map(popularity);
-        Ok(KeyFigures { value_bytes, counted })
     }
 
     fn reset_statistics(&self, id: CacheId) -> Result<(), DataPlaneError> {
@@ -91,11 +72,11 @@ impl DataPlane for LocalDataPlane {
     fn open(&self) -> Vec<Open> {
         self.usage.open()
     }
-}
 
-fn popularity(top: Top) -> Popularity {
-    let misses = top.requests.saturating_sub(top.hits + top.writes);
-    Popularity { hits: top.hits, misses, writes: top.writes, text: top.text }
+    fn answer(&self, question: &Question) -> Answer {
+        let backends = std::slice::from_ref(&self.backend);
+        Introspection { backends, proxy: &self.usage, clock: self.clock }.answer(question)
+    }
 }
 
 fn missing(id: CacheId) -> DataPlaneError {

@@ -19,9 +19,11 @@ use tenancy::directory::Directory;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use tenancy::rules::Open;
+use wire::control::inquiry::{Answer, Question};
 use wire::control::topology::{MemberSet, Topology};
 use wire::control::usage::{Figures, Share};
 
+use crate::introspection::Introspection;
 use crate::usage::Usage;
 
 /// The backends of one node as members of its cluster.
@@ -161,7 +163,7 @@ impl DataPlane for Members {
     }
 
     fn usage(&self, anew: bool) -> UsageChanges {
-        let now = u64::try_from(self.clock.now().unix).unwrap_or(0);
+        let now = self.clock.now();
         self.usage.lock().unwrap_or_else(PoisonError::into_inner).changes(anew, now)
     }
 
@@ -190,6 +192,12 @@ impl DataPlane for Members {
 
     fn open(&self) -> Vec<Open> {
         self.proxy.open()
+    }
+
+    fn answer(&self, question: &Question) -> Answer {
+        let backends: Vec<_> = self.backends.iter().map(|(_, it)| Arc::clone(it)).collect();
+        let (proxy, clock) = (&*self.proxy, self.clock);
+        Introspection { backends: &backends, proxy, clock }.answer(question)
     }
 }
 

@@ -24,11 +24,14 @@ use axum::response::IntoResponse;
 use axum::routing::get;
 use daemon::shutdown::Shutdown;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, MetricEncoder, text};
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeMetric, MetricEncoder, NoLabelSet, text,
+};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
+use wire::control::latency::{self, Histogram};
 
 use crate::commands::up::reachable;
 
@@ -50,6 +53,7 @@ pub(crate) struct Metric {
 enum Kind {
     Counter,
     Gauge,
+    Histogram,
 }
 
 impl Metric {
@@ -61,6 +65,11 @@ impl Metric {
         Metric { kind: Kind::Counter, ..Metric::gauge(name, help) }
     }
 
+    /// Of seconds.
+    fn histogram(name: &str, help: &str) -> Self {
+        Metric { kind: Kind::Histogram, ..Metric::gauge(name, help) }
+    }
+
     fn by(self, label: &'static str) -> Self {
         Metric { label: Some(label), ..self }
     }
@@ -68,15 +77,51 @@ impl Metric {
 
 /// What was read for one answer: values by metric and by the value of its label (empty without one).
 #[derive(Debug, Default)]
-pub(crate) struct Readings(BTreeMap<String, Vec<(String, u64)>>);
+pub(crate) struct Readings {
+    numbers: BTreeMap<String, Vec<(String, u64)>>,
+    histograms: BTreeMap<String, Seconds>,
+}
+
+/// How long things took.
+#[derive(Debug)]
+struct Seconds {
+    sum: f64,
+    count: u64,
+    /// Upper bounds in seconds, and how many lay between that and the one before.
+    buckets: Vec<(f64, u64)>,
+}
+
+impl Seconds {
+    /// In coarser ranges than were counted: Prometheus keeps a series for each.
+    fn new(histogram: &Histogram, nanoseconds: u64) -> Self {
+        let mut buckets: Vec<(f64, u64)> = Vec::new();
+        for (number, counts) in histogram.counts().chunks(RANGES_AT_ONCE).enumerate() {
+            let end = latency::begin_of((number + 1) * RANGES_AT_ONCE);
+            buckets.push((end as f64 / 1e9, counts.iter().sum()));
+        }
+        // Whatever took longer was counted in the last one.
+        if let Some((end, _)) = buckets.last_mut() {
+            *end = f64::INFINITY;
+        }
+        Seconds { sum: nanoseconds as f64 / 1e9, count: histogram.total(), buckets }
+    }
+}
+
+/// Ranges of a doubling.
+const RANGES_AT_ONCE: usize = 4;
 
 impl Readings {
+    /// `nanoseconds` is the sum of all that was counted.
+    fn put_histogram(&mut self, name: &str, histogram: &Histogram, nanoseconds: u64) {
+        self.histograms.insert(name.to_owned(), Seconds::new(histogram, nanoseconds));
+    }
+
     fn put(&mut self, name: &str, value: u64) {
         self.put_for(name, "", value);
     }
 
     fn put_for(&mut self, name: &str, label: &str, value: u64) {
-        self.0.entry(name.to_owned()).or_default().push((label.to_owned(), value));
+        self.numbers.entry(name.to_owned()).or_default().push((label.to_owned(), value));
     }
 }
 
@@ -99,12 +144,21 @@ impl Collector for Source {
         let mut readings = Readings::default();
         (self.read)(&mut readings);
         for metric in &self.metrics {
-            let Some(values) = readings.0.remove(&metric.name) else { continue };
+            let Metric { name, help, .. } = metric;
+            if metric.kind == Kind::Histogram {
+                let Some(seconds) = readings.histograms.remove(name) else { continue };
+                let Seconds { sum, count, buckets } = seconds;
+                let kind = MetricType::Histogram;
+                let mut encoder = encoder.encode_descriptor(name, help, None, kind)?;
+                encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)?;
+                continue;
+            }
+            let Some(values) = readings.numbers.remove(name) else { continue };
             let kind = match metric.kind {
                 Kind::Counter => MetricType::Counter,
-                Kind::Gauge => MetricType::Gauge,
+                Kind::Gauge | Kind::Histogram => MetricType::Gauge,
             };
-            let mut family = encoder.encode_descriptor(&metric.name, &metric.help, None, kind)?;
+            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             let Some(name) = metric.label else {
                 // Without a label there is one value, and no braces.
                 values.first().map_or(Ok(()), |&(_, value)| tell(metric.kind, value, family))?;
@@ -115,7 +169,8 @@ impl Collector for Source {
                 tell(metric.kind, *value, family.encode_family(&labels)?)?;
             }
         }
-        debug_assert!(readings.0.is_empty(), "not in the catalogue: {readings:?}");
+        let is_told = readings.numbers.is_empty() && readings.histograms.is_empty();
+        debug_assert!(is_told, "not in the catalogue: {readings:?}");
         Ok(())
     }
 }
@@ -123,7 +178,9 @@ impl Collector for Source {
 fn tell(kind: Kind, value: u64, encoder: MetricEncoder<'_>) -> fmt::Result {
     match kind {
         Kind::Counter => ConstCounter::new(value).encode(encoder),
-        Kind::Gauge => ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder),
+        Kind::Gauge | Kind::Histogram => {
+            ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX)).encode(encoder)
+        }
     }
 }
 
@@ -229,6 +286,7 @@ mod tests {
         match metric.kind {
             Kind::Counter => format!("{}_total", metric.name),
             Kind::Gauge => metric.name.clone(),
+            Kind::Histogram => format!("{}_bucket", metric.name),
         }
     }
 
@@ -273,8 +331,12 @@ mod tests {
         let metrics = vec![
             Metric::counter("larder_some_requests", "Some").by("member"),
             Metric::gauge("larder_some_bytes", "More"),
+            Metric::histogram("larder_some_seconds", "Time"),
         ];
         let registry = registry(metrics, |readings| {
+            let mut histogram = Histogram::default();
+            [3_000, 3_500, 9_000].into_iter().for_each(|it| histogram.note(it));
+            readings.put_histogram("larder_some_seconds", &histogram, 15_500);
             readings.put_for("larder_some_requests", "n0.b0", 7);
             readings.put_for("larder_some_requests", "n0.b1", 8);
             readings.put("larder_some_bytes", 9);
@@ -285,6 +347,10 @@ mod tests {
             "larder_some_requests_total{member=\"n0.b0\"} 7",
             "larder_some_requests_total{member=\"n0.b1\"} 8",
             "larder_some_bytes 9",
+            "# TYPE larder_some_seconds histogram",
+            "larder_some_seconds_bucket{le=\"0.000004096\"} 2",
+            "larder_some_seconds_bucket{le=\"+Inf\"} 3",
+            "larder_some_seconds_count 3",
             "# TYPE larder_some_requests counter",
         ] {
             assert!(told.lines().any(|told| told == line), "{line} is not in\n{told}");

@@ -14,6 +14,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use backend::Backend;
 use backend::parts::Reported;
 use backend::statistics::counted;
+use daemon::clock::Now;
 use node::serving::UsageChanges;
 use proxy::usage::ProxyUsage;
 use tenancy::directory::Directory;
@@ -56,8 +57,8 @@ impl Usage {
         Usage { run, backends, proxy, directory, told: HashMap::new(), next: None }
     }
 
-    /// What has changed since the last call, as of now (Unix time in seconds); with `anew`, everything.
-    pub(crate) fn changes(&mut self, anew: bool, now: u64) -> UsageChanges {
+    /// What has changed since the last call; with `anew`, everything.
+    pub(crate) fn changes(&mut self, anew: bool, now: Now) -> UsageChanges {
         if anew {
             self.next = None;
             for told in self.told.values_mut() {
@@ -96,7 +97,11 @@ impl Usage {
     }
 
     /// What has changed of one cache.
-    fn change(&mut self, id: CacheId, now: u64) -> Option<CacheReport> {
+    fn change(&mut self, id: CacheId, now: Now) -> Option<CacheReport> {
+        if self.proxy.known(id).is_some_and(|usage| usage.recent.lapses(now)) {
+            let parts = self.backends.iter().filter_map(|backend| backend.cache(id));
+            parts.for_each(|part| part.watch(false));
+        }
         let (figures, stats) = self.look(id);
         // What an empty cache takes for its index is no use of it.
         let is_unused =
@@ -112,7 +117,7 @@ impl Usage {
         });
         let bytes_read = figures.get(Figure::BytesRead);
         if std::mem::replace(&mut told.bytes_read, bytes_read) != bytes_read {
-            told.last_used_at = now;
+            told.last_used_at = u64::try_from(now.unix).unwrap_or(0);
         }
         let mut report = CacheReport { last_used_at: told.last_used_at, ..CacheReport::new(id) };
         report.figures.extend(Figure::ALL.iter().filter_map(|&figure| {

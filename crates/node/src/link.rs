@@ -379,6 +379,10 @@ impl Link {
                 let cut = self.serving.preview(change, unix_now());
                 FromNode::Cut { question, cut }.encode(version, &mut pipe.out);
             }
+            Step::Answer { number, question } => {
+                let answer = self.data_plane.answer(&question);
+                FromNode::Answer { number, answer }.encode(version, &mut pipe.out);
+            }
             Step::Certificate(certificate) => match self.identity.renew(certificate) {
                 Ok(()) => tracing::info!("the certificate was renewed"),
                 Err(error) => self.disk_failed(&error),

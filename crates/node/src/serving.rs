@@ -7,6 +7,7 @@ use tenancy::directory::Directory;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use tenancy::rules::{Open, RuleChange};
+use wire::control::inquiry::{Answer, Question};
 use wire::control::record::{CacheRecord, Record};
 use wire::control::records::{Change, Records};
 use wire::control::rules::Cut;
@@ -41,6 +42,11 @@ pub trait DataPlane: Send + Sync {
 
     /// The connections of clients that are open here, by cache and address.
     fn open(&self) -> Vec<Open>;
+
+    /// Answers what a person wants to know. Takes milliseconds at most.
+    fn answer(&self, _: &Question) -> Answer {
+        Answer::NoCache
+    }
 }
 
 /// What a data plane tells of the use of its caches.

@@ -18,6 +18,7 @@
 use std::collections::VecDeque;
 
 use cluster::mistake::{Mistake, is_made};
+use daemon::clock::Now;
 use protocol::operation::Key;
 use protocol::reply::{KeptReply, Refusal, Reply};
 use wire::data::reply::Outcome;
@@ -77,6 +78,8 @@ pub(crate) struct Awaited {
     pub(crate) is_read: bool,
     /// Length of the request on its way.
     pub(crate) asked_bytes: usize,
+    /// Where commands of the cache are recorded: which this is, and when it came.
+    pub(crate) noted: Option<(&'static str, Now)>,
 }
 
 /// What was asked, as far as saying the answer depends on it.
@@ -198,6 +201,26 @@ impl Answers {
             // older version. Nothing of this connection must get there before it.
             && self.resent == 0
             && self.version == routing.map(Routing::version)
+    }
+
+    /// The number of the answer that will be said next; all before it have been.
+    pub(crate) fn first(&self) -> u64 {
+        self.first
+    }
+
+    /// Notes which command the last awaited answer is to.
+    pub(crate) fn note_command(&mut self, name: &'static str, now: Now) {
+        if let Some(Answer::Awaited(awaited)) = self.queue.back_mut() {
+            awaited.noted = Some((name, now));
+        }
+    }
+
+    /// The command that this answer is to, where it was noted.
+    pub(crate) fn command(&self, number: u64) -> Option<(&'static str, Now)> {
+        match self.queue.get((number - self.first) as usize) {
+            Some(Answer::Awaited(awaited)) => awaited.noted,
+            Some(Answer::Said(_)) | None => None,
+        }
     }
 
     /// Notes that the request of this place had to be sent again.

@@ -29,6 +29,7 @@ use tenancy::rules::Rules;
 use wire::data::reply::Outcome;
 
 use crate::answers::Failure;
+use crate::latency::Timed;
 use crate::link::BackendLink;
 use crate::session::{Session, Then, Turn};
 use crate::settings::ProxySettings;
@@ -96,6 +97,8 @@ pub(crate) struct Connection<L: BackendLink> {
     waiting: Waiting,
     /// When that waiting began, in milliseconds since the loop started.
     since_ms: u64,
+    /// A turn whose length is measured.
+    timed: Option<Timed>,
     permit: ConnectionPermit,
 }
 
@@ -154,6 +157,7 @@ impl<L: BackendLink> Connection<L> {
             written: 0,
             waiting: Waiting::Authentication,
             since_ms: now_ms,
+            timed: None,
             permit,
         }
     }
@@ -199,6 +203,22 @@ impl<L: BackendLink> Connection<L> {
         self.peer_finished |= peer_finished;
     }
 
+    /// Measures how long what has just come takes to be answered, unless something is being measured.
+    /// `since` is when it came, in nanoseconds since the loop started.
+    pub(crate) fn time_from(&mut self, since: u64) {
+        if self.timed.is_none() && self.session.is_authenticated() {
+            self.timed = Some(Timed::new(since));
+        }
+    }
+
+    /// When what was measured had come, if it is answered now. Says so once.
+    #[inline]
+    pub(crate) fn take_timed(&mut self) -> Option<u64> {
+        let since = self.timed?.answered()?;
+        self.timed = None;
+        Some(since)
+    }
+
     /// Does what can be done now.
     pub(crate) fn turn(
         &mut self,
@@ -214,6 +234,12 @@ impl<L: BackendLink> Connection<L> {
         }
         match progress {
             Ok(progress) => {
+                if let Some(timed) = self.timed {
+                    let session = &self.session;
+                    let is_answered = |number| session.is_answered(number);
+                    self.timed =
+                        timed.after_turn(progress.served, session.last_awaited(), is_answered);
+                }
                 self.note_waiting(&progress, now_ms);
                 progress.after
             }

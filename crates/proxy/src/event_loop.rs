@@ -32,6 +32,7 @@ use crate::clients::Clients;
 use crate::cluster_handle::ClusterHandle;
 use crate::connection::{After, Connection, Scratch};
 use crate::errand;
+use crate::latency::Sampling;
 use crate::link::BackendLink;
 use crate::link_sockets::LinkSockets;
 use crate::links::{Links, Micros};
@@ -106,6 +107,7 @@ pub(crate) struct EventLoop<L: BackendLink> {
     /// What the sessions of one turn ask of other nodes.
     outbox: Outbox,
     scratch: Scratch,
+    sampling: Sampling,
     /// Memory held for half requests by all connections of this loop, in bytes.
     input_bytes_held: usize,
     started: Instant,
@@ -149,11 +151,12 @@ impl<L: BackendLink> EventLoop<L> {
         let (plain, tls) = (door(plain, PLAIN)?, door(tls, TLS)?);
         let started = Instant::now();
         let now = shared.clock.now();
+        let seed = shared.seed ^ index as u64;
         let links = Links::new(
             shared.settings.links,
             Seal::Checksum,
             Arc::clone(shared.cluster.usage()),
-            shared.seed ^ index as u64,
+            seed,
         );
         Ok(EventLoop {
             spin: Spin::new(shared.settings.spin),
@@ -171,6 +174,7 @@ impl<L: BackendLink> EventLoop<L> {
             refreshes: 0,
             outbox: Outbox::default(),
             scratch: Scratch::new(),
+            sampling: Sampling::new(seed),
             input_bytes_held: 0,
             started,
             woke: started,
@@ -300,6 +304,9 @@ impl<L: BackendLink> EventLoop<L> {
                 let Some(connection) = self.clients.connections.get_mut(key) else { return };
                 if event.is_readable() || event.is_read_closed() || event.is_error() {
                     connection.became_readable(event.is_read_closed() || event.is_error());
+                    if self.sampling.is_next() {
+                        connection.time_from(nanoseconds(self.woke.duration_since(self.started)));
+                    }
                 }
                 self.turn(key);
             }
@@ -327,6 +334,10 @@ impl<L: BackendLink> EventLoop<L> {
         let after = catch_unwind(AssertUnwindSafe(|| {
             connection.turn(&mut self.scratch, &mut context, now_ms)
         }));
+        if let Some(since) = connection.take_timed() {
+            let until = nanoseconds(self.started.elapsed());
+            shared.usage.latency.note(until.saturating_sub(since));
+        }
         let held_after = connection.input_bytes_held();
         self.input_bytes_held = self.input_bytes_held + held_after - held_before;
         match after {
@@ -488,6 +499,11 @@ impl<L: BackendLink> EventLoop<L> {
         self.drain_until
             .is_some_and(|until| self.clients.connections.is_empty() || until <= Instant::now())
     }
+}
+
+/// 584 years fit.
+fn nanoseconds(duration: Duration) -> u64 {
+    duration.as_nanos() as u64
 }
 
 fn mark_ready(door: &mut Option<Door>) {

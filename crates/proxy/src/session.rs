@@ -41,6 +41,7 @@ use wire::data::reply::Outcome;
 use crate::answers::{Answers, Asked, Awaited, Failure, Gathered, Gathering, Part};
 use crate::link::{BackendLink, NotHere, WARM_KEYS_MIN};
 use crate::outbox::{Far, Outbox};
+use crate::recent::Seen;
 use crate::routing::{Owner, Routing};
 use crate::settings::Access;
 use crate::statistics::{self, Argument};
@@ -170,9 +171,24 @@ impl<L: BackendLink> Session<L> {
         key: Option<Key<'_>>,
         result: &Result<Outcome<'_>, Failure>,
     ) {
-        if let Some(answers) = &mut self.answers {
-            answers.answered(number, resent, key, result);
+        let Some(answers) = &mut self.answers else { return };
+        if let (Some(member), Some(key)) = (&self.member, key)
+            && member.usage.recent.is_wanted()
+            && let Some((name, now)) = answers.command(number)
+        {
+            member.usage.recent.record(now, name, key.bytes(), Seen::of(result));
         }
+        answers.answered(number, resent, key, result);
+    }
+
+    /// The number of the last answer that is awaited from another node.
+    pub(crate) fn last_awaited(&self) -> Option<u64> {
+        self.answers.as_ref().and_then(|answers| answers.next_number().checked_sub(1))
+    }
+
+    /// Whether the answer of this number has been said.
+    pub(crate) fn is_answered(&self, number: u64) -> bool {
+        self.answers.as_ref().is_none_or(|answers| number < answers.first())
     }
 
     /// A request on its way had to be sent again: until it is answered, nothing may overtake it.
@@ -496,7 +512,7 @@ impl<L: BackendLink> Session<L> {
         }
         match request.body {
             Body::GetMany { keys, touch } => {
-                return self.desk().get_many(keys, touch, reply, guard, out, turn);
+                return self.desk().get_many(keys, touch, request, guard, out, turn);
             }
             Body::Flush { delay } => self.desk().flush(delay, reply, out, turn),
             Body::Stats { argument } => self.desk().stats(argument, reply, out, turn),
@@ -636,7 +652,17 @@ impl<L: BackendLink> Desk<'_, L> {
             (Err((far, elsewhere)), _) => {
                 let operation = operation_of(&request.body);
                 self.send(far, elsewhere, &operation, &request.reply, Part::Whole, turn);
+                self.note_sent(request.command.name, turn.now);
             }
+        }
+    }
+
+    /// Where commands are recorded, notes which one was just sent.
+    fn note_sent(&mut self, name: &'static str, now: Now) {
+        if self.member.usage.recent.is_wanted()
+            && let Some(answers) = self.answers
+        {
+            answers.note_command(name, now);
         }
     }
 
@@ -674,6 +700,7 @@ impl<L: BackendLink> Desk<'_, L> {
             asked,
             is_read: asking.is_read,
             asked_bytes: asking.bytes,
+            noted: None,
         });
     }
 
@@ -702,6 +729,7 @@ impl<L: BackendLink> Desk<'_, L> {
             asked: Asked::Other,
             is_read: false,
             asked_bytes,
+            noted: None,
         });
     }
 
@@ -771,12 +799,12 @@ impl<L: BackendLink> Desk<'_, L> {
         &mut self,
         keys: Keys<'_>,
         touch: Option<Exptime>,
-        reply: &Reply<'_>,
+        request: &Request<'_>,
         guard: &Option<L::Guard<'_>>,
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) -> Flow {
-        let member = self.member;
+        let (member, reply, name) = (self.member, &request.reply, request.command.name);
         let mut keys = keys.skip(*self.keys_answered);
         loop {
             let mut batch = ArrayVec::<(Key<'_>, Owner), BATCH_REQUESTS_MAX>::new();
@@ -805,16 +833,21 @@ impl<L: BackendLink> Desk<'_, L> {
                 match (turn.check(owner, guard), place) {
                     (Ok(()), Some(place)) => {
                         let out = tail(self.answers, out);
-                        turn.link.get(&mut here, place, &get, turn.now, |outcome| {
-                            if let Some(hit) = outcome {
-                                reply.item(out, key, &hit);
+                        let seen = turn.link.get(&mut here, place, &get, turn.now, |outcome| {
+                            if let Some(hit) = &outcome {
+                                reply.item(out, key, hit);
                             }
+                            Seen::from(&outcome)
                         });
+                        if member.usage.recent.is_wanted() {
+                            member.usage.recent.record(turn.now, name, key.bytes(), seen);
+                        }
                     }
                     (Ok(()), None) => unreachable!("what is here was located"),
                     (Err((far, elsewhere)), _) => {
                         let operation = Operation::Get(get);
                         self.send(far, elsewhere, &operation, reply, Part::Item, turn);
+                        self.note_sent(name, turn.now);
                     }
                 }
                 *self.keys_answered += 1;
@@ -979,37 +1012,48 @@ impl<L: BackendLink> Member<L> {
     ) {
         let (link, now) = (turn.link, turn.now);
         let reply = &admitted.0.reply;
-        match &admitted.0.body {
+        let seen: Seen = match &admitted.0.body {
             // A text get of one key was located like any other; its answer has an end line.
             Body::GetMany { keys, touch } => {
                 let key = keys.clone().next().expect("located, so it has a key");
                 let get = Get { touch: *touch, ..Get::plain(key) };
-                link.get(here, at, &get, now, |outcome| {
-                    if let Some(hit) = outcome {
-                        reply.item(out, key, &hit);
+                let seen = link.get(here, at, &get, now, |outcome| {
+                    if let Some(hit) = &outcome {
+                        reply.item(out, key, hit);
                     }
+                    Seen::from(&outcome)
                 });
                 reply.items_end(out);
+                seen
             }
-            Body::Get(get) => {
-                link.get(here, at, get, now, |outcome| reply.get(out, get.key, &outcome));
-            }
+            Body::Get(get) => link.get(here, at, get, now, |outcome| {
+                reply.get(out, get.key, &outcome);
+                Seen::from(&outcome)
+            }),
             Body::Store(store) => {
-                reply.store(out, store.key, link.store(here, at, store, now));
+                let outcome = link.store(here, at, store, now);
+                reply.store(out, store.key, outcome);
+                outcome.into()
             }
             Body::Delete(delete) => {
-                reply.delete(out, delete.key, link.delete(here, at, delete, now));
+                let outcome = link.delete(here, at, delete, now);
+                reply.delete(out, delete.key, outcome);
+                outcome.into()
             }
             Body::Arithmetic(arithmetic) => {
                 let outcome = link.arithmetic(here, at, arithmetic, now);
                 reply.arithmetic(out, arithmetic.key, outcome);
+                outcome.into()
             }
             Body::Touch(touch) => {
-                reply.touch(out, touch.key, link.touch(here, at, touch, now));
+                let outcome = link.touch(here, at, touch, now);
+                reply.touch(out, touch.key, outcome);
+                outcome.into()
             }
-            Body::Peek(key) => {
-                link.peek(here, at, now, |hit| reply.peek(out, *key, hit.as_ref()));
-            }
+            Body::Peek(key) => link.peek(here, at, now, |hit| {
+                reply.peek(out, *key, hit.as_ref());
+                Seen::from(&hit)
+            }),
             Body::Flush { .. }
             | Body::Stats { .. }
             | Body::Version
@@ -1019,6 +1063,11 @@ impl<L: BackendLink> Member<L> {
             | Body::SaslMechanisms
             | Body::Sasl { .. }
             | Body::NotOffered => unreachable!("has no key, so it was not located"),
+        };
+        if self.usage.recent.is_wanted()
+            && let Some(key) = key_of(&admitted.0.body)
+        {
+            self.usage.recent.record(now, admitted.0.command.name, key.bytes(), seen);
         }
     }
 }

@@ -11,7 +11,9 @@ use tenancy::id::CacheId;
 use tenancy::rules::Open;
 use wire::control::usage::Figure;
 
+use crate::latency::Latency;
 use crate::origins::{Origin, Origins};
+use crate::recent::Recent;
 
 /// Counts of one proxy process, shared by its event loops.
 #[derive(Debug, Default)]
@@ -27,6 +29,8 @@ pub struct ProxyUsage {
     /// Attempts to authenticate with an unknown username or a wrong password.
     pub authentication_failures_total: AtomicU64,
     origins: Origins,
+    /// How long requests took, all caches together.
+    pub latency: Latency,
     caches: RwLock<HashMap<CacheId, Arc<CacheUsage>>>,
 }
 
@@ -39,6 +43,8 @@ pub struct CacheUsage {
     pub bytes_read_total: AtomicU64,
     /// Bytes written to clients in authenticated sessions.
     pub bytes_written_total: AtomicU64,
+    /// The last commands, while someone wants to know them.
+    pub recent: Recent,
 }
 
 impl ProxyUsage {

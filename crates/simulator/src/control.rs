@@ -321,6 +321,7 @@ impl Control {
                 | Act::Reported(_)
                 | Act::Used(_)
                 | Act::Cut { .. }
+                | Act::Answered { .. }
                 | Act::Renew { .. }
                 | Act::Alarm(_) => (),
             }

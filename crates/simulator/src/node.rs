@@ -464,8 +464,12 @@ impl Copy {
             Step::Changed { changes, .. } => self.serving.apply(&changes),
             Step::Replaced { before } => self.serving.replace(&before, self.replica.records()),
             // Reports of use are not played, so control has no shares to tell; nobody asks whom a rule
-            // would cut off.
-            Step::Refused(_) | Step::Certificate(_) | Step::Share(_) | Step::Preview { .. } => (),
+            // would cut off, or what a cache is asked for.
+            Step::Refused(_)
+            | Step::Certificate(_)
+            | Step::Share(_)
+            | Step::Preview { .. }
+            | Step::Answer { .. } => (),
             Step::Report => says.push(self.report(disk, links)),
             Step::Prepare(topology) => links.prepare(&topology, self.settled()),
             Step::Commit(topology) => {

@@ -230,7 +230,7 @@ impl Watch {
 }
 
 /// Adds up what several slices of a cache have seen, the most asked for first.
-pub(crate) fn merge(tops: impl Iterator<Item = Top>) -> Vec<Top> {
+pub fn merge(tops: impl Iterator<Item = Top>) -> Vec<Top> {
     let mut sums: HashMap<Vec<u8>, Top> = HashMap::new();
     for top in tops {
         let sum = sums.entry(top.text.clone()).or_default();

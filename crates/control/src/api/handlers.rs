@@ -17,8 +17,9 @@ use super::{Api, CALLS_MAX, PAGE_AUDIT_MAX, PAGE_CACHES, PAGE_CACHES_MAX, URL_BY
 use crate::contract::{
     AddCredential, AuditView, AuditsView, CacheView, CachesView, CallView, CallsView,
     ChangeCapabilities, ChangePlan, ClusterView, ClustersView, CreateCache, CreateCluster,
-    CredentialView, CredentialsView, OwnerView, PlanView, PlansView, PointView, PutWebhook,
-    SeriesView, SetEnabled, SetPrimary, StatisticsView, WebhookView, WebhooksView,
+    CredentialView, CredentialsView, LatencyPointView, LatencyView, OwnerView, PlanView, PlansView,
+    PointView, PutWebhook, SeriesView, ServerLatencyView, SetEnabled, SetPrimary, SizesView,
+    StatisticsView, WebhookView, WebhooksView,
 };
 use crate::control::Control;
 use crate::database::CallState;
@@ -203,6 +204,45 @@ pub(super) async fn series(
         step_seconds: series.step.seconds(),
         points: series.points.iter().map(point).collect(),
     }))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Times {
+    from: Option<u64>,
+    to: Option<u64>,
+}
+
+/// How long requests took at each proxy that serves the cache.
+pub(super) async fn latency(
+    State(api): State<Api>,
+    OfCache(cache): OfCache,
+    Asked(times): Asked<Times>,
+) -> Answer<LatencyView> {
+    let to = times.to.unwrap_or(api.control.now().0);
+    let from = times.from.unwrap_or(to.saturating_sub(SERIES_SECONDS));
+    if to < from {
+        return Err(Refusal::BadRequest("from is after to".to_owned()));
+    }
+    let (cache, series) =
+        api.call(move |control| Ok((control.cache(&cache)?, control.latency(from, to)?))).await?;
+    let servers = series.servers.iter().map(|(name, points)| ServerLatencyView {
+        server: api.server(name),
+        points: points.iter().map(LatencyPointView::new).collect(),
+    });
+    Ok(Json(LatencyView {
+        cache: cache.id.get(),
+        name: cache.name.to_string(),
+        step_seconds: series.step_seconds,
+        servers: servers.collect(),
+    }))
+}
+
+/// What the cache would hit with more or less memory.
+pub(super) async fn sizes(State(api): State<Api>, OfCache(cache): OfCache) -> Answer<SizesView> {
+    let (cache, popular) =
+        api.call(move |control| Ok((control.cache(&cache)?, control.popular(&cache)?))).await?;
+    Ok(Json(SizesView::new(&cache, &popular.sizes)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -407,6 +447,15 @@ impl Api {
             Some(push) => push.fleet.servers(),
             None => self.settings.servers.clone(),
         }
+    }
+
+    /// What clients call a server, by the name that its figures have.
+    pub(super) fn server(&self, name: &str) -> String {
+        let address = match &self.settings.push {
+            Some(push) => push.fleet.server(name),
+            None => self.settings.servers.first().cloned(),
+        };
+        address.unwrap_or_else(|| name.to_owned())
     }
 
     async fn credentials(

@@ -24,12 +24,18 @@ enum With {
     Page,
     /// `passwords=true`.
     Passwords,
+    /// `after`, `limit` and `newest=true`.
+    Lines,
     /// `Idempotency-Key`, `wait=applied` and `timeout`.
     Write,
+    /// `Idempotency-Key` only: nodes do not hear of it.
+    Once,
     /// `state` and `limit`.
     Calls,
     /// `names`, `from` and `to`.
     Range,
+    /// `from` and `to`.
+    Times,
 }
 
 pub(super) struct Operation {
@@ -67,7 +73,7 @@ impl Operation {
 }
 
 use Who::{Operators, Owners};
-use With::{Calls, Page, Passwords, Range, Write};
+use With::{Calls, Lines, Once, Page, Passwords, Range, Times, Write};
 
 /// Every operation of `/v1`.
 pub(super) const OPERATIONS: &[Operation] = &[
@@ -79,7 +85,7 @@ pub(super) const OPERATIONS: &[Operation] = &[
         "Who did what, oldest first",
         (200, Some("AuditsView")),
     )
-    .with(&[Page]),
+    .with(&[Lines]),
     operation(
         "get",
         "/v1/webhooks",
@@ -88,8 +94,18 @@ pub(super) const OPERATIONS: &[Operation] = &[
         (200, Some("WebhooksView")),
     ),
     operation("post", "/v1/webhooks", Operators, "Add a webhook", (201, Some("WebhookView")))
+        .with(&[Once])
         .body("PutWebhook"),
-    operation("delete", "/v1/webhooks/{id}", Operators, "Remove a webhook", (204, None)),
+    operation("delete", "/v1/webhooks/{id}", Operators, "Remove a webhook", (204, None))
+        .with(&[Once]),
+    operation(
+        "post",
+        "/v1/webhooks/{id}/test",
+        Operators,
+        "Call a webhook with a body of type `test`",
+        (202, Some("CallView")),
+    )
+    .with(&[Once]),
     operation("get", "/v1/outbox", Operators, "Calls to webhooks", (200, Some("CallsView")))
         .with(&[Calls]),
     operation("post", "/v1/outbox/{id}/retry", Operators, "Try a dead call again", (204, None)),
@@ -126,8 +142,28 @@ pub(super) const OPERATIONS: &[Operation] = &[
         (200, Some("RulePreviewView")),
     ),
     operation("delete", "/v1/rules/{id}", Operators, "Remove a rule", (204, None)).with(&[Write]),
+    operation("get", "/v1/outbox/{id}", Operators, "One call", (200, Some("CallView"))),
+    operation("post", "/v1/outbox/{id}/retry", Operators, "Try a dead call again", (204, None))
+        .with(&[Once]),
+    operation(
+        "get",
+        "/v1/operators",
+        Operators,
+        "Who may log in at the dashboard",
+        (200, Some("OperatorsView")),
+    ),
+    operation(
+        "post",
+        "/v1/operators",
+        Operators,
+        "Add an operator, or give one another password",
+        (201, Some("OperatorView")),
+    )
+    .body("PutOperator"),
+    operation("delete", "/v1/operators/{username}", Operators, "Remove an operator", (204, None)),
     operation("get", "/v1/clusters", Operators, "All clusters", (200, Some("ClustersView"))),
     operation("post", "/v1/clusters", Operators, "Make a cluster", (201, Some("ClusterView")))
+        .with(&[Once])
         .body("CreateCluster"),
     operation(
         "get",
@@ -222,6 +258,21 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .with(&[Range]),
     operation(
         "get",
+        "/v1/caches/{cache}/latency",
+        Owners,
+        "How long requests take at its proxies",
+        (200, Some("LatencyView")),
+    )
+    .with(&[Times]),
+    operation(
+        "get",
+        "/v1/caches/{cache}/sizes",
+        Owners,
+        "What it would hit with more memory, or less, about",
+        (200, Some("SizesView")),
+    ),
+    operation(
+        "get",
         "/v1/caches/{cache}/credentials",
         Owners,
         "The cache's credentials",
@@ -285,6 +336,7 @@ const REFUSALS: [(u16, &str); 12] = [
     contract::AuditsView,
     contract::CacheView,
     contract::CachesView,
+    contract::CallView,
     contract::CallsView,
     contract::ChangeCapabilities,
     contract::ChangeMembers,
@@ -297,14 +349,18 @@ const REFUSALS: [(u16, &str); 12] = [
     contract::CredentialView,
     contract::CredentialsView,
     contract::DiagnosisView,
+    contract::LatencyView,
     contract::MakeToken,
     contract::MembersPlanView,
+    contract::OperatorView,
+    contract::OperatorsView,
     contract::OwnerView,
     contract::PlansView,
     contract::Problem,
     contract::PushSnapshot,
     contract::PushedView,
     contract::PutRule,
+    contract::PutOperator,
     contract::PutWebhook,
     contract::RulePreviewView,
     contract::RuleView,
@@ -312,6 +368,7 @@ const REFUSALS: [(u16, &str); 12] = [
     contract::SeriesView,
     contract::SetEnabled,
     contract::SetPrimary,
+    contract::SizesView,
     contract::StatisticsView,
     contract::TokenView,
     contract::WebhookView,
@@ -416,11 +473,14 @@ fn parameters(operation: &Operation) -> Vec<Value> {
     };
     let text = || json!({ "type": "string" });
     let number = |min: u64, max: u64| json!({ "type": "integer", "minimum": min, "maximum": max });
-    for (name, what) in
-        [("cache", "Id or name of the cache"), ("username", "Username of the credential")]
-    {
+    let key = || json!({ "type": "string", "minLength": 1, "maxLength": 255 });
+    for (name, what) in [("cache", "Id or name of the cache"), ("username", "The username")] {
         if operation.path.contains(&format!("{{{name}}}")) {
-            add("path", name, what, json!({ "type": "string", "minLength": 1 }));
+            let mut schema = json!({ "type": "string", "minLength": 1 });
+            if name == "cache" {
+                schema["examples"] = json!(["shop"]);
+            }
+            add("path", name, what, schema);
         }
     }
     if operation.path.contains("{id}") {
@@ -428,7 +488,7 @@ fn parameters(operation: &Operation) -> Vec<Value> {
     }
     for with in operation.with {
         match with {
-            Page => {
+            Page | Lines => {
                 add(
                     "query",
                     "after",
@@ -436,27 +496,29 @@ fn parameters(operation: &Operation) -> Vec<Value> {
                     number(0, i64::MAX.unsigned_abs()),
                 );
                 add("query", "limit", "At most so many", number(1, 1_000));
+                if *with == Lines {
+                    let what = "The last ones instead of those after some line";
+                    add("query", "newest", what, json!({ "type": "boolean" }));
+                }
             }
             Passwords => add("query", "passwords", "Show passwords", json!({ "type": "boolean" })),
             Write => {
                 let applied = json!({ "type": "string", "enum": ["applied"] });
                 add("query", "wait", "Answer when the nodes have the change", applied);
                 add("query", "timeout", "Wait at most so many milliseconds", number(0, 8_000));
-                let key = json!({ "type": "string", "minLength": 1, "maxLength": 255 });
-                add("header", "Idempotency-Key", "Carried out once under this key", key);
+                add("header", "Idempotency-Key", "Carried out once under this key", key());
             }
+            Once => add("header", "Idempotency-Key", "Carried out once under this key", key()),
             Calls => {
                 let states = json!({ "type": "string", "enum": ["waiting", "sent", "dead"] });
                 add("query", "state", "Which; dead when absent", states);
                 add("query", "limit", "At most so many", number(1, 1_000));
             }
-            Range => {
-                add(
-                    "query",
-                    "names",
-                    "Which figures, with commas between; the usual ones when absent",
-                    text(),
-                );
+            Range | Times => {
+                if *with == Range {
+                    let what = "Which figures, with commas between; the usual ones when absent";
+                    add("query", "names", what, text());
+                }
                 let when = || number(0, 253_402_300_799);
                 add("query", "from", "Unix time; a day before `to` when absent", when());
                 add("query", "to", "Unix time; now when absent", when());

@@ -1,13 +1,13 @@
 //! `/v1/operators`: who may log in at the dashboard.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 
 use super::Api;
 use super::handlers::Answer;
 use super::problem::Refusal;
-use super::request::{Body, parse_username};
+use super::request::{Body, OfUser, parse_username};
 use crate::contract::{OperatorView, OperatorsView, PutOperator};
 use crate::model::Actor;
 use crate::password::Password;
@@ -32,9 +32,8 @@ pub(super) async fn put(
 
 pub(super) async fn remove(
     State(api): State<Api>,
-    Path(name): Path<String>,
+    OfUser(name): OfUser,
 ) -> Result<StatusCode, Refusal> {
-    let name = parse_username(&name)?;
     api.call(move |control| control.delete_operator(Actor::Operator, &name)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

@@ -19,6 +19,8 @@
 //! | `GET insight/processed_stats`, `…/per_server`, `insight/latency`, `introspection/compound_stats` | over time |
 //! | `GET introspection/popular_items`, `key_stats`, `recent_logs`, `prefixes/…` | what the cache is asked for |
 //!
+//! `GET /api/v2/openapi.json` tells all of this to programs.
+//!
 //! Refusals are `code=401, message=Bad user` as text; a wrong number is 400, a wrong password 401, a
 //! credential without the capability or of another cache 403. Where the documentation has a 404 for
 //! caches that are not there, there is one.
@@ -29,6 +31,7 @@ mod caches;
 mod denied;
 mod insight;
 mod introspection;
+mod openapi;
 mod owner;
 
 use axum::Router;
@@ -75,5 +78,9 @@ pub(super) fn routes() -> Router<Api> {
             "/introspection/prefixes/{id}/popular_items",
             get(introspection::prefix_popular_items),
         );
-    Router::new().nest("/api/v2/caches/{cache}", cache).merge(aliases::routes())
+    Router::new()
+        .nest("/api/v2/caches/{cache}", cache)
+        // Says nothing that is not in the source.
+        .route("/api/v2/openapi.json", get(openapi::serve))
+        .merge(aliases::routes())
 }

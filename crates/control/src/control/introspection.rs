@@ -1,28 +1,155 @@
-//! What a cache is asked for, as its backends sample it; and prefixes that its owner watches.
+//! What a cache is asked for, as its backends sample it, the last commands at each proxy, and how long
+//! requests take; and prefixes that its owner watches.
+//!
+//! The data plane of this process is asked by a call, nodes by a question to each: nothing is told that
+//! nobody has asked for.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use cluster::slot::SlotHasher;
+use tokio::sync::watch;
+use wire::control::inquiry::{Answer, Command, KeyFigures, Popular, Popularity, Question};
+use wire::control::latency::Histogram;
+use wire::control::name::NodeName;
 
 use super::{Control, Local};
-use crate::data_plane::{DataPlaneError, KeyFigures, Popular};
+use crate::data_plane::DataPlaneError;
 use crate::error::ControlError;
-use crate::model::{Actor, CacheRef};
+use crate::model::{Actor, Cache, CacheRef, ClusterId};
+use crate::push::PushControl;
+use crate::push::driver::Announced;
+use crate::push::fleet::Fleet;
+use crate::push::quota::place;
+use crate::usage::LOCAL;
+
+/// How long nodes are waited for: a healthy one answers within milliseconds, and the request that waits
+/// has an end itself.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(3);
+
+/// The nodes of this control plane, which serve the caches of [`ClusterId::DEFAULT`].
+pub(super) struct Nodes {
+    fleet: Arc<Fleet>,
+    announced: watch::Receiver<Announced>,
+}
 
 impl Control {
+    /// Has questions about caches go to these nodes. Once; later calls change nothing.
+    pub fn ask_nodes_of(&self, push: &PushControl) {
+        let (fleet, announced) = (Arc::clone(&push.fleet), push.announced.clone());
+        // A second one would be the same fleet.
+        drop(self.nodes.set(Nodes { fleet, announced }));
+    }
+
     /// The keys and prefixes that a cache is asked for most, and what it would hit at other sizes. A
     /// quiet cache is watched from the first question on, so the first answer is empty.
     pub fn popular(&self, cache: &CacheRef) -> Result<Popular, ControlError> {
         let cache = self.cache(cache)?;
-        let Some(Local { data_plane, .. }) = self.local(cache.cluster) else {
-            return Ok(Popular::default());
-        };
-        Ok(data_plane.popular(cache.id)?)
+        let mut sum = Popular::default();
+        let (mut keys, mut prefixes) = (HashMap::new(), HashMap::new());
+        for answer in self.ask(&cache, &Question::Popular(cache.id))?.into_values() {
+            let Answer::Popular(part) = answer else { continue };
+            part.keys.into_iter().for_each(|key| add(&mut keys, key));
+            part.prefixes.into_iter().for_each(|prefix| add(&mut prefixes, prefix));
+            sum.sizes.add(&part.sizes);
+        }
+        (sum.keys, sum.prefixes) = (most_asked(keys), most_asked(prefixes));
+        Ok(sum)
     }
 
     /// What is known of one key; asking does not count as a use of it.
     pub fn key(&self, cache: &CacheRef, key: &[u8]) -> Result<KeyFigures, ControlError> {
         let cache = self.cache(cache)?;
-        let local = self.local(cache.cluster).ok_or_else(|| DataPlaneError::Unavailable {
-            reason: "the nodes' keys are not looked at from here".to_owned(),
-        })?;
-        Ok(local.data_plane.key(cache.id, key)?)
+        let question = |backend| Question::Key { cache: cache.id, backend, key: key.to_vec() };
+        let answer = match self.local(cache.cluster) {
+            Some(Local { data_plane, .. }) => Some(data_plane.answer(&question(0))),
+            None => {
+                let nodes = self.nodes_of(&cache)?;
+                let (node, backend) = nodes.owner(&cache, key).ok_or_else(nobody)?;
+                let asked = nodes.fleet.ask(Some(&node), &question(backend), ANSWER_TIME_MAX);
+                asked.answers.into_values().next()
+            }
+        };
+        match answer {
+            Some(Answer::Key(figures)) => Ok(figures),
+            Some(_) | None => Err(nobody().into()),
+        }
+    }
+
+    /// The last commands at each proxy, the oldest first, by the proxy's name. They are recorded from
+    /// the first question on, for as long as there is another one now and then.
+    pub fn recent(&self, cache: &CacheRef) -> Result<BTreeMap<String, Vec<Command>>, ControlError> {
+        let cache = self.cache(cache)?;
+        let answers = self.ask(&cache, &Question::Recent(cache.id))?;
+        let commands = |(server, answer)| match answer {
+            Answer::Recent(commands) => Some((server, commands)),
+            Answer::Popular(_)
+            | Answer::Key(_)
+            | Answer::Done
+            | Answer::Latency(_)
+            | Answer::NoCache => None,
+        };
+        Ok(answers.into_iter().filter_map(commands).collect())
+    }
+
+    /// Sets a cache's counters to zero; its gauges stay.
+    pub(crate) fn reset_statistics(&self, cache: &CacheRef) -> Result<(), ControlError> {
+        let cache = self.cache(cache)?;
+        if let Some(Local { data_plane, .. }) = self.local(cache.cluster) {
+            return Ok(data_plane.reset_statistics(cache.id)?);
+        }
+        let question = Question::ResetStatistics(cache.id);
+        let asked = self.nodes_of(&cache)?.fleet.ask(None, &question, ANSWER_TIME_MAX);
+        let done = asked.answers.values().filter(|answer| **answer == Answer::Done).count();
+        match (done, asked.missing) {
+            (1.., 0) => Ok(()),
+            (_, missing) => {
+                let reason = format!("{missing} nodes did not answer; the others have done it");
+                Err(DataPlaneError::Unavailable { reason }.into())
+            }
+        }
+    }
+
+    /// How long requests took at each proxy since it began, all caches together. Proxies that do not
+    /// answer are left out.
+    pub(crate) fn latencies(&self) -> BTreeMap<String, Histogram> {
+        let answers = match (&self.local, self.nodes.get()) {
+            (Some(Local { data_plane, .. }), _) => {
+                BTreeMap::from([(LOCAL.to_owned(), data_plane.answer(&Question::Latency))])
+            }
+            (None, Some(nodes)) => nodes.ask_all(&Question::Latency),
+            (None, None) => BTreeMap::new(),
+        };
+        let histogram = |(server, answer)| match answer {
+            Answer::Latency(histogram) => Some((server, *histogram)),
+            Answer::Popular(_)
+            | Answer::Key(_)
+            | Answer::Recent(_)
+            | Answer::Done
+            | Answer::NoCache => None,
+        };
+        answers.into_iter().filter_map(histogram).collect()
+    }
+
+    /// Asks whoever serves a cache; the answers by server.
+    fn ask(
+        &self,
+        cache: &Cache,
+        question: &Question,
+    ) -> Result<BTreeMap<String, Answer>, ControlError> {
+        let answers = match self.local(cache.cluster) {
+            Some(Local { data_plane, .. }) => {
+                BTreeMap::from([(LOCAL.to_owned(), data_plane.answer(question))])
+            }
+            None => self.nodes_of(cache)?.ask_all(question),
+        };
+        if answers.is_empty() { Err(nobody().into()) } else { Ok(answers) }
+    }
+
+    fn nodes_of(&self, cache: &Cache) -> Result<&Nodes, DataPlaneError> {
+        let nodes = self.nodes.get().filter(|_| cache.cluster == ClusterId::DEFAULT);
+        nodes.ok_or_else(nobody)
     }
 
     /// Watched prefixes with their numbers.
@@ -50,4 +177,42 @@ impl Control {
         let now = self.environment.now();
         self.about(cache, |database, cache| database.unwatch_prefix(actor, now, cache, id))
     }
+}
+
+impl Nodes {
+    fn ask_all(&self, question: &Question) -> BTreeMap<String, Answer> {
+        let answers = self.fleet.ask(None, question, ANSWER_TIME_MAX).answers;
+        answers.into_iter().map(|(node, answer)| (node.to_string(), answer)).collect()
+    }
+
+    /// Who has a key by the topology in force: the node, and the number of its backend.
+    fn owner(&self, cache: &Cache, key: &[u8]) -> Option<(NodeName, u8)> {
+        let announced = self.announced.borrow();
+        let topology = announced.committed.as_ref()?;
+        let slot = SlotHasher::new(&topology.slot_key()).slot(cache.id, key);
+        let owner = topology.map().table().owner(slot).index();
+        place(topology.members().get(owner)?)
+    }
+}
+
+fn nobody() -> DataPlaneError {
+    DataPlaneError::Unavailable { reason: "no node that serves this cache answers".to_owned() }
+}
+
+/// Adds up what several backends have seen of one key.
+fn add(sums: &mut HashMap<Vec<u8>, Popularity>, more: Popularity) {
+    match sums.get_mut(&more.text) {
+        Some(sum) => {
+            sum.hits = sum.hits.saturating_add(more.hits);
+            sum.misses = sum.misses.saturating_add(more.misses);
+            sum.writes = sum.writes.saturating_add(more.writes);
+        }
+        None => drop(sums.insert(more.text.clone(), more)),
+    }
+}
+
+fn most_asked(sums: HashMap<Vec<u8>, Popularity>) -> Vec<Popularity> {
+    let mut all: Vec<Popularity> = sums.into_values().collect();
+    all.sort_by(|a, b| b.requests().cmp(&a.requests()).then_with(|| a.text.cmp(&b.text)));
+    all
 }

@@ -5,11 +5,10 @@ use std::net::IpAddr;
 use tenancy::capability::Capability;
 use tenancy::id::Username;
 
-use super::{Control, Local};
-use crate::data_plane::DataPlaneError;
+use super::Control;
 use crate::error::ControlError;
 use crate::guesses::Guesser;
-use crate::model::{Cache, CacheRef, Credential};
+use crate::model::{Cache, Credential};
 
 /// What became of someone's wish to be let in.
 #[derive(Debug)]
@@ -66,16 +65,6 @@ impl Control {
             Err(ControlError::UnknownUsername(_)) => Ok(None),
             Err(error) => Err(error),
         }
-    }
-
-    /// Sets a cache's counters to zero; its gauges stay.
-    pub(crate) fn reset_statistics(&self, cache: &CacheRef) -> Result<(), ControlError> {
-        let cache = self.cache(cache)?;
-        let Local { data_plane, .. } =
-            self.local(cache.cluster).ok_or_else(|| DataPlaneError::Unavailable {
-                reason: "the nodes' statistics are not kept here".to_owned(),
-            })?;
-        Ok(data_plane.reset_statistics(cache.id)?)
     }
 }
 

@@ -364,6 +364,42 @@ mod tests {
     }
 
     #[test]
+    fn latency_is_told_in_every_step_and_forgotten_when_it_is_old() {
+        on_each_database(|it| {
+            let told = |seconds: u64| {
+                let now = it.now();
+                let series = it.control.latency(now - seconds, now).expect("readable");
+                let points = series.servers.get("local").cloned().unwrap_or_default();
+                let counted = points.iter().map(|point| (point.at, point.histogram.total()));
+                (series.step_seconds, counted.collect::<Vec<_>>())
+            };
+            let begun = it.now();
+            it.data_plane.time(5_000);
+            assert_eq!(told(DAY), (20, vec![(begun, 1)]), "before it is sampled");
+            it.pass(20);
+            it.control.sample_latency().expect("sampled");
+            [6_000, 7_000].into_iter().for_each(|time| it.data_plane.time(time));
+            it.pass(20);
+            it.control.sample_latency().expect("sampled");
+            it.pass(20);
+            // Nothing was measured in it.
+            it.control.sample_latency().expect("sampled");
+            assert_eq!(told(DAY), (20, vec![(begun, 1), (begun + 20, 2)]));
+            for (days, seconds) in [(7, 600), (30, 3_600), (400, DAY)] {
+                assert_eq!(told(days * DAY), (seconds, vec![(begun, 3)]));
+            }
+            it.pass(3 * DAY);
+            while it.control.trim_latency().expect("trimmed") {}
+            let steps = it.control.lock().lines("SELECT step FROM latency ORDER BY step");
+            assert_eq!(steps.len(), 3, "the samples are gone: {steps:?}");
+            assert_eq!(told(7 * DAY), (600, vec![(begun, 3)]));
+            it.pass(1_200 * DAY);
+            while it.control.trim_latency().expect("trimmed") {}
+            assert_eq!(it.control.lock().lines("SELECT step FROM latency"), Vec::<String>::new());
+        });
+    }
+
+    #[test]
     fn what_is_old_is_forgotten() {
         on_each_database(|it| {
             it.gets(5);

@@ -2,13 +2,15 @@
 //! is wrong with whom.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use cluster::digest::Digest;
 use cluster::map::Epoch;
 use cluster::member::Incarnation;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
+use wire::control::inquiry::{Answer, Question};
 use wire::control::message::{Hello, NodeAddresses, Report};
 use wire::control::name::NodeName;
 use wire::control::record::Revision;
@@ -50,7 +52,19 @@ pub struct Link {
     force: Arc<Notify>,
     /// Wakes the session to end.
     end: Arc<Notify>,
+    /// Takes questions to the session.
+    asks: mpsc::Sender<Ask>,
 }
+
+/// A question on its way to a node. Whoever asked hears it when this is dropped without an answer.
+#[derive(Debug)]
+pub(super) struct Ask {
+    pub(super) question: Question,
+    pub(super) answer: Sender<(NodeName, Answer)>,
+}
+
+/// Questions that wait for one session: people ask them, so there are few.
+const ASKS_MAX: usize = 64;
 
 /// How many of the missing are named.
 const MISSING_MAX: usize = 10;
@@ -66,6 +80,29 @@ pub struct Applied {
     pub after: Duration,
     /// Some of those that do not have it.
     pub missing: Vec<NodeName>,
+}
+
+/// What nodes have answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answers {
+    pub answers: BTreeMap<NodeName, Answer>,
+    /// Nodes that were asked and did not answer.
+    pub missing: usize,
+}
+
+/// Everything that comes until the time is over, or until nobody is left to answer.
+fn receive(
+    receiver: &Receiver<(NodeName, Answer)>,
+    time_max: Duration,
+) -> BTreeMap<NodeName, Answer> {
+    let until = Instant::now() + time_max;
+    let mut answers = BTreeMap::new();
+    while let Ok((name, answer)) =
+        receiver.recv_timeout(until.saturating_duration_since(Instant::now()))
+    {
+        answers.insert(name, answer);
+    }
+    answers
 }
 
 impl Default for Fleet {
@@ -109,6 +146,13 @@ impl Fleet {
         addresses.map(|address| address.to_string()).collect()
     }
 
+    /// `host:port` of a node's proxy, as clients reach it.
+    pub fn server(&self, node: &str) -> Option<String> {
+        let nodes = self.lock();
+        let (_, found) = nodes.iter().find(|(name, _)| name.as_str() == node)?;
+        found.addresses().clients.map(|address| address.to_string())
+    }
+
     /// Notes which nodes are away and their machines say that nobody listens at their addresses. All
     /// others are not known to have ended.
     pub(super) fn note_refusing(&self, refusing: impl Iterator<Item = NodeName>) {
@@ -133,6 +177,26 @@ impl Fleet {
         let chosen = nodes.iter().filter(|(name, _)| only.is_none_or(|only| *name == only));
         let links = chosen.filter_map(|(_, node)| node.link.as_ref());
         links.inspect(|link| link.force.notify_one()).count()
+    }
+
+    /// Asks every node that is connected, or those of these names, and returns the answers that came in
+    /// time, and how many did not. Blocks.
+    pub fn ask(&self, only: Option<&NodeName>, question: &Question, time_max: Duration) -> Answers {
+        let (sender, receiver) = channel();
+        let mut asked = 0;
+        {
+            let nodes = self.lock();
+            let chosen = nodes.iter().filter(|(name, _)| only.is_none_or(|only| *name == only));
+            for link in chosen.filter_map(|(_, node)| node.link.as_ref()) {
+                asked += 1;
+                let ask = Ask { question: question.clone(), answer: sender.clone() };
+                // One that takes no more is one that does not answer.
+                drop(link.asks.try_send(ask));
+            }
+        }
+        drop(sender);
+        let answers = receive(&receiver, time_max);
+        Answers { missing: asked - answers.len(), answers }
     }
 
     /// Waits until every registered node has this revision, or the time is over.
@@ -165,6 +229,7 @@ impl Fleet {
 
     pub(super) fn connect(self: &Arc<Self>, name: &NodeName, number: u64) -> Connected {
         let (force, end) = (Arc::<Notify>::default(), Arc::<Notify>::default());
+        let (asks, asked) = mpsc::channel(ASKS_MAX);
         let link = Link {
             number,
             troubles: Vec::new(),
@@ -172,6 +237,7 @@ impl Fleet {
             committed: None,
             force: Arc::clone(&force),
             end: Arc::clone(&end),
+            asks,
         };
         {
             let mut nodes = self.lock();
@@ -183,7 +249,7 @@ impl Fleet {
             node.refusing_since = None;
         }
         self.tell();
-        Connected { fleet: Arc::clone(self), name: name.clone(), number, force, end }
+        Connected { fleet: Arc::clone(self), name: name.clone(), number, force, end, asked }
     }
 
     fn tell(&self) {
@@ -202,6 +268,8 @@ pub(super) struct Connected {
     number: u64,
     pub(super) force: Arc<Notify>,
     pub(super) end: Arc<Notify>,
+    /// What its node is to be asked.
+    pub(super) asked: mpsc::Receiver<Ask>,
 }
 
 impl Connected {

@@ -280,7 +280,7 @@ impl State {
 }
 
 /// Where a member is: its name is its node's and its number there.
-fn place(member: &TopologyMember) -> Option<Place> {
+pub(crate) fn place(member: &TopologyMember) -> Option<Place> {
     let number = member.name.as_str().strip_prefix(member.node.as_str())?.strip_prefix(".b")?;
     Some((member.node.clone(), number.parse().ok()?))
 }

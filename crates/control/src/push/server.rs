@@ -4,9 +4,11 @@
 //! only join. A session's task owns its engine and its two buffers; both are bounded, so a node that
 //! does not read costs [`OUT_BYTES_MAX`] and nothing else.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
 use rustls::RootCertStore;
@@ -19,9 +21,10 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use wire::codec::CodecError;
+use wire::control::inquiry::{ANSWER_BYTES_MAX, Answer};
 use wire::control::message::{
-    FromControl, FromNode, MESSAGE_BYTES_MAX, RULES_VERSION, Reason, Refusal, SnapshotHead,
-    USAGE_VERSION, VERSIONS,
+    ASK_VERSION, FromControl, FromNode, MESSAGE_BYTES_MAX, RULES_VERSION, Reason, Refusal,
+    SnapshotHead, USAGE_VERSION, VERSIONS,
 };
 use wire::control::name::NodeName;
 use wire::control::usage::{SHARES_MAX, USAGE_BYTES_MAX};
@@ -29,7 +32,7 @@ use wire::frame::{self, Decoded, FrameError};
 
 use super::authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFE, key_digest};
 use super::driver::Announced;
-use super::fleet::{Connected, Fleet};
+use super::fleet::{Ask, Connected, Fleet};
 use super::publisher::{Publisher, SnapshotFrames};
 use super::questions::{Question, Questions};
 use super::quota::Quota;
@@ -42,9 +45,12 @@ use crate::usage::Usage;
 pub const CONNECTIONS_MAX: usize = 2_048;
 /// A stranger, or a node that has gone away in between, holds a place for so long at most.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
-/// The longest message of a node tells of the use of caches.
+/// The longest messages of a node tell of the use of caches, or answer a question.
 const NODE_MESSAGE_BYTES_MAX: usize = 64 * 1024;
 const _: () = assert!(USAGE_BYTES_MAX < NODE_MESSAGE_BYTES_MAX);
+const _: () = assert!(ANSWER_BYTES_MAX < NODE_MESSAGE_BYTES_MAX);
+/// Questions that a node has not answered: of more, the oldest are given up.
+const ASKED_MAX: usize = 64;
 /// What waits for a node's socket. Beyond it, nothing more is encoded for that node.
 pub const OUT_BYTES_MAX: usize = 512 * 1024;
 /// How often a session looks at the clock; a quarter of a heartbeat, so that a deaf node is named
@@ -253,7 +259,9 @@ impl Server {
             connected,
             snapshot: None,
             epoch_told: None,
-            asked: None,
+            previewed: None,
+            asked: BTreeMap::new(),
+            asked_total: 0,
         };
         let ended = task.run(pipe).await;
         tracing::info!(node = %task.peer.name, "node disconnected");
@@ -312,8 +320,11 @@ struct SessionTask<'a> {
     snapshot: Option<(Arc<SnapshotFrames>, usize)>,
     /// The newest phase this node was told of.
     epoch_told: Option<Announced>,
-    /// The number of the question it was asked last.
-    asked: Option<u64>,
+    /// The number of the change it was asked about last.
+    previewed: Option<u64>,
+    /// Who waits for the answer of this number.
+    asked: BTreeMap<u64, Sender<(NodeName, Answer)>>,
+    asked_total: u64,
 }
 
 impl SessionTask<'_> {
@@ -363,6 +374,7 @@ impl SessionTask<'_> {
                     }
                     self.tell_shares(pipe);
                 }
+                Some(ask) = self.connected.asked.recv() => self.bring(pipe, ask),
                 () = force.notified() => self.engine.force(),
                 () = end.notified() => return Ok(()),
             }
@@ -419,7 +431,7 @@ impl SessionTask<'_> {
         if let Some(Question { number, change }) = question
             && self.engine.is_open()
             && RULES_VERSION <= version
-            && self.asked.replace(number) != Some(number)
+            && self.previewed.replace(number) != Some(number)
         {
             pipe.out.put(&FromControl::Preview { question: number, change }, version);
         }
@@ -487,6 +499,21 @@ impl SessionTask<'_> {
         }
     }
 
+    /// Asks the node, unless it would not understand, or does not read.
+    fn bring(&mut self, pipe: &mut Pipe, ask: Ask) {
+        let version = self.engine.version();
+        if !self.engine.is_open() || version < ASK_VERSION || OUT_BYTES_MAX <= pipe.out.len() {
+            return;
+        }
+        let number = self.asked_total;
+        self.asked_total += 1;
+        self.asked.insert(number, ask.answer);
+        if ASKED_MAX < self.asked.len() {
+            self.asked.pop_first();
+        }
+        pipe.out.put(&FromControl::Ask { number, question: ask.question }, version);
+    }
+
     async fn act(&mut self, pipe: &mut Pipe, acts: Vec<Act>) -> Result<(), SessionError> {
         for act in acts {
             match act {
@@ -520,6 +547,12 @@ impl SessionTask<'_> {
                 }
                 Act::Cut { question, cut } => {
                     self.server.questions.hear(&self.peer.name, question, *cut);
+                }
+                Act::Answered { number, answer } => {
+                    if let Some(waits) = self.asked.remove(&number) {
+                        // Who asked may have given up.
+                        drop(waits.send((self.peer.name.clone(), *answer)));
+                    }
                 }
                 Act::Alarm(trouble) => {
                     tracing::error!(node = %self.peer.name, trouble = %trouble, "alarm");

@@ -17,6 +17,7 @@ use std::time::Duration;
 use cluster::digest::Digest;
 use cluster::map::Epoch;
 use wire::control::digest::SetDigest;
+use wire::control::inquiry::Answer;
 use wire::control::message::{FromControl, FromNode, Hello, Reason, Refusal, Report, Versions};
 use wire::control::name::{ClusterId, NodeName};
 use wire::control::record::Revision;
@@ -76,6 +77,11 @@ pub enum Act {
     Cut {
         question: u64,
         cut: Box<Cut>,
+    },
+    /// It has answered the question of this number.
+    Answered {
+        number: u64,
+        answer: Box<Answer>,
     },
     /// Someone should know; once for each time that it begins.
     Alarm(Trouble),
@@ -255,6 +261,9 @@ impl Session {
             FromNode::Renew { public_key } => vec![Act::Renew { public_key }],
             FromNode::Usage(report) => vec![Act::Used(Box::new(report))],
             FromNode::Cut { question, cut } => vec![Act::Cut { question, cut: Box::new(cut) }],
+            FromNode::Answer { number, answer } => {
+                vec![Act::Answered { number, answer: Box::new(answer) }]
+            }
             FromNode::Hello(_) | FromNode::Join { .. } => {
                 vec![unexpected("a session has begun already")]
             }

@@ -1,9 +1,10 @@
-//! A thread that samples all caches at the end of every minute.
+//! A thread that samples all caches at the end of every minute, and all proxies a few times in it.
 
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
+use super::latency::Fineness;
 use super::step::Step;
 use crate::bell::{Bell, Heard};
 use crate::control::Control;
@@ -26,8 +27,13 @@ impl Sampling {
         let control = Arc::clone(control);
         let run = move || {
             let mut heard = Heard::default();
-            while bell.wait(&mut heard, until_next_minute(control.now().0)) {
-                report(minute(&control));
+            let mut minute_begun = Step::Minute.begin(control.now().0);
+            while bell.wait(&mut heard, until_next_sample(control.now().0)) {
+                let begun = Step::Minute.begin(control.now().0);
+                if std::mem::replace(&mut minute_begun, begun) != begun {
+                    report(minute(&control));
+                }
+                report(control.sample_latency());
             }
         };
         thread::Builder::new().name("sampling".to_owned()).spawn(run)?;
@@ -42,17 +48,21 @@ impl Drop for Sampling {
     }
 }
 
-fn until_next_minute(now: u64) -> Duration {
-    let step = Step::Minute;
+/// Every minute ends with one.
+fn until_next_sample(now: u64) -> Duration {
+    let step = Fineness::Sample;
     Duration::from_secs(step.begin(now) + step.seconds() - now)
 }
+
+const _: () = assert!(Step::Minute.seconds().is_multiple_of(Fineness::Sample.seconds()));
 
 fn minute(control: &Control) -> Result<(), ControlError> {
     control.sample()?;
     if control.leads() {
         control.roll_up()?;
         for _ in 0..TRIMS_PER_MINUTE_MAX {
-            if !control.trim_series()? {
+            // Both, however the first goes on.
+            if !(control.trim_series()? | control.trim_latency()?) {
                 break;
             }
         }

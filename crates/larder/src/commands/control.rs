@@ -186,6 +186,7 @@ pub(crate) fn run(args: &ControlArgs) -> Result<(), RunError> {
         networks: settings.cluster_networks.clone(),
     };
     push.keep_to(&mut tasks, rules);
+    control.ask_nodes_of(&push);
     let (api_listener, api_address) = bind(settings.control_listen)?;
     let (nodes_listener, nodes_address) = bind(args.nodes_listen)?;
     // Before anything is printed: whoever reads that may use the command line at once.

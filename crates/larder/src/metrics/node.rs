@@ -24,6 +24,8 @@ pub(crate) struct NodeParts {
     pub(crate) view: Arc<View>,
 }
 
+const REQUEST_SECONDS: &str = "larder_proxy_request_seconds";
+
 pub(super) fn catalogue() -> Vec<Metric> {
     let mut metrics = vec![
         Metric::gauge("larder_proxy_connections", "Client connections that are open"),
@@ -40,6 +42,10 @@ pub(super) fn catalogue() -> Vec<Metric> {
             "Those refused or closed because a rule blocks their address",
         ),
         Metric::counter("larder_proxy_authentication_failures", "Logins that were wrong"),
+        Metric::histogram(
+            REQUEST_SECONDS,
+            "How long clients waited for their answers; one turn of a connection in 8 is timed",
+        ),
         Metric::gauge("larder_store_memory_bytes", "Memory that a backend may take").by("backend"),
         Metric::gauge("larder_store_guaranteed_bytes", "Memory promised to caches").by("backend"),
         Metric::gauge("larder_store_used_bytes", "Memory that items and indexes take")
@@ -85,6 +91,8 @@ pub(crate) fn of_node(parts: NodeParts) -> Registry {
             ("larder_proxy_authentication_failures", &proxy.authentication_failures_total),
         ];
         totals.into_iter().for_each(|(name, total)| readings.put(name, total.load(Relaxed)));
+        let latency = &proxy.latency;
+        readings.put_histogram(REQUEST_SECONDS, &latency.histogram(), latency.nanoseconds());
         for (member, _, links) in parts.links.usage().members() {
             for (name, count) in links.figures() {
                 let name = name.strip_suffix("_total").unwrap_or(name);

@@ -445,6 +445,7 @@ mod far {
     use cluster::scheme::Scheme;
     use cluster::slot::SlotKey;
     use protocol::operation::Key;
+    use wire::control::inquiry::Status;
     use wire::control::name::{ClusterId, NodeName};
     use wire::data::operation::Operation;
     use wire::data::reply::{Figures, Outcome};
@@ -623,6 +624,47 @@ mod far {
         far.talk.hears(format!("get {there}\r\ndelete {there}\r\n").as_bytes());
         assert!(!far.talk.session.may_repeat());
         far.drain();
+    }
+
+    #[test]
+    fn commands_are_recorded_wherever_their_items_are_while_someone_wants_to_know() {
+        let routing = routing();
+        let (here, there) = (key_at(&routing, "a"), key_at(&routing, "b"));
+        let bench = Bench::new();
+        let mut far = Far::new(bench.talk(), Some(&routing), 1);
+        far.says(LOGIN);
+        far.says(format!("get {here} {there}\r\n").as_bytes());
+        let usage = bench.usage.cache(CACHE);
+        assert!(usage.recent.commands().is_empty());
+        usage.recent.want(NOW);
+        for input in [
+            format!("set {here} 0 0 3\r\nabc\r\n"),
+            format!("set {there} 0 0 2\r\nab\r\n"),
+            format!("get {here} {there}\r\n"),
+            format!("mg {there} v\r\n"),
+            format!("delete {there}\r\n"),
+            format!("get {there}\r\n"),
+        ] {
+            far.says(input.as_bytes());
+        }
+        let recorded = usage.recent.commands();
+        let recorded: Vec<_> = recorded
+            .iter()
+            .map(|it| {
+                let key = String::from_utf8_lossy(&it.key).into_owned();
+                (it.name.as_str(), key, it.status, it.value_bytes)
+            })
+            .collect();
+        let expected = [
+            ("set", here.clone(), Status::Stored, 3),
+            ("set", there.clone(), Status::Stored, 2),
+            ("get", here, Status::Hit, 3),
+            ("get", there.clone(), Status::Hit, 2),
+            ("mg", there.clone(), Status::Hit, 2),
+            ("delete", there.clone(), Status::Deleted, 0),
+            ("get", there, Status::Miss, 0),
+        ];
+        assert_eq!(recorded, expected);
     }
 
     /// A talk, and the other nodes it is about.

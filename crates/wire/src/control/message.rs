@@ -14,6 +14,7 @@ use cluster::member::Incarnation;
 use tenancy::rules::RuleChange;
 
 use super::digest::SetDigest;
+use super::inquiry::{Answer, Question};
 use super::name::{ClusterId, NodeName};
 use super::record::{DELTA_BYTES_MAX, Delta, RECORD_BYTES_MAX, Record, Revision};
 use super::rules::{self, Cut};
@@ -34,6 +35,9 @@ pub const USAGE_VERSION: u8 = 2;
 /// From this version on, records may be rules for addresses, and nodes answer whom a change of them
 /// would cut off. A node that knows no rules could not enforce them: it is refused while there are any.
 pub const RULES_VERSION: u8 = 3;
+
+/// From this version on, nodes answer what they are asked.
+pub const ASK_VERSION: u8 = 3;
 
 /// The longest body of a message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;
@@ -295,6 +299,11 @@ pub enum FromNode {
         question: u64,
         cut: Cut,
     },
+    /// To the question of this number. Only from [`ASK_VERSION`] on.
+    Answer {
+        number: u64,
+        answer: Answer,
+    },
 }
 
 /// What the control plane says.
@@ -342,6 +351,11 @@ pub enum FromControl {
         question: u64,
         change: RuleChange,
     },
+    /// Wants an answer under this number. Only from [`ASK_VERSION`] on.
+    Ask {
+        number: u64,
+        question: Question,
+    },
 }
 
 /// What a snapshot will be, said before its chunks.
@@ -375,6 +389,7 @@ mod kind {
     pub(super) const RENEW: u8 = 8;
     pub(super) const USAGE: u8 = 9;
     pub(super) const CUT: u8 = 11;
+    pub(super) const ANSWER: u8 = 10;
 
     pub(super) const WELCOME: u8 = 65;
     pub(super) const JOINED: u8 = 66;
@@ -390,6 +405,7 @@ mod kind {
     pub(super) const CERTIFICATE: u8 = 76;
     pub(super) const SHARES: u8 = 77;
     pub(super) const PREVIEW: u8 = 79;
+    pub(super) const ASK: u8 = 78;
 }
 
 impl FromNode {
@@ -410,6 +426,7 @@ impl FromNode {
             FromNode::Renew { .. } => kind::RENEW,
             FromNode::Usage(_) => kind::USAGE,
             FromNode::Cut { .. } => kind::CUT,
+            FromNode::Answer { .. } => kind::ANSWER,
         }
     }
 
@@ -438,6 +455,10 @@ impl FromNode {
             FromNode::Cut { question, cut } => {
                 put_u64(out, *question);
                 cut.encode(out);
+            }
+            FromNode::Answer { number, answer } => {
+                put_u64(out, *number);
+                answer.encode(out);
             }
         }
     }
@@ -479,6 +500,9 @@ impl FromNode {
             kind::RENEW => FromNode::Renew { public_key: public_key(reader)? },
             kind::USAGE => FromNode::Usage(UsageReport::decode(reader)?),
             kind::CUT => FromNode::Cut { question: reader.u64()?, cut: Cut::decode(reader)? },
+            kind::ANSWER => {
+                FromNode::Answer { number: reader.u64()?, answer: Answer::decode(reader)? }
+            }
             _ => return Err(CodecError::Invalid { what: "kind of message" }),
         })
     }
@@ -502,6 +526,7 @@ impl FromControl {
             FromControl::Certificate(_) => "CERTIFICATE",
             FromControl::Shares(_) => "SHARES",
             FromControl::Preview { .. } => "PREVIEW",
+            FromControl::Ask { .. } => "ASK",
         }
     }
 
@@ -526,6 +551,7 @@ impl FromControl {
             FromControl::Certificate(_) => kind::CERTIFICATE,
             FromControl::Shares(_) => kind::SHARES,
             FromControl::Preview { .. } => kind::PREVIEW,
+            FromControl::Ask { .. } => kind::ASK,
         }
     }
 
@@ -564,6 +590,10 @@ impl FromControl {
             FromControl::Preview { question, change } => {
                 put_u64(out, *question);
                 rules::put_change(out, change);
+            }
+            FromControl::Ask { number, question } => {
+                put_u64(out, *number);
+                question.encode(out);
             }
         }
     }
@@ -616,6 +646,9 @@ impl FromControl {
             }
             kind::PREVIEW => {
                 FromControl::Preview { question: reader.u64()?, change: rules::change(reader)? }
+            }
+            kind::ASK => {
+                FromControl::Ask { number: reader.u64()?, question: Question::decode(reader)? }
             }
             _ => return Err(CodecError::Invalid { what: "kind of message" }),
         })
@@ -862,7 +895,10 @@ mod tests {
         let node = NodeName::parse("node-1").expect("a good name");
         let (revision, digest) = (Revision::new(7), SetDigest::from_number(9));
         let (epoch, hash) = (Epoch::new(3), Digest::new([5; 32]));
-        vec![
+        let answers = crate::control::inquiry::tests::answers();
+        let answer = |answer| FromNode::Answer { number: 5, answer };
+        let mut all: Vec<FromNode> = answers.into_iter().map(answer).collect();
+        all.extend([
             FromNode::Hello(Hello {
                 versions: VERSIONS,
                 cluster: ClusterId::new([1; 16]),
@@ -903,7 +939,8 @@ mod tests {
             FromNode::Renew { public_key: vec![4; 65] },
             FromNode::Usage(crate::control::usage::tests::one_report()),
             FromNode::Cut { question: 9, cut: rules::tests::one_cut() },
-        ]
+        ]);
+        all
     }
 
     fn from_control() -> Vec<FromControl> {
@@ -913,7 +950,10 @@ mod tests {
         let (epoch, hash) = (Epoch::new(3), Digest::new([5; 32]));
         let certificate = Certificate { der: vec![9; 400], not_after: 1_800_000_000 };
         let topology = crate::control::topology::tests::topology;
-        vec![
+        let questions = crate::control::inquiry::tests::questions();
+        let ask = |question| FromControl::Ask { number: 5, question };
+        let mut all: Vec<FromControl> = questions.into_iter().map(ask).collect();
+        all.extend([
             FromControl::Welcome { version: 1 },
             FromControl::Joined {
                 cluster: ClusterId::new([1; 16]),
@@ -954,6 +994,7 @@ mod tests {
                 change: RuleChange::Put(tests::one_rule(3, None, "2001:db8::/32")),
             },
             FromControl::Preview { question: 10, change: RuleChange::Remove(RuleId(3)) },
-        ]
+        ]);
+        all
     }
 }

@@ -17,6 +17,7 @@ use cluster::map::Epoch;
 use tenancy::rules::RuleChange;
 
 use super::epochs::Epochs;
+use super::inquiry::Question;
 use super::message::{Certificate, FromControl, FromNode, Reason, Refusal, Versions};
 use super::record::Delta;
 use super::records::{Change, Records};
@@ -51,6 +52,8 @@ pub enum Step {
     Share(Vec<Share>),
     /// Answer [`FromNode::Cut`] with this number: whom the change would cut off.
     Preview { question: u64, change: RuleChange },
+    /// Send the answer under this number.
+    Answer { number: u64, question: Question },
 }
 
 /// The engine of one connection.
@@ -170,6 +173,7 @@ impl NodeSession {
             FromControl::Certificate(certificate) => vec![Step::Certificate(certificate)],
             FromControl::Shares(shares) => vec![Step::Share(shares)],
             FromControl::Preview { question, change } => vec![Step::Preview { question, change }],
+            FromControl::Ask { number, question } => vec![Step::Answer { number, question }],
             other @ (FromControl::Welcome { .. }
             | FromControl::Joined { .. }
             | FromControl::Refused(_)) => return Err(unexpected(&other)),

@@ -1,5 +1,7 @@
 //! Statistics over time, in the shape of an InfluxDB answer: J13 to J15 and J19 of the contracts.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::request::Parts;
@@ -11,9 +13,11 @@ use super::super::Api;
 use super::caches::{Answer, NO_STORE};
 use super::denied::Denied;
 use super::owner::{Owner, OwnerOr404};
+use crate::series::latency::LatencyPoint;
 use crate::series::processed::Name;
 use crate::series::sample::Figure;
 use crate::series::{Point, Series};
+use crate::usage::LOCAL;
 
 /// What is told when a request does not say: the last 24 hours.
 const RANGE_SECONDS: u64 = 24 * 60 * 60;
@@ -109,7 +113,7 @@ fn table(
     }
 }
 
-fn time(at: u64) -> String {
+pub(super) fn time(at: u64) -> String {
     let moment = i64::try_from(at).ok().and_then(|at| Timestamp::from_second(at).ok());
     moment.unwrap_or(Timestamp::MAX).to_string()
 }
@@ -150,30 +154,36 @@ pub(super) async fn processed_stats_per_server(
     let limit = cache.plan.limits.memory_bytes;
     let mut tables: Vec<Table> = servers
         .into_iter()
-        .map(|of| processed(&of.series, Some(of.server), &names, limit))
+        .map(|of| processed(&of.series, Some(api.server(&of.server)), &names, limit))
         .collect();
     if tables.is_empty() {
-        let server = api.servers().into_iter().next().unwrap_or_else(|| "larder".to_owned());
-        tables.push(processed(&whole, Some(server), &names, limit));
+        tables.push(processed(&whole, Some(api.server(LOCAL)), &names, limit));
     }
     Ok((NO_STORE, Json(tables)))
 }
 
-/// Latency is measured from outside, by the monitor; as long as there is none, the series are empty.
+/// The median of how long requests took at each server, in nanoseconds; of the times in which any did.
 pub(super) async fn latency(
     State(api): State<Api>,
     OwnerOr404(_): OwnerOr404,
-    _: Asked,
+    asked: Asked,
 ) -> Answer<Vec<Value>> {
-    let empty = |server: String| {
+    let series = api.call(move |control| control.latency(asked.from, asked.to)).await?;
+    let mut servers: BTreeMap<String, Vec<Value>> =
+        api.servers().into_iter().map(|server| (server, Vec::new())).collect();
+    for (server, points) in series.servers {
+        let median = |point: &LatencyPoint| json!([time(point.at), point.histogram.quantile(0.5)]);
+        servers.insert(api.server(&server), points.iter().map(median).collect());
+    }
+    let table = |(server, values): (String, Vec<Value>)| {
         json!({
             "name": "latency",
             "tags": { "server": server },
             "columns": ["time", "duration"],
-            "values": [],
+            "values": values,
         })
     };
-    Ok((NO_STORE, Json(api.servers().into_iter().map(empty).collect())))
+    Ok((NO_STORE, Json(servers.into_iter().map(table).collect())))
 }
 
 pub(super) const COMPOUND: [&str; 5] =

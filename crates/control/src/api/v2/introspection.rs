@@ -1,32 +1,66 @@
-//! What a cache is asked for: J18 and J20 to J23 of the contracts, as far as the backends sample it.
+//! What a cache is asked for: J18 and J20 to J23 of the contracts, as far as it is sampled.
 //!
-//! Single commands are not recorded, so the logs are empty; of a watched prefix its popular items are
-//! told, and its series are empty.
+//! A cache is looked at from the first question on, for as long as there is another one now and then; so
+//! the first answer may be empty. Of a watched prefix its popular items are told, and its series are
+//! empty.
+
+use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequestParts, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
-use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
+use wire::control::inquiry::{Command, Popular, Popularity};
 
 use super::super::Api;
 use super::caches::{Answer, NO_STORE, parse};
 use super::denied::Denied;
-use super::insight::COMPOUND;
+use super::insight::{COMPOUND, time};
 use super::owner::{Numbered, Owner};
-use crate::data_plane::{Popular, Popularity};
 use crate::model::Actor;
 
 /// Keys of a list at most.
 const KEYS_MAX: usize = 20;
 
-/// The last commands at each server.
-pub(super) async fn recent_logs(State(api): State<Api>, _: Owner) -> Answer<Map<String, Value>> {
-    let logs = api.servers().into_iter().map(|server| (server, json!([])));
-    Ok((NO_STORE, Json(logs.collect())))
+/// One command of a client, without its value.
+#[derive(Debug, Serialize)]
+pub(super) struct Log {
+    timestamp: String,
+    key: String,
+    command: String,
+    status: &'static str,
+    /// Of the value that was found or stored, in bytes.
+    size: u32,
+}
+
+impl Log {
+    fn new(command: Command) -> Self {
+        Log {
+            timestamp: time(command.at),
+            key: String::from_utf8_lossy(&command.key).into_owned(),
+            command: command.name,
+            status: command.status.name(),
+            size: command.value_bytes,
+        }
+    }
+}
+
+/// The last commands at each server, the oldest first.
+pub(super) async fn recent_logs(
+    State(api): State<Api>,
+    owner: Owner,
+) -> Answer<BTreeMap<String, Vec<Log>>> {
+    let cache = owner.cache_ref();
+    let recent = api.call(move |control| control.recent(&cache)).await?;
+    let mut logs: BTreeMap<String, Vec<Log>> =
+        api.servers().into_iter().map(|server| (server, Vec::new())).collect();
+    for (server, commands) in recent {
+        logs.insert(api.server(&server), commands.into_iter().map(Log::new).collect());
+    }
+    Ok((NO_STORE, Json(logs)))
 }
 
 #[derive(Debug, Serialize)]
@@ -122,10 +156,9 @@ pub(super) async fn key_stats(
     let (now, found) = api
         .call(move |control| Ok((control.now().0, control.key(&cache, asked.as_bytes())?)))
         .await?;
-    let moment = i64::try_from(now).ok().and_then(|now| Timestamp::from_second(now).ok());
     let counted = found.counted.unwrap_or_default();
     let statistics = KeyStatistics {
-        timestamp: moment.unwrap_or(Timestamp::MAX).to_string(),
+        timestamp: time(now),
         name: key,
         size: found.value_bytes.unwrap_or(0),
         hit_count: counted.hits,

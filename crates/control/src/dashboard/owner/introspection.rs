@@ -8,6 +8,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::Deserialize;
 use tenancy::id::CacheId;
+use wire::control::inquiry::{KeyFigures, Popular, Popularity};
 
 use super::{CacheFrame, Done, back, frame};
 use crate::control::Control;
@@ -16,7 +17,6 @@ use crate::dashboard::failure::Failure;
 use crate::dashboard::page::{Frame, in_query, render};
 use crate::dashboard::session::{Owner, Sent};
 use crate::dashboard::units;
-use crate::data_plane::{KeyFigures, Popular, Popularity};
 use crate::error::ControlError;
 use crate::model::{Cache, CacheRef};
 
@@ -219,7 +219,8 @@ impl Panel {
             figures: Figures::new(prefix),
             is_watched: watched.iter().any(|(_, name)| name.as_bytes() == prefix.text),
         };
-        let mut sizes = popular.hits_percent.clone();
+        let curve = popular.sizes.hits_percent();
+        let mut sizes = curve.clone();
         sizes.sort_by_key(|(size, _)| Reverse(*size));
         Panel {
             cache: id,
@@ -235,7 +236,7 @@ impl Panel {
                 .map(|one| WatchedRow::new(id, one, &popular.keys))
                 .collect(),
             sizes: sizes.into_iter().map(|size| SizeRow::new(size, limit_bytes)).collect(),
-            verdict: verdict(&popular.hits_percent, limit_bytes),
+            verdict: verdict(&curve, limit_bytes),
             at,
         }
     }

@@ -9,10 +9,10 @@ use axum::http::{Method, Request, StatusCode};
 use tenancy::capability::Capabilities;
 use tenancy::id::Username;
 use tenancy::secret::Secret;
+use wire::control::inquiry::{Popular, Popularity};
 
 use super::{Browser, PASSWORD, Pages, assets, escaped, owners_pages};
 use crate::alerts::{AlertWish, Trigger, Way};
-use crate::data_plane::{Popular, Popularity};
 use crate::model::{Actor, Cache, CacheRef, Issued};
 
 /// Every form of a cache's pages: where it goes, and with what it is accepted by the cache of [`Shop`].

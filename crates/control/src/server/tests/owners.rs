@@ -3,6 +3,7 @@
 use super::*;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use wire::control::inquiry::{Popular, Sizes};
 
 /// A cache with its owner's credential.
 struct Owned {
@@ -344,6 +345,15 @@ fn statistics_over_time_have_the_documented_shape() {
     );
     let (status, tables) = owned.ask("GET", "insight/latency", "");
     assert_eq!((status, &tables[0]["columns"]), (200, &json!(["time", "duration"])));
+    assert_eq!(tables[0]["tags"], json!({ "server": "cache.example:11211" }));
+    assert_eq!(tables[0]["values"], json!([]), "no request was timed");
+    for time in [40_000, 50_000, 9_000_000] {
+        owned.served.data_plane().time(time);
+    }
+    let (_, tables) = owned.ask("GET", "insight/latency", "");
+    assert_eq!(tables[0]["values"][0][0], "2027-01-15T08:00:00Z");
+    let median = tables[0]["values"][0][1].as_u64().expect("nanoseconds");
+    assert!((49_152..=57_344).contains(&median), "in the range of 50 µs: {median}");
     let (_, tables) = owned.ask("GET", "introspection/compound_stats", "");
     let last = tables[0]["values"].as_array().and_then(|rows| rows.last());
     assert_eq!(last, Some(&json!(["2027-01-15T07:59:00Z", 0, 512, 1.0, 0.5, 0.0])));
@@ -684,6 +694,17 @@ fn owners_use_the_clean_api_for_their_own_cache() {
     let (status, series) = ask("GET", "/v1/caches/shop/series?names=hit_rate,bytes", "");
     assert_eq!((status, &series["step_seconds"]), (200, &json!(60)));
     assert_eq!(series["points"][0]["values"], json!({ "hit_rate": null, "bytes": 0.0 }));
+    owned.served.data_plane().time(50_000);
+    let (status, latency) = ask("GET", "/v1/caches/shop/latency", "");
+    assert_eq!((status, &latency["step_seconds"]), (200, &json!(20)), "{latency}");
+    assert_eq!(latency["servers"][0]["server"], "cache.example:11211");
+    assert_eq!(latency["servers"][0]["points"][0]["measured"], 1);
+    let sizes = Sizes { requests: 1_000, hits: vec![(100, 800), (200, 900)] };
+    let popular = Popular { sizes, ..Popular::default() };
+    owned.served.data_plane().ask_for(tenancy::id::CacheId::new(owned.id), popular);
+    let (status, sizes) = ask("GET", "/v1/caches/shop/sizes", "");
+    let twice = json!({ "percent": 200, "memory_bytes": 200 << 20, "hit_rate": 0.9 });
+    assert_eq!((status, &sizes["lookups"], &sizes["sizes"][1]), (200, &json!(1_000), &twice));
     for wrong in ["names=x", "from=5&to=4", "from=x", "since=5"] {
         let (status, problem) = ask("GET", &format!("/v1/caches/shop/series?{wrong}"), "");
         assert_eq!((status, &problem["type"]), (400, &json!("bad-request")), "{wrong}");
@@ -730,4 +751,27 @@ fn the_document_describes_what_is_served() {
             }
         }
     }
+}
+
+/// The same of the API that owners' scripts know.
+#[test]
+fn the_document_of_the_old_api_describes_what_is_served() {
+    let owned = Owned::new("100");
+    let answer = owned.served.send("GET", "/api/v2/openapi.json", None, None);
+    let document = parse(&answer.into_body().read_to_string().expect("a whole body"));
+    let paths = document["paths"].as_object().expect("paths");
+    let mut asked = 0;
+    for (path, operations) in paths {
+        let id = owned.id.to_string();
+        let at = path.replace("{cache}", &id).replace("{username}", "NOBODY").replace("{id}", "99");
+        for (method, operation) in operations.as_object().expect("operations") {
+            let (status, _) =
+                owned.ask_as(&owned.username, &owned.password, &method.to_uppercase(), &at, "");
+            assert!(![404, 405].contains(&status), "{method} {path}: {status}");
+            let documented = operation["responses"].get(status.to_string());
+            assert!(documented.is_some(), "{method} {path}: {status}");
+            asked += 1;
+        }
+    }
+    assert!(asked > 30, "{asked} operations");
 }
