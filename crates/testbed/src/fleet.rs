@@ -9,7 +9,7 @@ use crate::process::Process;
 use rustix::process::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::time::Duration;
 
@@ -69,6 +69,11 @@ impl Cluster {
         let token = token["token"].as_str().expect("a token is text").to_owned();
         let node = self.start_node(name, &[&["--join", &token], arguments].concat());
         self.nodes.push(node);
+    }
+
+    /// Where all processes keep what they have; the control plane in `control`.
+    pub fn folder(&self) -> &Path {
+        self.dir.path()
     }
 
     /// Where nodes connect to control.

@@ -8,6 +8,7 @@
 //! * [`process`]: a child process that cannot outlive its test, its log, its memory and CPU time.
 //! * [`larder`], [`memcached`]: the two servers, ready to be connected to; [`postgres`]: one to keep the truth.
 //! * [`cluster`]: a control plane and nodes; [`fleet`]: a whole cluster, its nodes killed and restarted.
+//! * [`owner`]: the owner of a cache, with curl.
 //! * [`keys`]: many keys with known values, to see which are left.
 //! * [`client_scripts`]: real clients. [`relay`]: a way between two processes that can be held up;
 //!   [`distance`]: one that is long.
@@ -33,6 +34,7 @@ pub mod kill_control;
 pub mod larder;
 pub mod memcached;
 pub mod oracle;
+pub mod owner;
 pub mod postgres;
 pub mod process;
 pub mod push;
