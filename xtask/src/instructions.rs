@@ -42,6 +42,8 @@ const PATHS: &[(&str, &str, &str, u64)] = &[
     ("store", "operations", "get_miss", 5_000),
     ("store", "operations", "set", 5_000),
     ("store", "operations", "incr", 5_000),
+    ("store", "operations", "get_watched", 5_000),
+    ("store", "operations", "set_watched", 5_000),
     // A request and its reply, sealed in both ways.
     ("wire", "frames", "get", 1_000),
     // From a session to a link's bytes and back, with the other node's frames.
@@ -52,6 +54,19 @@ const PATHS: &[(&str, &str, &str, u64)] = &[
 
 /// Packages whose benches need a feature, and it.
 const FEATURES: &[(&str, &str)] = &[("proxy", "simulation")];
+
+/// What it may cost that a busy cache is watched, as a part of what its requests take outside of the kernel.
+const WATCHED_PERCENT_MAX: f64 = 3.0;
+
+/// In the bench one request in 8 is counted, as in a quiet cache; where a processor is busy with it, one in
+/// 64 (`crates/store/src/watch.rs`).
+const COUNTED_OF_BUSY: f64 = 8.0 / 64.0;
+
+/// Watched, the same unwatched, and the whole request.
+const WATCHED: &[(&str, &str, &str)] = &[
+    ("store get_watched", "store get", "larder get, 16 in flight"),
+    ("store set_watched", "store set", "larder set, 16 in flight"),
+];
 
 /// Whole requests, from socket to socket, in a `larder` built for tests.
 const LOADS: &[(&str, Load<'_>)] = &[
@@ -85,6 +100,15 @@ fn run(larder: impl FnOnce() -> Result<PathBuf, String>, keep: bool) -> Result<O
         return Ok(Outcome::Skipped("valgrind is not installed (Debian's package)".to_owned()));
     };
     let counts = counts(&larder()?)?;
+    for (watched, plain, whole) in WATCHED {
+        let counting = (counts[*watched] - counts[*plain]) * COUNTED_OF_BUSY;
+        let percent = growth_percent(counts[*whole], counts[*whole] + counting);
+        println!("    {percent:+8.1} %  for watching a cache ({plain})");
+        if WATCHED_PERCENT_MAX < percent {
+            let most = WATCHED_PERCENT_MAX;
+            return Err(format!("{watched}: {percent:+.1} % of a request (at most {most} %)"));
+        }
+    }
     let path = root().join(BASELINE);
     let mut baseline = read(&path)?;
     let Some(before) = baseline.0.get(&machine).filter(|_| !keep) else {

@@ -1,10 +1,13 @@
 //! What 100,000 caches with 1,000,000 credentials cost the API and the statistics: latency of what owners
 //! and operators ask, memory, and a minute in which every cache was used.
 //!
-//! `cargo bench -p control --bench owners`; with `LARDER_POSTGRES=URL` on an empty PostgreSQL database.
+//! `cargo bench -p control --bench owners` measures on SQLite, in one process with its data plane, and then
+//! on PostgreSQL, with a node that reports; `-- sqlite` or `-- postgres` only one of them. PostgreSQL is
+//! started for it by `clients/postgres.sh`.
 
-use std::io;
+use std::io::{self, BufRead as _};
 use std::path::Path;
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,8 +15,10 @@ use std::time::{Duration, Instant};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use control::api::ApiSettings;
+use control::campaign::{Campaign, Pace};
 use control::control::Control;
 use control::data_plane::{DataPlane, DataPlaneError};
+use control::database::PostgresAccess;
 use control::environment::Environment;
 use control::model::{Actor, CacheName, ClusterId, UnixSeconds};
 use control::server::{ServerLimits, serve};
@@ -21,7 +26,8 @@ use rusqlite::Connection;
 use tenancy::id::CacheId;
 use tenancy::plan::{Limits, Plan};
 use tokio::net::TcpListener;
-use wire::control::usage::{Figure, Figures};
+use wire::control::name::NodeName;
+use wire::control::usage::{CacheReport, Figure, Figures, UsageReport};
 
 const CACHES: u64 = 100_000;
 const CREDENTIALS_PER_CACHE: u64 = 10;
@@ -45,25 +51,43 @@ impl DataPlane for Busy {
     }
 
     fn statistics(&self, id: CacheId) -> Result<Figures, DataPlaneError> {
-        let round = ROUND.load(Ordering::Relaxed);
         let mut figures = Figures::default();
-        for (figure, factor) in [
-            (Figure::CmdGet, 5_000),
-            (Figure::GetHits, 4_800),
-            (Figure::GetMisses, 200),
-            (Figure::CmdSet, 400),
-            (Figure::BytesRead, 300_000),
-            (Figure::BytesWritten, 2_000_000),
-            (Figure::Bytes, 9_000_000),
-            (Figure::CurrItems, 40_000),
-        ] {
-            figures.set(figure, round * (factor + id.get() % 100));
-        }
+        totals(id).into_iter().for_each(|(figure, total)| figures.set(figure, total));
         Ok(figures)
     }
 
     fn reset_statistics(&self, _: CacheId) -> Result<(), DataPlaneError> {
         Ok(())
+    }
+}
+
+/// What a cache has counted by now.
+fn totals(id: CacheId) -> [(Figure, u64); 8] {
+    let round = ROUND.load(Ordering::Relaxed);
+    [
+        (Figure::CmdGet, 5_000),
+        (Figure::GetHits, 4_800),
+        (Figure::GetMisses, 200),
+        (Figure::CmdSet, 400),
+        (Figure::BytesRead, 300_000),
+        (Figure::BytesWritten, 2_000_000),
+        (Figure::Bytes, 9_000_000),
+        (Figure::CurrItems, 40_000),
+    ]
+    .map(|(figure, factor)| (figure, round * (factor + id.get() % 100)))
+}
+
+/// What a node tells of all caches, in messages of a few thousand.
+fn report(control: &Control) {
+    let (node, usage) = (NodeName::parse("n0").expect("good"), control.usage_of_nodes());
+    for first in (1..=CACHES).step_by(4_096) {
+        let of_cache = |number: u64| {
+            let cache = CacheId::new(number);
+            CacheReport { figures: totals(cache).to_vec(), ..CacheReport::new(cache) }
+        };
+        let caches = (first..(first + 4_096).min(CACHES + 1)).map(of_cache).collect();
+        let report = UsageReport { run: 1, is_first: false, is_catching_up: false, caches };
+        usage.hear(&node, &report, 0);
     }
 }
 
@@ -82,6 +106,104 @@ fn environment() -> Environment {
             Ok(())
         },
     )
+}
+
+/// A PostgreSQL server of our own, until this is dropped.
+struct Server {
+    process: Child,
+    url: String,
+}
+
+impl Server {
+    fn start() -> Self {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../../clients/postgres.sh");
+        let mut command = Command::new("sh");
+        command.arg(script).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut process = command.spawn().expect("a shell is there");
+        let mut url = String::new();
+        let output = process.stdout.take().expect("it is piped");
+        io::BufReader::new(output).read_line(&mut url).expect("text");
+        assert!(url.starts_with("postgresql:"), "no PostgreSQL: see clients/install.sh");
+        Server { process, url: url.trim().to_owned() }
+    }
+
+    fn ask(&self) -> postgres::Client {
+        postgres::Client::connect(&self.url, postgres::NoTls).expect("the server is there")
+    }
+
+    fn fill(&self) {
+        let fill = format!(
+            "BEGIN;
+             INSERT INTO caches (cluster_id, name, plan, enabled, primary_username, created_at, used_at)
+                 SELECT 1, 'cache-' || n, '100', TRUE, 'USER' || n || 'N0', 0, 0
+                 FROM generate_series(1, {CACHES}) n;
+             INSERT INTO credentials (username, cache_id, capabilities, password_hash,
+                 sealed_password, created_at)
+                 SELECT 'USER' || n || 'N' || k, n, 7, decode(md5(n::TEXT) || md5(k::TEXT), 'hex'),
+                     decode(repeat(md5(k::TEXT), 4), 'hex'), 0
+                 FROM generate_series(1, {CACHES}) n,
+                     generate_series(0, {CREDENTIALS_PER_CACHE} - 1) k;
+             COMMIT; ANALYZE;"
+        );
+        self.ask().batch_execute(&fill).expect("every cache has its primary credential");
+    }
+
+    fn bytes(&self) -> u64 {
+        let row = self.ask().query_one("SELECT pg_database_size(current_database())", &[]);
+        let bytes: i64 = row.expect("one row").get(0);
+        u64::try_from(bytes).expect("a size")
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // The script ends, and stops the server, when its input ends.
+        drop(self.process.stdin.take());
+        drop(self.process.wait());
+    }
+}
+
+/// Where the rows are, and whose caches they are.
+enum Place {
+    /// In a file; served by this process.
+    Sqlite,
+    /// On a server; served by a node.
+    Postgres(Server),
+}
+
+impl Place {
+    fn open(&self, dir: &Path) -> Control {
+        match self {
+            Place::Sqlite => Control::open(dir, environment(), Arc::new(Busy)).expect("it opens"),
+            Place::Postgres(server) => {
+                let access = PostgresAccess { url: server.url.clone(), authority: None };
+                Control::open_postgres(dir, &access, environment()).expect("it opens")
+            }
+        }
+    }
+
+    fn fill(&self, dir: &Path) {
+        match self {
+            Place::Sqlite => fill(dir),
+            Place::Postgres(server) => server.fill(),
+        }
+    }
+
+    fn bytes(&self, dir: &Path) -> u64 {
+        match self {
+            Place::Sqlite => {
+                std::fs::metadata(dir.join("control.sqlite")).map_or(0, |file| file.len())
+            }
+            Place::Postgres(server) => server.bytes(),
+        }
+    }
+
+    /// The end of a round: nodes have told what they count.
+    fn report(&self, control: &Control) {
+        if let Place::Postgres(_) = self {
+            report(control);
+        }
+    }
 }
 
 fn fill(dir: &Path) {
@@ -139,13 +261,40 @@ fn measure(what: &str, url: &str, method: &str, authorization: &str) {
 }
 
 fn main() {
+    let wanted = std::env::args().find(|word| word == "sqlite" || word == "postgres");
+    match wanted.as_deref() {
+        Some("sqlite") => run(&Place::Sqlite),
+        Some(_) => run(&Place::Postgres(Server::start())),
+        // A process for each, so that neither's memory is counted with the other's.
+        None => ["sqlite", "postgres"].into_iter().for_each(again),
+    }
+}
+
+fn again(place: &str) {
+    say(&format!("--- {place}"), "");
+    let program = std::env::current_exe().expect("a running program has a path");
+    let status = Command::new(program).arg(place).status().expect("it runs again");
+    assert!(status.success(), "{place} failed");
+}
+
+fn run(place: &Place) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let open = || Control::open(dir.path(), environment(), Arc::new(Busy)).expect("it opens");
-    drop(open());
-    fill(dir.path());
+    drop(place.open(dir.path()));
+    place.fill(dir.path());
     let begun = Instant::now();
-    let control = Arc::new(open());
+    let control = Arc::new(place.open(dir.path()));
     say("start", &format!("{:.2?}", begun.elapsed()));
+    let campaign = match place {
+        Place::Sqlite => None,
+        Place::Postgres(_) => {
+            let campaign = Campaign::start(&control, control.holder(), Pace::default());
+            let campaign = campaign.expect("a thread");
+            while !control.leads() {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            Some(campaign)
+        }
+    };
     say("memory after the start", &format!("{} MiB", memory_mib()));
     let name = CacheName::parse("mine").expect("good");
     let plan = Plan::named("100").expect("there");
@@ -175,8 +324,6 @@ fn main() {
     measure("GET 100 caches (operator)", &caches, "GET", &operator);
     say("memory after the requests", &format!("{} MiB", memory_mib()));
 
-    let file = dir.path().join("control.sqlite");
-    let bytes = || std::fs::metadata(&file).map_or(0, |it| it.len());
     let sampled = |what: &str| {
         let begun = Instant::now();
         let changed = control.sample().expect("sampled");
@@ -186,15 +333,17 @@ fn main() {
     for _ in 0..10 {
         ROUND.fetch_add(1, Ordering::Relaxed);
         NOW.fetch_add(60, Ordering::Relaxed);
+        place.report(&control);
         sampled("a minute in which every cache was used");
     }
     let begun = Instant::now();
     control.roll_up().expect("rolled up");
     say("ten minutes of all caches summed up", &format!("{:.2?}", begun.elapsed()));
-    say("the database's file", &format!("{} MiB", bytes() / (1 << 20)));
+    say("the database", &format!("{} MiB", place.bytes(dir.path()) / (1 << 20)));
     say("memory after that", &format!("{} MiB", memory_mib()));
     let series = own("insight/processed_stats?names=hit_rate,request_rate,bytes");
     measure("GET a day in minutes (owner)", &series, "GET", &owner);
     // Tasks that wait for connections do not end by themselves.
     runtime.shutdown_background();
+    drop(campaign);
 }

@@ -31,16 +31,19 @@ struct Bench {
     next: usize,
 }
 
-/// One operation by name.
-type Operation = fn(&mut Bench);
+/// One operation by name, and whether the cache is watched meanwhile.
+type Operation = (&'static str, fn(&mut Bench), bool);
 
 /// `get_batch` does [`BATCH`] gets.
-const OPERATIONS: &[(&str, Operation)] = &[
-    ("get", Bench::get),
-    ("get_batch", Bench::get_batch),
-    ("get_miss", Bench::get_miss),
-    ("set", Bench::set),
-    ("incr", Bench::incr),
+const OPERATIONS: &[Operation] = &[
+    ("get", Bench::get, false),
+    ("get_batch", Bench::get_batch, false),
+    ("get_miss", Bench::get_miss, false),
+    ("set", Bench::set, false),
+    ("incr", Bench::incr, false),
+    ("get_watched", Bench::get, true),
+    ("get_batch_watched", Bench::get_batch, true),
+    ("set_watched", Bench::set, true),
 ];
 
 impl Bench {
@@ -115,13 +118,15 @@ fn main() {
     let mut bench = Bench::new();
     match (word("COUNTED"), word("TIMES").and_then(|times| times.parse::<u32>().ok())) {
         (Some(name), Some(times)) => {
-            let found = OPERATIONS.iter().find(|(known, _)| *known == name);
-            let (_, operation) = found.expect("a name from the list above");
+            let found = OPERATIONS.iter().find(|(known, ..)| *known == name);
+            let (_, operation, is_watched) = found.expect("a name from the list above");
+            bench.cache.watch(*is_watched);
             (0..times).for_each(|_| operation(&mut bench));
         }
         _ => {
             let mut criterion = Criterion::default().configure_from_args();
-            for (name, operation) in OPERATIONS {
+            for (name, operation, is_watched) in OPERATIONS {
+                bench.cache.watch(*is_watched);
                 criterion.bench_function(name, |bencher| bencher.iter(|| operation(&mut bench)));
             }
             criterion.final_summary();
