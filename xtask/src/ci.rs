@@ -15,8 +15,15 @@ pub(crate) fn all() -> Vec<Step> {
 }
 
 pub(crate) fn test() -> Vec<Step> {
-    let mut steps =
-        vec![install(), build(), tests(), interleavings(), simulate(), instructions(false)];
+    let mut steps = vec![
+        install(),
+        build(),
+        tests(),
+        interleavings(),
+        simulate(),
+        faults(),
+        instructions(false),
+    ];
     // `cargo test` runs the examples of the documentation as well; nextest cannot.
     if has_nextest() {
         steps.push(examples());
@@ -127,6 +134,18 @@ fn simulate() -> Step {
             carry_out(command(&path, &["--seeds", "250"]))
         }
         Err(why) => Outcome::Failed(why),
+    })
+}
+
+/// Faults of real processes that show something within seconds; laws only, for this machine is busy.
+fn faults() -> Step {
+    Step::new("faults", || match (built("faults"), built("larder")) {
+        (Ok(path), Ok(larder)) => {
+            let mut faults = command(&path.to_string_lossy(), &["--quick"]);
+            faults.env("LARDER_BIN", larder);
+            carry_out(faults)
+        }
+        (Err(why), _) | (_, Err(why)) => Outcome::Failed(why),
     })
 }
 

@@ -24,7 +24,7 @@ Usage: cargo xtask <task>
   sanitize               run the store's tests under the address sanitizer
   kill-control […]       SIGKILL the control plane under load; --help tells more
   bench-control […]      how long a change takes to reach 70 nodes; --help tells more
-  faults [--quick]       stop, hold up and kill parts of a cluster, and print what clients notice
+  faults [--quick] […]   stop, hold up and kill parts of a cluster, and print what clients notice; --list
   sim [--seeds N] […]    play whole clusters under faults in one thread; --help tells more
   fuzz [--minutes N]     run every fuzz target for N minutes (1) each; needs nightly and cargo-fuzz
 ";
@@ -47,8 +47,11 @@ fn main() -> ExitCode {
         ["sim", rest @ ..] => vec![ci::sim(rest)],
         ["kill-control", rest @ ..] => vec![testbed("kill-control", &[], rest)],
         ["bench-control", rest @ ..] => vec![testbed("bench-control", &["--release"], rest)],
-        ["faults"] => vec![faults(false)],
-        ["faults", "--quick"] => vec![faults(true)],
+        ["faults", rest @ ..] => {
+            // Figures are of the program as it is used.
+            let has_figures = !rest.contains(&"--quick") && !rest.contains(&"--list");
+            vec![testbed("faults", if has_figures { &["--release"] } else { &[] }, rest)]
+        }
         ["fuzz", rest @ ..] => match fuzz::minutes(rest) {
             Ok(minutes) => fuzz::steps(minutes),
             Err(problem) => {
@@ -72,24 +75,6 @@ fn testbed(program: &'static str, how: &[&str], arguments: &[&str]) -> step::Ste
     step::Step::new(program, move || {
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         step::carry_out(step::command("cargo", &words))
-    })
-}
-
-/// One test after the other, on a machine that has nothing else to do, with what they print.
-fn faults(quick: bool) -> step::Step {
-    step::Step::new("faults", move || {
-        let tests = ["faults", "cluster", "quota"].into_iter().flat_map(|test| ["--test", test]);
-        let run = ["test", "--package", "testbed"].into_iter().chain(tests).chain(["--"]);
-        let how = ["--include-ignored", "--nocapture", "--test-threads=1"];
-        let words: Vec<&str> = run.chain(how).collect();
-        let mut tests = step::command("cargo", &words);
-        tests.env("LARDER_FAULTS_STRICT", "1");
-        if quick {
-            tests.env("LARDER_FAULTS_QUICK", "1");
-        } else {
-            tests.env("LARDER_CLUSTER_KEYS", "100000");
-        }
-        step::carry_out(tests)
     })
 }
 

@@ -8,8 +8,9 @@ use serde_json::Value;
 
 use crate::connection::{Connection, Login};
 use crate::eventually::{DEADLINE, eventually};
+use crate::fleet::{PATIENT, variables};
 use crate::larder::{DataDir, program};
-use crate::process::Process;
+use crate::process::{Process, command_under, on_disk_of_its_own};
 
 /// A control plane with a folder of its own.
 pub struct ControlPlane {
@@ -45,24 +46,16 @@ impl ControlPlane {
         self.dir.path()
     }
 
-    /// Runs `larder <arguments> --data DIR --json` and returns what it printed.
+    /// Runs `larder <arguments> --data DIR --json` and returns what it printed, whatever its exit code
+    /// says of the cluster.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Value {
-        let output = self.try_run(arguments);
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            let told = String::from_utf8_lossy(&output.stderr);
-            panic!("larder {arguments:?} printed no JSON ({error}): {told}")
-        })
+        self.dir.ask(arguments)
     }
 
     #[track_caller]
     pub fn try_run(&self, arguments: &[&str]) -> Output {
-        Command::new(program())
-            .args(arguments)
-            .args(["--json", "--data"])
-            .arg(self.dir.path())
-            .output()
-            .expect("the program that serves can also be run as a command")
+        self.dir.try_run(arguments)
     }
 
     /// A token for a node to join with.
@@ -75,7 +68,7 @@ impl ControlPlane {
     /// Makes a cache and returns the login of its primary credential.
     #[track_caller]
     pub fn create_cache(&self, name: &str) -> Login {
-        login(&self.run(&["cache", "create", name, "--plan", "100"])["credentials"][0])
+        Login::told(&self.run(&["cache", "create", name, "--plan", "100"])["credentials"][0])
     }
 
     /// Waits until every node has everything, and routes by a settled epoch with so many members.
@@ -94,13 +87,6 @@ impl ControlPlane {
             (is_settled && nodes.iter().all(is_good)).then_some(status)
         })
     }
-}
-
-/// The login that a credential's JSON holds.
-#[track_caller]
-pub fn login(credential: &Value) -> Login {
-    let word = |name: &str| credential[name].as_str().expect("credentials are text").to_owned();
-    Login { username: word("username"), password: word("password") }
 }
 
 /// A node with a folder of its own.
@@ -136,10 +122,7 @@ impl Node {
     #[track_caller]
     pub fn join_on_disk(control: &ControlPlane, name: &str, kilobytes: u32) -> Node {
         let dir = DataDir::default();
-        let mut command = Command::new("unshare");
-        command.args(["--map-root-user", "--mount", "sh", "-c"]);
-        command.arg("mount -t tmpfs -o size=$1k,mode=700 larder \"$2\" && shift 2 && exec \"$@\"");
-        command.args(["sh", &kilobytes.to_string()]).arg(dir.path()).arg(program());
+        let command = command_under(&on_disk_of_its_own(dir.path(), kilobytes), program());
         let token = control.token();
         let arguments = ["--join", &token, "--name", name, "--memory", "256MiB"];
         Node::start_by(command, &control.nodes, dir, &arguments)
@@ -168,6 +151,7 @@ impl Node {
     fn start_by(mut command: Command, control: &str, dir: DataDir, arguments: &[&str]) -> Node {
         command.args(["node", "--control", control, "--listen", "127.0.0.1:0"]);
         command.args(["--threads", "1"]).args(arguments).arg("--data").arg(dir.path());
+        command.envs(variables(PATIENT));
         let mut process = Process::start(&mut command);
         process.wait_for_line("LARDER_NODE=");
         let server = process.line_after("MEMCACHIER_SERVERS=").expect("it is written before");

@@ -5,6 +5,8 @@ use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use rustls_pki_types::CertificateDer;
+use serde_json::Value;
+use std::collections::BTreeMap;
 use socket2::{Domain, Socket, Type};
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
@@ -202,6 +204,22 @@ impl Connection {
         }
     }
 
+    /// What `stats` tells in numbers, by name.
+    #[track_caller]
+    pub fn statistics(&mut self) -> BTreeMap<String, u64> {
+        self.send(b"stats\r\n");
+        let mut figures = BTreeMap::new();
+        loop {
+            let line = self.line();
+            let mut words = line.split_whitespace().skip(1);
+            let (Some(name), Some(value)) = (words.next(), words.next()) else {
+                assert_eq!(line, "END\r\n", "statistics are answered");
+                return figures;
+            };
+            figures.extend(value.parse::<u64>().ok().map(|value| (name.to_owned(), value)));
+        }
+    }
+
     /// How long reading and writing may wait from now on.
     pub fn set_patience(&mut self, patience: Duration) {
         let socket = match &self.stream {
@@ -254,6 +272,13 @@ pub struct Login {
 }
 
 impl Login {
+    /// The login that a credential's JSON holds, as the command line prints it.
+    #[track_caller]
+    pub fn told(credential: &Value) -> Login {
+        let word = |name: &str| credential[name].as_str().expect("credentials are text").to_owned();
+        Login { username: word("username"), password: word("password") }
+    }
+
     /// The first command of a text connection that authenticates it.
     pub fn text(&self) -> String {
         let Login { username, password } = self;

@@ -5,24 +5,32 @@
 use crate::connection::{Connection, Login};
 use crate::eventually::eventually;
 use crate::larder::{DataDir, program, resolve};
-use crate::process::Process;
+use crate::process::{Process, command_under, on_disk_of_its_own};
 use rustix::process::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::Duration;
 
 /// How long a cluster may take to agree on an epoch. It takes less than a second; test machines stall.
 pub const SETTLED_TIME_MAX: Duration = Duration::from_secs(60);
 
+/// Settings of a cluster to which nothing shall happen, on a machine that may stand still for seconds: no
+/// node takes another for silent because of it.
+pub const PATIENT: &[(&str, &str)] = &[("link_timeout_ms", "20000"), ("link_silence_ms", "10000")];
+
 /// A control plane and its nodes; all of them end with it.
 pub struct Cluster {
     pub control: Process,
     pub nodes: Vec<Node>,
-    /// Where nodes connect.
+    /// Where nodes connect, and where control listens for them: not the same when it does so everywhere.
     control_address: String,
+    nodes_listen: SocketAddr,
+    /// Control's.
     dir: DataDir,
+    /// A folder for each node.
+    nodes_dir: DataDir,
     backends: usize,
     settings: Vec<(String, String)>,
 }
@@ -33,6 +41,19 @@ pub struct Node {
     pub process: Process,
     /// Where memcached clients connect; another one after a restart.
     pub addr: SocketAddr,
+    /// What it was started with beside what all are, and is started with again.
+    arguments: Vec<String>,
+    under: Vec<String>,
+}
+
+/// What `larder cluster diagnose` found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Finding {
+    /// The word for programs, such as `blocked-link`.
+    pub fault: String,
+    pub node: String,
+    /// What to do about it, in words.
+    pub advice: String,
 }
 
 impl Cluster {
@@ -46,14 +67,7 @@ impl Cluster {
     /// The same, with settings of all processes by their names, such as `threads`.
     #[track_caller]
     pub fn start_with(nodes: usize, backends: usize, settings: &[(&str, &str)]) -> Cluster {
-        let dir = DataDir::new();
-        let setting = |(name, value): &(&str, &str)| {
-            (format!("LARDER_{}", name.to_uppercase()), (*value).to_owned())
-        };
-        let settings: Vec<(String, String)> = settings.iter().map(setting).collect();
-        let (control, control_address) = start_control(&dir, "127.0.0.1:0", &settings);
-        let mut cluster =
-            Cluster { control, nodes: Vec::new(), control_address, dir, backends, settings };
+        let mut cluster = Cluster::start_control("127.0.0.1:0", backends, settings);
         for number in 0..nodes {
             cluster.add_node(&format!("n{number}"), &[]);
         }
@@ -61,19 +75,75 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a control plane alone that takes nodes at this address, such as `0.0.0.0:0`.
+    #[track_caller]
+    pub fn start_control(
+        nodes_listen: &str,
+        backends: usize,
+        settings: &[(&str, &str)],
+    ) -> Cluster {
+        let dir = DataDir::new();
+        let settings = variables(settings);
+        let (control, control_address) = start_control(&dir, nodes_listen, &settings);
+        let mut nodes_listen = resolve(nodes_listen);
+        nodes_listen.set_port(resolve(&control_address).port());
+        let (nodes, nodes_dir) = (Vec::new(), DataDir::new());
+        Cluster {
+            control,
+            nodes,
+            control_address,
+            nodes_listen,
+            dir,
+            nodes_dir,
+            backends,
+            settings,
+        }
+    }
+
     /// Starts one more node, with more arguments if need be. Does not wait for the cluster to take it
     /// in.
     #[track_caller]
     pub fn add_node(&mut self, name: &str, arguments: &[&str]) {
+        self.add_node_under(&[], name, arguments);
+    }
+
+    /// The same under a program that becomes it: these words come before its own.
+    #[track_caller]
+    pub fn add_node_under(&mut self, under: &[String], name: &str, arguments: &[&str]) {
         let token = self.run(&["node", "token", "--name", name]);
         let token = token["token"].as_str().expect("a token is text").to_owned();
-        let node = self.start_node(name, &[&["--join", &token], arguments].concat());
+        let arguments: Vec<String> = arguments.iter().map(|&it| it.to_owned()).collect();
+        let node = self.start_node(under, name, &arguments, &["--join", &token]);
         self.nodes.push(node);
     }
 
-    /// Where all processes keep what they have; the control plane in `control`.
+    /// Where the control plane keeps what it has.
     pub fn folder(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// The same with its data directory on a disk of its own, in memory, of this size. The node
+    /// has it mounted for itself; others reach it by [`Cluster::own_folder`].
+    #[track_caller]
+    pub fn add_node_on_disk(
+        &mut self,
+        under: &[String],
+        name: &str,
+        arguments: &[&str],
+        kilobytes: u32,
+    ) {
+        let folder = self.data_of(name);
+        std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
+        let under = [under, &on_disk_of_its_own(&folder, kilobytes)].concat();
+        self.add_node_under(&under, name, arguments);
+    }
+
+    /// A node's data directory as its process sees it.
+    pub fn own_folder(&self, node: usize) -> PathBuf {
+        let Node { name, process, .. } = &self.nodes[node];
+        let root = PathBuf::from(format!("/proc/{}/root", process.id()));
+        let data = self.data_of(name);
+        root.join(data.strip_prefix("/").expect("temporary folders are absolute"))
     }
 
     /// Where nodes connect to control.
@@ -81,19 +151,30 @@ impl Cluster {
         resolve(&self.control_address)
     }
 
-    /// What `larder cluster diagnose` finds, as (fault, node).
+    /// What `larder cluster diagnose` finds.
     #[track_caller]
-    pub fn findings(&self) -> Vec<(String, String)> {
-        let output = self.try_run(&["cluster", "diagnose"]);
-        let diagnosis = json(&output).unwrap_or_else(|| panic!("no diagnosis: {output:?}"));
+    pub fn findings(&self) -> Vec<Finding> {
+        let output = self.dir.try_run(&["cluster", "diagnose"]);
+        let diagnosis: Value = serde_json::from_slice(&output.stdout)
+            .unwrap_or_else(|error| panic!("no diagnosis ({error}): {output:?}"));
         let findings = diagnosis["findings"].as_array().expect("there is a list of findings");
-        let word = |finding: &Value, name: &str| {
-            finding[name].as_str().expect("findings are in words").to_owned()
-        };
-        let found: Vec<_> =
-            findings.iter().map(|it| (word(it, "fault"), word(it, "node"))).collect();
+        let found: Vec<Finding> = findings
+            .iter()
+            .map(|it| {
+                let word =
+                    |name: &str| it[name].as_str().expect("findings are in words").to_owned();
+                Finding { fault: word("fault"), node: word("node"), advice: word("advice") }
+            })
+            .collect();
         assert_eq!(output.status.success(), found.is_empty(), "the exit code says it, too");
         found
+    }
+
+    /// Whether `larder cluster diagnose` names this fault at this node, and says what to do.
+    #[track_caller]
+    pub fn is_named(&self, fault: &str, node: &str) -> bool {
+        let is = |it: &Finding| it.fault == fault && it.node == node && !it.advice.is_empty();
+        self.findings().iter().any(is)
     }
 
     /// Kills a node's process, as a crash does.
@@ -106,56 +187,71 @@ impl Cluster {
     /// Starts the process of a killed node again, with its data directory.
     #[track_caller]
     pub fn restart(&mut self, node: usize) {
-        let name = self.nodes[node].name.clone();
-        self.nodes[node] = self.start_node(&name, &[]);
+        let Node { name, arguments, under, .. } = &self.nodes[node];
+        self.nodes[node] = self.start_node(under, name, arguments, &[]);
     }
 
     /// Has another machine take the place of a killed node: its name, an empty data directory, and the
     /// token of `larder node replace`.
     #[track_caller]
     pub fn replace(&mut self, node: usize) {
-        let name = self.nodes[node].name.clone();
-        std::fs::remove_dir_all(self.data_of(&name)).expect("the folder of a node that has ended");
-        let token = self.run(&["node", "replace", &name]);
-        let token = token["token"].as_str().expect("a token is text").to_owned();
-        self.nodes[node] = self.start_node(&name, &["--join", &token]);
+        let Node { name, arguments, under, .. } = &self.nodes[node];
+        std::fs::remove_dir_all(self.data_of(name)).expect("the folder of a node that has ended");
+        let token = self.run(&["node", "replace", name]);
+        let token = token["token"].as_str().expect("a token is text");
+        self.nodes[node] = self.start_node(under, name, arguments, &["--join", token]);
     }
 
-    /// Kills the control plane, unless it has ended, and starts it again at the same address.
+    /// Kills the control plane, if it has not ended yet, and starts it again at the same address.
     #[track_caller]
     pub fn restart_control(&mut self) {
         if !self.control.has_ended() {
             self.control.signal(Signal::KILL);
+            self.control.wait_for_end(SETTLED_TIME_MAX);
         }
-        self.control.wait_for_end(SETTLED_TIME_MAX);
-        let address = self.control_address.clone();
-        (self.control, self.control_address) = start_control(&self.dir, &address, &self.settings);
+        let listen = self.nodes_listen.to_string();
+        (self.control, self.control_address) = start_control(&self.dir, &listen, &self.settings);
     }
 
+    /// Starts a node's process: with its own arguments, those of this one start, and what all have that
+    /// neither says.
     #[track_caller]
-    fn start_node(&self, name: &str, arguments: &[&str]) -> Node {
-        let mut command = Command::new(program());
-        command.args(["node", "--name", name]);
-        if !arguments.contains(&"--control") {
-            command.args(["--control", &self.control_address]);
-        }
+    fn start_node(
+        &self,
+        under: &[String],
+        name: &str,
+        arguments: &[String],
+        this_time: &[&str],
+    ) -> Node {
+        let says = |flag: &str| arguments.iter().any(|it| it == flag);
+        let data = self.data_of(name);
+        let backends = self.backends.to_string();
         // Clients reach it at every address of this machine that it may be told to advertise.
-        let listen = if arguments.contains(&"--advertise") { "0.0.0.0:0" } else { "127.0.0.1:0" };
-        command.arg("--data").arg(self.data_of(name)).args(["--listen", listen]);
-        command.args(["--memory", "256MiB", "--backends", &self.backends.to_string()]);
-        if !arguments.contains(&"--peers-listen") {
-            command.args(["--peers-listen", "127.0.0.1:0"]);
+        let listen = if says("--advertise") { "0.0.0.0:0" } else { "127.0.0.1:0" };
+        let mut command = command_under(under, program());
+        command.args(["node", "--name", name]).arg("--data").arg(data).args(arguments);
+        for (flag, value) in [
+            ("--control", self.control_address.as_str()),
+            ("--listen", listen),
+            ("--peers-listen", "127.0.0.1:0"),
+            ("--memory", "256MiB"),
+            ("--backends", backends.as_str()),
+        ] {
+            if !says(flag) {
+                command.args([flag, value]);
+            }
         }
-        command.args(arguments).envs(self.settings.clone());
-        let mut process = Process::start(&mut command);
+        let mut process = Process::start(command.args(this_time).envs(self.settings.clone()));
         // The last of the lines that a node writes.
         process.wait_for_line("LARDER_NODE=");
-        let addr = process.line_after("MEMCACHIER_SERVERS=").expect("it is written before");
-        Node { name: name.to_owned(), process, addr: resolve(&addr) }
+        let addr =
+            resolve(&process.line_after("MEMCACHIER_SERVERS=").expect("it is written before"));
+        let (arguments, under) = (arguments.to_vec(), under.to_vec());
+        Node { name: name.to_owned(), process, addr, arguments, under }
     }
 
     fn data_of(&self, node: &str) -> PathBuf {
-        self.dir.path().join(format!("node-{node}"))
+        self.nodes_dir.path().join(node)
     }
 
     /// Waits until an epoch with this many nodes is settled, and every one of them has a link to every
@@ -178,21 +274,26 @@ impl Cluster {
         })
     }
 
-    /// What `larder cluster status` says.
+    /// What `larder cluster status` says, whatever its exit code says of alarms.
     #[track_caller]
     pub fn status(&self) -> Value {
-        let output = self.try_run(&["cluster", "status"]);
-        // Its exit code says that some node has an alarm; what it printed is the same.
-        json(&output).unwrap_or_else(|| panic!("no status: {output:?}"))
+        self.dir.ask(&["cluster", "status"])
+    }
+
+    /// The part of all slots that a node's backends own, as the status says.
+    #[track_caller]
+    pub fn share_of(&self, node: &str) -> f64 {
+        let status = self.status();
+        let members = status["members"].as_array().expect("there is a list of members");
+        let own = members.iter().filter(|member| member["node"] == node);
+        own.map(|member| member["share"].as_f64().expect("a share is a number")).sum()
     }
 
     /// Makes a cache and a credential for it with every capability.
     #[track_caller]
     pub fn create_cache(&self, name: &str, plan: &str) -> Login {
         self.run(&["cache", "create", name, "--plan", plan]);
-        let made = self.run(&["credential", "add", name]);
-        let word = |name: &str| made[name].as_str().expect("credentials are text").to_owned();
-        Login { username: word("username"), password: word("password") }
+        Login::told(&self.run(&["credential", "add", name]))
     }
 
     /// An authenticated connection to a node's proxy, as soon as the node knows the credential.
@@ -207,21 +308,21 @@ impl Cluster {
     /// Runs `larder <arguments> --json` against this control plane and returns what it printed.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Value {
-        let output = self.try_run(arguments);
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "larder {arguments:?} failed: {error}");
-        json(&output).unwrap_or_else(|| panic!("larder {arguments:?} printed no JSON: {output:?}"))
+        self.dir.run(arguments)
     }
 
-    #[track_caller]
-    pub fn try_run(&self, arguments: &[&str]) -> Output {
-        Command::new(program())
-            .args(arguments)
-            .args(["--json", "--data"])
-            .arg(self.dir.path().join("control"))
-            .output()
-            .expect("the program that serves can also be run as a command")
+    /// Control's data directory.
+    pub fn control_folder(&self) -> &std::path::Path {
+        self.dir.path()
     }
+}
+
+/// Settings as environment variables.
+pub(crate) fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
+    let one = |(name, value): &(&str, &str)| {
+        (format!("LARDER_{}", name.to_uppercase()), (*value).to_owned())
+    };
+    settings.iter().map(one).collect()
 }
 
 #[track_caller]
@@ -232,7 +333,7 @@ fn start_control(
 ) -> (Process, String) {
     let mut command = Command::new(program());
     command.args(["control", "--listen", "127.0.0.1:0", "--nodes-listen", nodes_listen, "--data"]);
-    command.arg(dir.path().join("control")).envs(settings.iter().cloned());
+    command.arg(dir.path()).envs(settings.iter().cloned());
     let mut control = Process::start(&mut command);
     let address = control.wait_for_line("LARDER_NODES=");
     (control, address)
@@ -246,8 +347,4 @@ pub fn log_in(addr: SocketAddr, login: &Login) -> std::io::Result<Connection> {
         "STORED\r\n" => Ok(connection),
         refused => Err(std::io::Error::other(refused.to_owned())),
     }
-}
-
-fn json(output: &Output) -> Option<Value> {
-    serde_json::from_slice(&output.stdout).ok()
 }

@@ -50,6 +50,15 @@ pub struct Found {
     pub failures: u64,
 }
 
+/// How the read of one key ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    Hit,
+    Miss,
+    /// Answered with an error, or not at all.
+    Failure,
+}
+
 /// Reads the keys of these numbers one by one, in pipelines.
 ///
 /// # Panics
@@ -58,26 +67,51 @@ pub struct Found {
 #[track_caller]
 pub fn get(connection: &mut Connection, numbers: Range<u64>) -> io::Result<Found> {
     let mut found = Found::default();
+    for (_, ended) in get_each(connection, numbers)? {
+        match ended {
+            Ended::Hit => found.hits += 1,
+            Ended::Miss => found.misses += 1,
+            Ended::Failure => found.failures += 1,
+        }
+    }
+    Ok(found)
+}
+
+/// The same, and what became of each.
+///
+/// # Panics
+///
+/// When a key has another value than it was set to.
+#[track_caller]
+pub fn get_each(connection: &mut Connection, numbers: Range<u64>) -> io::Result<Vec<(u64, Ended)>> {
     let all: Vec<u64> = numbers.collect();
+    let mut each = Vec::with_capacity(all.len());
     for some in all.chunks(PIPELINED as usize) {
         let commands: String = some.iter().map(|number| format!("get key-{number}\r\n")).collect();
         connection.try_send(commands.as_bytes())?;
         for &number in some {
-            let line = connection.try_line()?;
-            if line == "END\r\n" {
-                found.misses += 1;
+            let line = whole_line(connection)?;
+            let ended = if line == "END\r\n" {
+                Ended::Miss
             } else if line.starts_with("SERVER_ERROR") {
-                found.failures += 1;
+                Ended::Failure
             } else {
                 let (value, bytes) = (value(number), value(number).len());
                 assert_eq!(line, format!("VALUE key-{number} 0 {bytes}\r\n"));
-                assert_eq!(connection.try_line()?, format!("{value}\r\n"));
-                assert_eq!(connection.try_line()?, "END\r\n");
-                found.hits += 1;
-            }
+                assert_eq!(whole_line(connection)?, format!("{value}\r\n"));
+                assert_eq!(whole_line(connection)?, "END\r\n");
+                Ended::Hit
+            };
+            each.push((number, ended));
         }
     }
-    Ok(found)
+    Ok(each)
+}
+
+/// One line with its ending. Half of one, before the server closed, is no answer.
+fn whole_line(connection: &mut Connection) -> io::Result<String> {
+    let line = connection.try_line()?;
+    if line.ends_with('\n') { Ok(line) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
 }
 
 fn command(number: u64) -> String {

@@ -73,9 +73,7 @@ impl Larder {
     #[track_caller]
     pub fn add_credential(&self, arguments: &[&str]) -> Login {
         let cache = self.cache();
-        let made = self.run(&[&["credential", "add", &cache], arguments].concat());
-        let word = |name: &str| made[name].as_str().expect("credentials are text").to_owned();
-        Login { username: word("username"), password: word("password") }
+        Login::told(&self.run(&[&["credential", "add", &cache], arguments].concat()))
     }
 
     /// The development cache, as the command line names it.
@@ -88,26 +86,12 @@ impl Larder {
     /// Runs `larder <arguments> --data DIR --json` and returns what it printed.
     #[track_caller]
     pub fn run(&self, arguments: &[&str]) -> Value {
-        let output = self.try_run(arguments);
-        assert!(
-            output.status.success(),
-            "larder {arguments:?} failed: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
-            let printed = String::from_utf8_lossy(&output.stdout);
-            panic!("larder {arguments:?} printed no JSON ({error}): {printed}")
-        })
+        self.dir.run(arguments)
     }
 
     #[track_caller]
     pub fn try_run(&self, arguments: &[&str]) -> Output {
-        Command::new(program())
-            .args(arguments)
-            .args(["--json", "--data"])
-            .arg(self.dir.path())
-            .output()
-            .expect("the program that serves can also be run as a command")
+        self.dir.try_run(arguments)
     }
 }
 
@@ -191,6 +175,48 @@ impl DataDir {
     pub fn path(&self) -> &Path {
         self.0.path()
     }
+
+    /// Runs `larder <arguments> --data DIR --json` and returns what it printed.
+    ///
+    /// # Panics
+    ///
+    /// When the command fails.
+    #[track_caller]
+    pub fn run(&self, arguments: &[&str]) -> Value {
+        let output = self.try_run(arguments);
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success(), "larder {arguments:?} failed: {error}");
+        json(arguments, &output)
+    }
+
+    /// The same of a command whose exit code tells something about the cluster, as that of
+    /// `cluster status` does of alarms: what it printed, whatever the code is.
+    ///
+    /// # Panics
+    ///
+    /// When it printed nothing that can be read.
+    #[track_caller]
+    pub fn ask(&self, arguments: &[&str]) -> Value {
+        json(arguments, &self.try_run(arguments))
+    }
+
+    #[track_caller]
+    pub fn try_run(&self, arguments: &[&str]) -> Output {
+        Command::new(program())
+            .args(arguments)
+            .args(["--json", "--data"])
+            .arg(self.path())
+            .output()
+            .expect("the program that serves can also be run as a command")
+    }
+}
+
+/// What a command printed.
+#[track_caller]
+fn json(arguments: &[&str], output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("larder {arguments:?} printed no JSON ({error}): {output:?}")
+    })
 }
 
 impl Default for DataDir {

@@ -9,6 +9,8 @@
 //! * [`larder`], [`memcached`]: the two servers, ready to be connected to; [`postgres`]: one to keep the truth.
 //! * [`cluster`]: a control plane and nodes; [`fleet`]: a whole cluster, its nodes killed and restarted.
 //! * [`owner`]: the owner of a cache, with curl.
+//! * [`faults`]: experiments on clusters, `cargo xtask faults`. [`network`]: places with a network between
+//!   them that is as bad as it shall be; [`cgroup`]: limits of CPU time and memory.
 //! * [`keys`]: many keys with known values, to see which are left.
 //! * [`client_scripts`]: real clients. [`relay`]: a way between two processes that can be held up;
 //!   [`distance`]: one that is long.
@@ -21,18 +23,21 @@
 //! * [`kill_control`]: kills the control plane under load, and looks whether what it said was so.
 //! * [`differential`]: the same random commands to both servers, and the same answers wanted.
 
+pub mod cgroup;
 pub mod client_scripts;
 pub mod cluster;
 pub mod connection;
 pub mod differential;
 pub mod distance;
 pub mod eventually;
+pub mod faults;
 pub mod fleet;
 pub mod freshness;
 pub mod keys;
 pub mod kill_control;
 pub mod larder;
 pub mod memcached;
+pub mod network;
 pub mod oracle;
 pub mod owner;
 pub mod postgres;

@@ -4,8 +4,8 @@
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
@@ -23,6 +23,10 @@ struct State {
     is_held: AtomicBool,
     /// The process whose connections are held; 0 is none.
     held_caller: AtomicU32,
+    /// Connections that were made before the last reset end.
+    resets: AtomicU32,
+    /// One bit of the next bytes shall be flipped.
+    shall_damage: AtomicBool,
     has_ended: AtomicBool,
 }
 
@@ -49,10 +53,12 @@ impl Relay {
                 };
                 let ends = (client.try_clone(), server.try_clone());
                 let (Ok(client_again), Ok(server_again)) = ends else { continue };
-                let caller = caller(&client);
+                let Ok(accepted) = client.try_clone() else { continue };
+                let caller = Arc::new(Caller { accepted, process: OnceLock::new() });
                 let (forth, back) = (Arc::clone(&shared), Arc::clone(&shared));
-                thread::spawn(move || pass(client, server, caller, &forth));
-                thread::spawn(move || pass(server_again, client_again, caller, &back));
+                let caller_again = Arc::clone(&caller);
+                thread::spawn(move || pass(client, server, &caller, &forth));
+                thread::spawn(move || pass(server_again, client_again, &caller_again, &back));
             }
         });
         Relay { addr, state }
@@ -66,6 +72,16 @@ impl Relay {
     /// The same for connections that this process makes, and no others.
     pub fn hold_from(&self, process: u32) {
         self.state.held_caller.store(process, Relaxed);
+    }
+
+    /// Ends all connections there are; new ones are passed on.
+    pub fn reset(&self) {
+        self.state.resets.fetch_add(1, Relaxed);
+    }
+
+    /// Flips one bit of what is passed on next.
+    pub fn damage(&self) {
+        self.state.shall_damage.store(true, Relaxed);
     }
 
     /// Lets everything through again, what has waited first.
@@ -84,9 +100,22 @@ impl Drop for Relay {
 }
 
 impl State {
-    fn holds(&self, caller: Option<u32>) -> bool {
+    fn holds(&self, caller: &Caller) -> bool {
         let held_caller = self.held_caller.load(Relaxed);
-        self.is_held.load(Relaxed) || (held_caller != 0 && caller == Some(held_caller))
+        self.is_held.load(Relaxed) || (held_caller != 0 && caller.process() == Some(held_caller))
+    }
+}
+
+/// Who made a connection: looked for only when somebody is held, because that takes a look at every
+/// descriptor of this machine.
+struct Caller {
+    accepted: TcpStream,
+    process: OnceLock<Option<u32>>,
+}
+
+impl Caller {
+    fn process(&self) -> Option<u32> {
+        *self.process.get_or_init(|| caller(&self.accepted))
     }
 }
 
@@ -118,18 +147,23 @@ fn listed(address: SocketAddr) -> Option<String> {
     Some(format!("{word:08X}:{:04X}", address.port()))
 }
 
-fn pass(mut from: TcpStream, mut to: TcpStream, caller: Option<u32>, state: &State) {
+fn pass(mut from: TcpStream, mut to: TcpStream, caller: &Caller, state: &State) {
     let mut chunk = [0; 16 << 10];
     // So that the end is noticed although nobody says anything.
     if from.set_read_timeout(Some(LOOK_EVERY)).is_err() {
         return;
     }
-    while !state.has_ended.load(Relaxed) {
+    let resets = state.resets.load(Relaxed);
+    let is_over = || state.has_ended.load(Relaxed) || state.resets.load(Relaxed) != resets;
+    while !is_over() {
         match from.read(&mut chunk) {
             Ok(0) => break,
             Ok(count) => {
-                while state.holds(caller) && !state.has_ended.load(Relaxed) {
+                while state.holds(caller) && !is_over() {
                     thread::sleep(LOOK_EVERY);
+                }
+                if state.shall_damage.swap(false, Relaxed) {
+                    chunk[count / 2] ^= 1;
                 }
                 if to.write_all(&chunk[..count]).is_err() {
                     break;

@@ -9,6 +9,9 @@ use testbed::oracle::Oracle;
 
 /// What a passing attack may cost in memory beyond what the settings allow it.
 const MEMORY_SLACK_BYTES: u64 = 48 << 20;
+/// For who shall be thrown out because he does not log in: soon, and yet those who do log in are not
+/// thrown out with him when the machine stands still for a moment.
+const LOGIN_SECONDS: &str = "3";
 
 #[test]
 fn keys_and_values_beyond_the_limits_are_refused_in_step() {
@@ -168,14 +171,13 @@ fn half_requests_are_disconnected() {
 #[test]
 fn idle_connections_end_when_the_setting_says_so() {
     let larder = Larder::options().setting("idle_timeout_seconds", "1").start();
-    let oracle = Oracle::beside(&larder);
+    // Nobody works beside it: on a machine that stands still for a second he would be idle, too.
     larder.connect().expect_close();
-    oracle.finish();
 }
 
 #[test]
 fn who_does_not_log_in_is_disconnected() {
-    let larder = Larder::options().setting("authentication_timeout_seconds", "1").start();
+    let larder = Larder::options().setting("authentication_timeout_seconds", LOGIN_SECONDS).start();
     let oracle = Oracle::beside(&larder);
     let start = Instant::now();
     let mut silent: Vec<Connection> = (0..100).map(|_| Connection::open(larder.addr)).collect();
@@ -186,7 +188,7 @@ fn who_does_not_log_in_is_disconnected() {
         stranger.until_closed();
     }
     let took = start.elapsed();
-    assert!(took >= Duration::from_millis(900), "they were disconnected after {took:?} already");
+    assert!(took >= Duration::from_millis(2_900), "they were disconnected after {took:?} already");
     oracle.finish();
 }
 
@@ -296,7 +298,7 @@ fn what_is_not_tls_ends_at_the_tls_listener() {
 
 #[test]
 fn half_a_tls_handshake_is_not_waited_for() {
-    let larder = Larder::options().setting("authentication_timeout_seconds", "1").start();
+    let larder = Larder::options().setting("authentication_timeout_seconds", LOGIN_SECONDS).start();
     let oracle = Oracle::beside(&larder);
     let mut clients: Vec<Connection> = (0..50).map(|_| Connection::open(larder.tls_addr)).collect();
     for client in clients.iter_mut().step_by(2) {
@@ -394,8 +396,10 @@ fn assert_memory_grew_at_most(larder: &Larder, before: u64, limit: u64) {
 /// How much of one core the process uses, looked at for a moment.
 fn cpu_share(larder: &Larder) -> f64 {
     const MOMENT: Duration = Duration::from_millis(500);
-    let before = larder.process.cpu_time();
+    let (before, began) = (larder.process.cpu_time(), Instant::now());
     // A share is of a time, so this time has to pass.
     std::thread::sleep(MOMENT);
-    (larder.process.cpu_time() - before).as_secs_f64() / MOMENT.as_secs_f64()
+    let used = larder.process.cpu_time() - before;
+    // It may have been longer: this thread is woken when the machine has time.
+    used.as_secs_f64() / began.elapsed().as_secs_f64()
 }

@@ -16,16 +16,15 @@ fn a_quiet_cache_gets_its_guarantee_while_a_noisy_one_borrows() {
     let mut noisy = larder.connect();
     larder.run(&["cache", "create", "quiet", "--plan", PLAN]);
     let made = larder.run(&["credential", "add", "quiet"]);
-    let word = |name: &str| made[name].as_str().expect("credentials are text").to_owned();
-    let login = Login { username: word("username"), password: word("password") };
+    let login = Login::told(&made);
     let mut quiet = Connection::open_as(larder.addr, &login);
 
     // The noisy cache writes more than there is memory, so it borrows what there is.
     let (mut next, more) = (0, 40_000);
     set(&mut noisy, next..more);
     next = more;
-    let held = figure(&mut noisy, "bytes");
-    assert_eq!(figure(&mut noisy, "limit_maxbytes"), PLAN_BYTES);
+    let held = noisy.statistics()["bytes"];
+    assert_eq!(noisy.statistics()["limit_maxbytes"], PLAN_BYTES);
     assert!(held > PLAN_BYTES * 5 / 4, "it borrowed nothing: {held} bytes");
 
     // The quiet one comes for what it pays for, while the noisy one goes on.
@@ -35,14 +34,14 @@ fn a_quiet_cache_gets_its_guarantee_while_a_noisy_one_borrows() {
         set(&mut noisy, next..next + 1_000);
         next += 1_000;
     }
-    assert_eq!(figure(&mut quiet, "evictions"), 0, "it evicted what it pays for");
-    assert_eq!(figure(&mut quiet, "curr_items"), items);
+    assert_eq!(quiet.statistics()["evictions"], 0, "it evicted what it pays for");
+    assert_eq!(quiet.statistics()["curr_items"], items);
     for number in (0..items).step_by(97) {
         quiet.send(format!("mg {} s\r\n", key(number)).as_bytes());
         assert_eq!(quiet.line().trim_end(), "HD s2000");
     }
     // And the other keeps what it pays for.
-    let left = figure(&mut noisy, "bytes");
+    let left = noisy.statistics()["bytes"];
     assert!(left >= PLAN_BYTES * 97 / 100, "{left} bytes are less than its guarantee");
 }
 
@@ -63,20 +62,4 @@ fn set(connection: &mut Connection, numbers: std::ops::Range<u64>) {
     request.extend_from_slice(b"mn\r\n");
     connection.send(&request);
     connection.expect(b"MN\r\n");
-}
-
-/// One figure of `stats`.
-fn figure(connection: &mut Connection, name: &str) -> u64 {
-    connection.send(b"stats\r\n");
-    let mut figure = None;
-    loop {
-        let line = connection.line();
-        if line.trim_end() == "END" {
-            return figure.expect("stats has it");
-        }
-        let mut words = line.split_whitespace().skip(1);
-        if words.next() == Some(name) {
-            figure = words.next().and_then(|word| word.parse().ok());
-        }
-    }
 }

@@ -4,15 +4,11 @@ use rustix::process::Signal;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
-use std::time::Duration;
 use testbed::connection::{Connection, Login};
 use testbed::eventually::{DEADLINE, eventually};
 use testbed::larder::{DataDir, Larder, program};
 use testbed::oracle::Oracle;
 use testbed::process::Process;
-
-/// A changed capability or a removed credential must take effect on open connections by then.
-const EFFECT_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[test]
 fn a_settings_file_with_three_mistakes_is_told_of_all_three_with_their_lines() {
@@ -46,7 +42,7 @@ fn a_capability_that_is_taken_is_gone_on_open_connections() {
     text.ask("set k 0 0 1\r\n1\r\n", "STORED\r\n");
 
     larder.run(&["credential", "deny", &login.username, "write"]);
-    eventually("writing is refused", EFFECT_TIME_MAX, || {
+    eventually("writing is refused", DEADLINE, || {
         text.send(b"set k 0 0 1\r\n2\r\n");
         (text.line() == "CLIENT_ERROR this credential may not write\r\n").then_some(())
     });
@@ -59,7 +55,7 @@ fn a_capability_that_is_taken_is_gone_on_open_connections() {
     text.ask("flush_all\r\n", "OK\r\n");
 
     larder.run(&["credential", "allow", &login.username, "write"]);
-    eventually("writing is allowed again", EFFECT_TIME_MAX, || {
+    eventually("writing is allowed again", DEADLINE, || {
         text.send(b"set k 0 0 1\r\n3\r\n");
         (text.line() == "STORED\r\n").then_some(())
     });
@@ -87,7 +83,7 @@ fn the_connections_of_a_removed_credential_end() {
     open.push(secure);
     larder.run(&["credential", "remove", &login.username]);
     for client in &mut open {
-        client.set_patience(EFFECT_TIME_MAX);
+        client.set_patience(DEADLINE);
         client.until_closed();
     }
     let mut late = Connection::open(larder.addr);
@@ -99,9 +95,7 @@ fn the_connections_of_a_removed_credential_end() {
 fn items_of_one_cache_are_nobody_elses() {
     let larder = Larder::start();
     let made = larder.run(&["cache", "create", "other"]);
-    let credential = &made["credentials"][0];
-    let word = |name: &str| credential[name].as_str().expect("credentials are text").to_owned();
-    let login = Login { username: word("username"), password: word("password") };
+    let login = Login::told(&made["credentials"][0]);
     let mut one = larder.connect();
     let mut two = Connection::open_as(larder.addr, &login);
     one.ask("set k 0 0 3\r\none\r\n", "STORED\r\n");
@@ -110,7 +104,7 @@ fn items_of_one_cache_are_nobody_elses() {
     two.ask("flush_all\r\n", "OK\r\n");
     one.ask("get k\r\n", "VALUE k 0 3\r\none\r\nEND\r\n");
     larder.run(&["cache", "delete", "other", "--yes"]);
-    two.set_patience(EFFECT_TIME_MAX);
+    two.set_patience(DEADLINE);
     two.until_closed();
     one.ask("get k\r\n", "VALUE k 0 3\r\none\r\nEND\r\n");
 }

@@ -2,20 +2,15 @@
 //! serves needs the control plane.
 
 use std::io::ErrorKind;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
-use testbed::cluster::{ControlPlane, Node, login};
+use testbed::cluster::{ControlPlane, Node};
 use testbed::connection::{Connection, Login};
 use testbed::eventually::{DEADLINE, eventually};
 use testbed::kill_control::api::Api;
 use testbed::oracle::Oracle;
-
-/// From the commit until a new credential is let in at every node (product B4, C2).
-const NEW_CREDENTIAL_TIME_MAX: Duration = Duration::from_secs(1);
-/// A node that starts without a control plane serves by then (reliability F28).
-const START_FROM_DISK_TIME_MAX: Duration = Duration::from_secs(1);
 
 #[test]
 fn what_is_committed_is_served_everywhere_and_goes_on_without_control() {
@@ -36,13 +31,11 @@ fn what_is_committed_is_served_everywhere_and_goes_on_without_control() {
         );
     }
 
-    // A new credential is let in everywhere at once.
-    let made = login(&control.run(&["credential", "add", "shop"]));
-    let began = Instant::now();
+    // A new credential is let in everywhere; how soon: `cargo xtask faults changes`.
+    let made = Login::told(&control.run(&["credential", "add", "shop"]));
     for node in [&first, &second] {
-        wait_until_let_in(node, &made, NEW_CREDENTIAL_TIME_MAX);
+        wait_until_let_in(node, &made);
     }
-    assert!(began.elapsed() < NEW_CREDENTIAL_TIME_MAX);
 
     // Control is killed: connections go on, new ones are let in, other nodes are asked.
     control.process.signal(Signal::KILL);
@@ -55,11 +48,8 @@ fn what_is_committed_is_served_everywhere_and_goes_on_without_control() {
     // A node that restarts meanwhile serves from disk: its own part is empty, the other's is not.
     second.process.signal(Signal::TERM);
     second.process.wait_for_end(DEADLINE);
-    let began = Instant::now();
     let second = second.start_again();
     let mut two = second.connect(&made);
-    let took = began.elapsed();
-    assert!(took < START_FROM_DISK_TIME_MAX, "it took {took:?} to be let in");
     let mut found = 0;
     for key in 0..64 {
         let want = format!("VALUE key{key} 0 2\r\n{key:02}\r\nEND\r\n");
@@ -83,9 +73,9 @@ fn what_is_committed_is_served_everywhere_and_goes_on_without_control() {
     let control = control.start_again();
     let status = control.wait_until_settled(4);
     assert_eq!(status["nodes"].as_array().map(Vec::len), Some(2));
-    let late = login(&control.run(&["credential", "add", "shop"]));
+    let late = Login::told(&control.run(&["credential", "add", "shop"]));
     for node in [&first, &second] {
-        wait_until_let_in(node, &late, NEW_CREDENTIAL_TIME_MAX);
+        wait_until_let_in(node, &late);
     }
 }
 
@@ -112,8 +102,8 @@ fn a_node_without_a_good_token_is_refused_with_the_reason() {
 }
 
 #[track_caller]
-fn wait_until_let_in(node: &Node, login: &Login, deadline: Duration) {
-    eventually("a new credential is let in", deadline, || {
+fn wait_until_let_in(node: &Node, login: &Login) {
+    eventually("a new credential is let in", DEADLINE, || {
         let mut connection = Connection::open(node.addr);
         connection.send(login.text().as_bytes());
         (connection.line() == "STORED\r\n").then_some(())
@@ -148,9 +138,9 @@ fn a_node_whose_disk_is_full_serves_by_what_it_hears_and_says_so() {
     for number in 0..60 {
         let key = format!("key-{number}");
         let answer = api.change("POST", "/v1/caches/shop/credentials", &key, &Value::Null);
-        made.push(login(&answer.expect("it answers").body));
+        made.push(Login::told(&answer.expect("it answers").body));
     }
-    wait_until_let_in(&node, &made[59], NEW_CREDENTIAL_TIME_MAX);
+    wait_until_let_in(&node, &made[59]);
     let alarms = |control: &ControlPlane| {
         let status = control.run(&["cluster", "status"]);
         let alarms = status["nodes"][0]["alarms"].as_array().expect("a list").clone();

@@ -41,7 +41,13 @@ pub(super) enum Piece {
     Named(String),
     /// `{~}`: any word.
     Any,
+    /// `{~100}`: the seconds that are left of so many.
+    LeftOf(u64),
 }
+
+/// How many seconds may pass between two lines of a transcript: a machine that stands still for some is
+/// no difference.
+const PASSED_SECONDS_MAX: u64 = 20;
 
 #[derive(Debug, Clone)]
 pub(super) struct Frame {
@@ -114,7 +120,7 @@ fn fill(pieces: &[Piece], names: &Names) -> Result<Vec<u8>, String> {
                 Some(value) => bytes.extend_from_slice(value),
                 None => return Err(format!("nothing has told {{{name}}} yet")),
             },
-            Piece::Any => return Err("{~} cannot be sent".to_owned()),
+            Piece::Any | Piece::LeftOf(_) => return Err("{~} cannot be sent".to_owned()),
         }
     }
     Ok(bytes)
@@ -127,15 +133,22 @@ fn compare(pieces: &[Piece], received: &[u8], names: &mut Names) -> Comparison {
         let expected = match piece {
             Piece::Bytes(literal) => literal,
             Piece::Named(name) if names.0.contains_key(name) => &names.0[name],
-            Piece::Named(_) | Piece::Any => {
+            Piece::Named(_) | Piece::Any | Piece::LeftOf(_) => {
                 let Some(end) = rest.iter().position(u8::is_ascii_whitespace) else {
                     return Comparison::NeedMore;
                 };
                 if end == 0 {
                     return Comparison::Different;
                 }
+                let word = &rest[..end];
                 if let Piece::Named(name) = piece {
-                    names.0.insert(name.clone(), rest[..end].to_vec());
+                    names.0.insert(name.clone(), word.to_vec());
+                }
+                if let Piece::LeftOf(seconds) = piece {
+                    let left = seconds.saturating_sub(PASSED_SECONDS_MAX)..=*seconds;
+                    if !number(word).is_some_and(|told| left.contains(&told)) {
+                        return Comparison::Different;
+                    }
                 }
                 at += end;
                 continue;
@@ -251,4 +264,25 @@ fn number_of(big_endian: &[u8]) -> u64 {
 
 fn number(decimal: &[u8]) -> Option<u64> {
     std::str::from_utf8(decimal).ok()?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Comparison, Names, Piece, compare};
+
+    #[test]
+    fn seconds_that_are_left_are_as_many_or_a_few_less() {
+        check(b"100 x", Comparison::Same(3));
+        check(b"81 x", Comparison::Same(2));
+        check(b"79 x", Comparison::Different);
+        check(b"101 x", Comparison::Different);
+        check(b"-1 x", Comparison::Different);
+        check(b"10", Comparison::NeedMore);
+    }
+
+    #[track_caller]
+    fn check(received: &[u8], expected: Comparison) {
+        let found = compare(&[Piece::LeftOf(100)], received, &mut Names::default());
+        assert_eq!(found, expected, "{}", received.escape_ascii());
+    }
 }

@@ -190,8 +190,11 @@ fn pieces(text: &str) -> Result<Vec<Piece>, String> {
                     }
                     None => {
                         pieces.push(Piece::Bytes(std::mem::take(&mut bytes)));
-                        let any = gap == "~";
-                        pieces.push(if any { Piece::Any } else { Piece::Named(gap.to_owned()) });
+                        pieces.push(match gap.strip_prefix('~') {
+                            Some("") => Piece::Any,
+                            Some(seconds) => Piece::LeftOf(number(seconds)?),
+                            None => Piece::Named(gap.to_owned()),
+                        });
                     }
                 }
             }

@@ -1,0 +1,281 @@
+//! Very many connections: what an idle one costs, what those who work notice of them (R1), and all of
+//! them coming back at once (R2).
+
+use std::fs;
+use std::net::SocketAddr;
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use bench::Moment;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinSet;
+
+use super::report::{Amount, Bar, Report};
+use super::steady::Steady;
+use super::{Experiment, Length, NotHere, load, seconds};
+use crate::connection::Login;
+use crate::eventually::{DEADLINE, eventually};
+use crate::fleet::Cluster;
+use crate::keys::{self, Ended};
+use crate::larder::{Larder, program};
+
+const KIB: f64 = 1024.0;
+/// The largest plan's connections, and room in this process for their other ends.
+const PLAN: &str = "1000";
+
+pub(super) const IDLE: Experiment = Experiment {
+    name: "idle-crowd",
+    goals: "R1, F5",
+    what: "18,000 idle clients of one proxy, 5,000 over TLS, 50,000 of three proxies",
+    is_quick: false,
+    run: idle,
+};
+
+pub(super) const STORM: Experiment = Experiment {
+    name: "reconnect-storm",
+    goals: "R2, F2",
+    what: "SIGKILL of one of three proxies; its 10,000 clients come back at once (SASL)",
+    is_quick: false,
+    run: storm,
+};
+
+fn idle(report: &mut Report, length: Length) -> Result<(), NotHere> {
+    let descriptors = daemon::descriptors::raise();
+    let needed = length.pick(2_000, 19_000);
+    if descriptors < needed {
+        return Err(NotHere(format!("a process may have {descriptors} descriptors, not {needed}")));
+    }
+    let time = length.pick(Duration::from_secs(1), Duration::from_secs(20));
+    let busy = format!(
+        "--connections 200 --rate 20000 --poisson --keys 10000 --duration {}",
+        seconds(time)
+    );
+    for (words, count, kib_max) in
+        [("plain", length.pick(1_000, 18_000), 4.0), ("TLS", length.pick(500, 5_000), 24.0)]
+    {
+        let larder = Larder::options().setting("memory_bytes", "2 GiB").start();
+        larder.run(&["cache", "change-plan", &larder.cache(), PLAN]);
+        let is_tls = words == "TLS";
+        let (addr, tls) =
+            if is_tls { (larder.tls_addr, " --tls --insecure") } else { (larder.addr, "") };
+        let alone = load(&[addr], &larder.login, &format!("{busy}{tls}"), &mut |_| ());
+        let alone = alone.unwrap_or_else(|error| panic!("200 clients alone: {error}"));
+        let before = larder.process.memory_bytes();
+        let mut each = 0.0;
+        let idle = format!("{busy}{tls} --no-fill --idle {count}");
+        let beside = load(&[addr], &larder.login, &idle, &mut |moment| {
+            if moment == Moment::Connected {
+                let grown = larder.process.memory_bytes().saturating_sub(before);
+                each = grown as f64 / KIB / f64::from(count);
+            }
+        });
+        let beside = beside.unwrap_or_else(|error| panic!("{count} idle clients: {error}"));
+        report.never(&format!("{words}: wrong values"), beside.wrong_values);
+        let failed = beside.refused + beside.unanswered + beside.connections_lost;
+        report.law(&format!("{words}: failed beside {count} idle clients"), failed, failed == 0);
+        report.figure(
+            &format!("{words}: memory of an idle client of {count}"),
+            Amount(each, "KiB"),
+            Bar::AtMost(kib_max),
+        );
+        let (alone, beside) = (alone.latency_us.p99, beside.latency_us.p99);
+        report.figure(
+            &format!("{words}: p99 of 200 busy ones alone"),
+            Amount(alone / 1e3, "ms"),
+            Bar::None,
+        );
+        report.figure(
+            &format!("{words}: p99 beside {count} idle ones"),
+            Amount(beside / 1e3, "ms"),
+            Bar::AtMost((alone / 1e3 * 2.0 * 100.0).round() / 100.0),
+        );
+    }
+    over_three_proxies(report, length.pick(900, 50_000), time);
+    Ok(())
+}
+
+/// Three nodes with memory for what such plans guarantee, of which none is given up.
+fn large_cluster() -> Cluster {
+    let settings = [("hold_down_seconds", "3600")];
+    let mut cluster = Cluster::start_control("127.0.0.1:0", 1, &settings);
+    for number in 0..3 {
+        cluster.add_node(&format!("n{number}"), &["--memory", "2GiB"]);
+    }
+    cluster.wait_until_settled(3);
+    cluster
+}
+
+/// Clients of their own processes, because one may not have so many descriptors either.
+fn over_three_proxies(report: &mut Report, count: u32, time: Duration) {
+    let cluster = large_cluster();
+    let login = cluster.create_cache("crowd", PLAN);
+    // A cache's plan has connections for one proxy of such a crowd: there are as many caches as proxies.
+    let logins =
+        [login, cluster.create_cache("crowd-1", PLAN), cluster.create_cache("crowd-2", PLAN)];
+    for (node, login) in logins.iter().enumerate() {
+        drop(cluster.connect(node, login));
+    }
+    let before: Vec<u64> = cluster.nodes.iter().map(|node| node.process.memory_bytes()).collect();
+    let each = count / 3;
+    let start =
+        |(node, login): (usize, &Login)| Crowd::start(cluster.nodes[node].addr, login, each, time);
+    let mut crowds: Vec<Crowd> = logins.iter().enumerate().map(start).collect();
+    let grown = eventually("all have come", 3 * DEADLINE, || {
+        let open: usize = cluster.nodes.iter().map(|node| node.process.descriptors()).sum();
+        (open as u32 >= count / 3 * 3).then(|| {
+            let now = cluster.nodes.iter().map(|node| node.process.memory_bytes());
+            now.zip(&before).map(|(now, before)| now.saturating_sub(*before)).sum::<u64>()
+        })
+    });
+    let each_kib = grown as f64 / KIB / f64::from(count);
+    let what = format!("three proxies: memory of an idle client of {count}");
+    report.figure(&what, Amount(each_kib, "KiB"), Bar::AtMost(4.0));
+    for (node, login) in logins.iter().enumerate() {
+        cluster.connect(node, login).ask("mn\r\n", "MN\r\n");
+    }
+    let ended_well = crowds.iter_mut().all(Crowd::has_ended_well);
+    report.law(
+        &format!("three proxies: {count} clients stay to their end"),
+        ended_well,
+        ended_well,
+    );
+}
+
+/// `larder bench` with idle connections, in a process of its own.
+struct Crowd(Child);
+
+impl Crowd {
+    fn start(addr: SocketAddr, login: &Login, idle: u32, time: Duration) -> Crowd {
+        let child = Command::new(program())
+            .args(["bench", "--json", "--no-fill", "--connections", "1", "--rate", "10"])
+            .args(["--keys", "10", "--idle", &idle.to_string(), "--duration", &seconds(time)])
+            .env("MEMCACHIER_SERVERS", addr.to_string())
+            .env("MEMCACHIER_USERNAME", &login.username)
+            .env("MEMCACHIER_PASSWORD", &login.password)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("the program that serves can also be run as a command");
+        Crowd(child)
+    }
+
+    fn has_ended_well(&mut self) -> bool {
+        self.0.wait().is_ok_and(|status| status.success())
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        // Either it has ended already, which is as good, or it ends now.
+        drop(self.0.kill());
+        drop(self.0.wait());
+    }
+}
+
+fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
+    let count: u32 = length.pick(500, 10_000);
+    let descriptors = daemon::descriptors::raise();
+    if descriptors < u64::from(count) + daemon::descriptors::RESERVED {
+        return Err(NotHere(format!("{descriptors} descriptors are too few for {count} clients")));
+    }
+    let keys_count = 1_000;
+    let mut cluster = large_cluster();
+    let login = cluster.create_cache("shop", PLAN);
+    let mut client = cluster.connect(0, &login);
+    keys::set(&mut client, 0..keys_count);
+    (1..3).for_each(|node| drop(cluster.connect(node, &login)));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime can be made");
+    let victim = cluster.nodes[2].addr;
+    let mut clients = runtime.block_on(come(&[victim], &login, count));
+    assert_eq!(clients.errors, 0, "all clients of the first proxy came in");
+
+    // What the others own, read on connections that stay.
+    let survivors: Vec<SocketAddr> = cluster.nodes[..2].iter().map(|node| node.addr).collect();
+    let all =
+        Steady::of(survivors[0], &login, (0..keys_count).collect(), 500, Duration::from_secs(3));
+    cluster.kill(2);
+    let owned: Vec<u64> = eventually("what the others own is found", DEADLINE, || {
+        let each = keys::get_each(&mut client, 0..keys_count).ok()?;
+        let hits = each.into_iter().filter(|(_, ended)| *ended == Ended::Hit);
+        let hits: Vec<u64> = hits.map(|(number, _)| number).collect();
+        (!hits.is_empty()).then_some(hits)
+    });
+    let overflows = listen_overflows();
+    let steady = Steady::start(survivors[0], &login, owned, 500);
+    let from = steady.now();
+    drop(std::mem::take(&mut clients.open));
+    let began = Instant::now();
+    let again = runtime.block_on(come(&survivors, &login, count));
+    let took = began.elapsed();
+    let to = steady.now();
+    thread::sleep(Duration::from_secs(1));
+    let answers = steady.finish().between(from, to);
+
+    report.law("refused when they came back", again.errors, again.errors == 0);
+    report.figure(&format!("{count} clients are back after"), Amount::s(took), Bar::AtMost(10.0));
+    report.figure("p99 of others before", Amount::ms(all.p99()), Bar::None);
+    report.figure("p99 of others meanwhile", Amount::ms(answers.p99()), Bar::None);
+    let times = Amount::times(answers.p99(), all.p99());
+    report.figure("p99 of others as a multiple", times, Bar::AtMost(2.0));
+    let overflows = listen_overflows() - overflows;
+    report.figure("connections that a listener had no room for", Amount::count(overflows), {
+        Bar::AtMost(0.0)
+    });
+    Ok(())
+}
+
+/// Clients that came.
+struct Came {
+    open: Vec<TcpStream>,
+    /// That were refused, or not answered.
+    errors: u32,
+}
+
+/// So many clients, all at once, each with the SASL login of the binary dialect, over these servers.
+async fn come(servers: &[SocketAddr], login: &Login, count: u32) -> Came {
+    /// For one of them, all of it: what a client library waits by default and more.
+    const PATIENCE: Duration = Duration::from_secs(30);
+    let mut coming = JoinSet::new();
+    for number in 0..count {
+        let addr = servers[number as usize % servers.len()];
+        let request = login.binary();
+        coming.spawn(async move {
+            let coming = async {
+                let mut stream = TcpStream::connect(addr).await?;
+                stream.write_all(&request).await?;
+                let mut header = [0; 24];
+                stream.read_exact(&mut header).await?;
+                let body_bytes = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
+                let mut body = vec![0; body_bytes as usize];
+                stream.read_exact(&mut body).await?;
+                let is_in = header[6..8] == [0, 0];
+                Ok::<_, std::io::Error>(is_in.then_some(stream))
+            };
+            let came = tokio::time::timeout(PATIENCE, coming).await;
+            came.ok().and_then(Result::ok).flatten()
+        });
+    }
+    let mut came = Came { open: Vec::new(), errors: 0 };
+    while let Some(one) = coming.join_next().await {
+        match one.ok().flatten() {
+            Some(stream) => came.open.push(stream),
+            None => came.errors += 1,
+        }
+    }
+    came
+}
+
+/// Of this machine, since it started (`/proc/net/netstat`: names in one line, values in the next).
+fn listen_overflows() -> u64 {
+    let text = fs::read_to_string("/proc/net/netstat").unwrap_or_default();
+    let mut lines = text.lines().filter(|line| line.starts_with("TcpExt:"));
+    let (Some(names), Some(values)) = (lines.next(), lines.next()) else { return 0 };
+    let mut both = names.split_whitespace().zip(values.split_whitespace());
+    let found = both.find(|(name, _)| *name == "ListenOverflows");
+    found.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+}
