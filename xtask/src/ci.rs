@@ -125,13 +125,13 @@ fn interleavings() -> Step {
     })
 }
 
-/// Some hundred clusters under faults; those that were known to hold when this was written. What was built with all the rest is run, because for one package
+/// A thousand clusters under faults. What was built with all the rest is run, because for one package
 /// alone cargo would build much of it again.
 fn simulate() -> Step {
-    Step::new("simulate 250 seeds", || match built("simulator") {
+    Step::new("simulate 1000 seeds", || match built("simulator") {
         Ok(path) => {
             let path = path.to_string_lossy().into_owned();
-            carry_out(command(&path, &["--seeds", "250"]))
+            carry_out(command(&path, &["--seeds", "1000"]))
         }
         Err(why) => Outcome::Failed(why),
     })

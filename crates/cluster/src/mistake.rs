@@ -12,6 +12,9 @@ pub enum Mistake {
     ServesAnySlot,
     /// A backend owns what its map says as soon as it hears of it.
     TrustsTheMap,
+    /// A backend serves a slot that it waits for as soon as it is asked: that a proxy was sent here is
+    /// taken for the right.
+    TrustsTheHint,
     /// A token serves any run of the member, not only the one it was given to.
     TakesAnyToken,
     /// A slot that comes back is served with what was left of it.
@@ -41,6 +44,7 @@ impl Mistake {
     pub const ALL: &[(Mistake, &str)] = &[
         (Mistake::ServesAnySlot, "serves-any-slot"),
         (Mistake::TrustsTheMap, "trusts-the-map"),
+        (Mistake::TrustsTheHint, "trusts-the-hint"),
         (Mistake::TakesAnyToken, "takes-any-token"),
         (Mistake::SweepsNothing, "sweeps-nothing"),
         (Mistake::SettlesEarly, "settles-early"),

@@ -98,6 +98,13 @@ impl View {
     fn owner_at(&self, at: usize) -> &Run {
         &self.members[usize::from(self.owners[at])]
     }
+
+    /// How `owners` calls this run, so that 65,537 slots need not be compared by name. `None` when it
+    /// is no member.
+    fn number_of(&self, run: &Run) -> Option<u16> {
+        let mut members = (0..=u16::MAX).zip(self.members.iter());
+        members.find(|(_, member)| *member == run).map(|(number, _)| number)
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -213,11 +220,9 @@ impl Ownership {
     /// Whether a request on this slot may be executed here and now.
     #[inline]
     pub fn check(&self, slot: Slot) -> Result<(), Elsewhere<'_>> {
-        if self.cells[slot.index()].state == State::Owned {
-            Ok(())
-        } else {
-            Err(self.elsewhere(slot.index()))
-        }
+        let state = self.cells[slot.index()].state;
+        let is_hinted = is_made(Mistake::TrustsTheHint) && state == State::Waiting;
+        if state == State::Owned || is_hinted { Ok(()) } else { Err(self.elsewhere(slot.index())) }
     }
 
     #[cold]
@@ -281,9 +286,9 @@ impl Ownership {
         if self.view.is_none() {
             self.first = view.epoch;
         }
+        let me = view.number_of(&self.me);
         for at in 0..self.cells.len() {
-            let to = view.owner_at(at);
-            let mine = *to == self.me;
+            let mine = me == Some(view.owners[at]);
             let state = match (self.cells[at].state, mine) {
                 // Nobody had a slot before the first epoch, so nobody has to give it up.
                 (State::None, true) if is_first => State::Owned,
@@ -293,7 +298,7 @@ impl Ownership {
                 (State::Frozen, true) => State::Frozen,
                 (State::Sweeping, true) => State::Sweeping,
                 (State::Owned | State::Frozen | State::Sweeping, false) => {
-                    let to = to.clone();
+                    let to = view.owner_at(at).clone();
                     self.give(at, to, view.epoch)
                 }
                 // Also when it is ours again: the right is elsewhere until someone brings it.
@@ -383,8 +388,9 @@ impl Ownership {
     fn apply_settled(&mut self) {
         let epoch = self.settled;
         let Some(view) = &self.view else { return };
+        let me = view.number_of(&self.me);
         for at in 0..self.cells.len() {
-            let mine = *view.owner_at(at) == self.me;
+            let mine = me == Some(view.owners[at]);
             let cell = self.cells[at];
             let state = if view.epoch < epoch {
                 // It was settled without us: we are the ones who are cut off.

@@ -67,14 +67,11 @@ impl NetworkEnd {
         lock(&self.0).is_reset = true;
     }
 
-    /// The network fetches what the program has written.
-    pub fn fetch(&self) -> Vec<u8> {
-        std::mem::take(&mut lock(&self.0).written)
-    }
-
-    /// Whether the program has said that it will write no more, or has closed its end.
-    pub fn is_finished(&self) -> bool {
-        lock(&self.0).is_finished
+    /// The network fetches what the program has written, and hears whether it will write no more: it
+    /// said so, or has closed its end.
+    pub fn fetch(&self) -> (Vec<u8>, bool) {
+        let mut buffers = lock(&self.0);
+        (std::mem::take(&mut buffers.written), buffers.is_finished)
     }
 }
 
@@ -130,7 +127,7 @@ mod tests {
         network.end();
         assert_eq!(program.read(&mut buffer).ok(), Some(0));
         assert_eq!(program.write(b"bye").ok(), Some(3));
-        assert_eq!(network.fetch(), b"bye");
+        assert_eq!(network.fetch(), (b"bye".to_vec(), false));
         let full = vec![0; 2 * ROOM_BYTES];
         assert_eq!(program.write(&full).ok(), Some(ROOM_BYTES));
         let blocked = program.write(&full).map_err(|error| error.kind());
@@ -138,6 +135,6 @@ mod tests {
         network.reset();
         assert!(program.read(&mut buffer).is_err() && program.write(b"x").is_err());
         drop(program);
-        assert!(network.is_finished());
+        assert!(network.fetch().1);
     }
 }

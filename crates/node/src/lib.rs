@@ -15,4 +15,5 @@ pub mod disk;
 pub mod identity;
 pub mod link;
 pub mod serving;
+pub mod telling;
 pub mod view;

@@ -4,7 +4,7 @@
 //! ```text
 //!   connect (each address in turn) ──▶ HELLO ──▶ session: hear, serve, write, acknowledge
 //!        ▲                                          │ lost, silent, refused
-//!        └── wait: full jitter, at most 10 s ◀──────┘ marked stale; serving goes on
+//!        └── wait: full jitter, at most 2 s ◀──────┘ marked stale; serving goes on
 //! ```
 
 use std::io;
@@ -30,12 +30,12 @@ use wire::control::node_session::{NodeSession, Step};
 use wire::control::records::{Records, SHARDS};
 use wire::control::replica::Replica;
 use wire::control::topology::{MemberSet, Topology};
-use wire::control::usage::UsageReport;
 use wire::frame::{self, Decoded, FrameError};
 
 use crate::disk::Disk;
 use crate::identity::{ANSWER_TIME_MAX, Identity, Refused, connect};
 use crate::serving::{DataPlane, Serving};
+use crate::telling::Telling;
 use crate::view::{Links, View};
 
 /// Without a word for so long, the copy is called stale, and the connection is given up: three
@@ -48,15 +48,18 @@ const ASKED_FIRST_MAX: Duration = Duration::from_secs(1);
 /// The first wait before connecting again is somewhere below this, each further one below twice as
 /// much ("full jitter"), so that a thousand nodes do not come back at one moment.
 pub const RECONNECT_FIRST_MAX: Duration = Duration::from_millis(200);
-/// And never longer than this: an operator who has mended something does not wait.
-pub const RECONNECT_MAX: Duration = Duration::from_secs(10);
+/// And never longer than this, so that all is well five seconds after something was mended. A hundred
+/// nodes, the most there are, then come back within these two seconds: a hundred handshakes of a
+/// millisecond each for control.
+pub const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// How often a part of the records is summed up again.
 const CHECK_EVERY: Duration = Duration::from_millis(50);
 /// Within this time all records are summed up again, so that a flipped bit is in the next heartbeat. A
 /// million take 30 ms of a processor.
 pub const CHECK_ALL_WITHIN: Duration = Duration::from_secs(1);
-/// After a write to the disk that failed.
-const DISK_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// After a write to the disk that failed. The whole copy is written then, some 100 MB at most; until it
+/// is, no epoch after this one can begin.
+pub const DISK_RETRY_AFTER: Duration = Duration::from_secs(2);
 /// How often control is told what caches hold and count, and so how often their shares follow.
 pub const USAGE_EVERY: Duration = Duration::from_secs(1);
 /// For a message to be taken by the control plane's socket.
@@ -246,7 +249,7 @@ impl Link {
         check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut tell_usage = interval(USAGE_EVERY);
         tell_usage.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut telling = Telling::Nothing;
+        let mut telling = Telling::default();
         let mut heard_at = Instant::now();
         // What control was told last of the links for an epoch.
         let mut told = None;
@@ -520,25 +523,14 @@ impl Link {
         }
     }
 
-    /// Tells control what caches hold and count: everything on a new connection, then changes.
+    /// Tells control what caches hold and count.
     fn tell_usage(&self, pipe: &mut Pipe, engine: &NodeSession, telling: Telling) -> Telling {
         self.data_plane.keep_shares();
-        let mut is_first = telling == Telling::Nothing;
-        let changes = self.data_plane.usage(is_first);
-        let (run, is_catching_up) = (changes.run, telling != Telling::Changes);
-        let mut caches = changes.caches.into_iter();
-        while is_first || 0 < caches.len() {
-            let head = UsageReport { run, is_first, is_catching_up, caches: Vec::new() };
-            let report = FromNode::Usage(head.filled(&mut caches));
-            report.encode(engine.version(), &mut pipe.out);
-            is_first = false;
+        let (reports, told) = telling.next(&*self.data_plane);
+        for report in reports {
+            FromNode::Usage(report).encode(engine.version(), &mut pipe.out);
         }
-        if changes.is_all && is_catching_up {
-            // Says that this was everything.
-            let end = UsageReport { run, ..UsageReport::default() };
-            FromNode::Usage(end).encode(engine.version(), &mut pipe.out);
-        }
-        if changes.is_all { Telling::Changes } else { Telling::All }
+        told
     }
 
     fn ask_renewal(&mut self, pipe: &mut Pipe, engine: &NodeSession) {
@@ -553,16 +545,6 @@ impl Link {
 }
 
 type Told = (Epoch, Digest, MemberSet);
-
-/// What this connection has been told of the use of caches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Telling {
-    Nothing,
-    /// Some of all there is to tell.
-    All,
-    /// All; only changes are told from now on.
-    Changes,
-}
 
 /// Room for what comes at once; a snapshot's chunk makes it grow to some 300 KB.
 const INBOX_BYTES: usize = 64 * 1024;

@@ -170,8 +170,9 @@ impl LinkSocket {
             self.is_connected = true;
             links.connected(self.id);
         }
-        if event.is_readable() || event.is_read_closed() || event.is_error() {
-            self.read(scratch, links, now, sink)?;
+        let is_ended = event.is_read_closed() || event.is_error();
+        if event.is_readable() || is_ended {
+            self.read(is_ended, scratch, links, now, sink)?;
         }
         if event.is_writable() {
             self.write(links, now, sink).map_err(End::Io)?;
@@ -179,8 +180,10 @@ impl LinkSocket {
         Ok(())
     }
 
+    /// Reads all there is. That it `is_ended` the kernel says once, perhaps together with the last bytes.
     fn read(
         &mut self,
+        is_ended: bool,
         scratch: &mut [u8],
         links: &mut Links,
         now: Micros,
@@ -194,7 +197,8 @@ impl LinkSocket {
                 Err(error) => return Err(End::Io(error)),
             };
             self.take(&scratch[..length], links, now, sink).map_err(End::Fault)?;
-            if length < scratch.len() && self.transport.short_read_means_empty() {
+            let is_empty = length < scratch.len() && self.transport.short_read_means_empty();
+            if is_empty && !is_ended {
                 return Ok(());
             }
         }

@@ -10,6 +10,7 @@ use crate::control::{password_of, username_of};
 use crate::history::{KeyId, Number};
 use crate::network::StreamId;
 use crate::random::Random;
+use crate::scenario::CROWD;
 use crate::time::{MILLISECOND, Micros, SECOND};
 
 /// A client that has waited for so long closes its connection and does not know what happened.
@@ -20,6 +21,10 @@ const BATCH_MAX: u64 = 4;
 const FLUSH_PERCENT: u64 = 30;
 /// Bytes that fill a value up.
 const FILLER_BYTES_MAX: u64 = 600;
+/// The same for the tenant that [crowds](CROWD) its cache, and how many keys it has: many times what it
+/// may hold.
+const CROWD_FILLER_BYTES_MAX: u64 = 48 << 10;
+const CROWD_KEYS: usize = 1_000;
 
 pub(crate) struct Client {
     pub(crate) number: usize,
@@ -178,10 +183,11 @@ impl Counter {
 
 impl Client {
     pub(crate) fn new(number: usize, tenants: usize, keys: usize, seed: u64) -> Self {
+        let tenant = number % tenants;
         Client {
             number,
-            tenant: number % tenants,
-            keys,
+            tenant,
+            keys: if tenant == CROWD { CROWD_KEYS } else { keys },
             seed,
             state: State::Away,
             through: number,
@@ -244,6 +250,9 @@ impl Client {
 
     fn draw(&mut self, chance: &mut Random, number: Number) -> Ask {
         let key = chance.place(self.keys);
+        if self.tenant == CROWD {
+            return if chance.percent(70) { Ask::Set { key, number } } else { Ask::Get { key } };
+        }
         match chance.below(100) {
             0..30 => Ask::Set { key, number },
             30..36 => Ask::Add { key, number },
@@ -407,7 +416,8 @@ pub(crate) fn value_of(key: KeyId, number: Number) -> Vec<u8> {
     let mut value = format!("tenant {} key {} number {number} ", key.tenant, key.key).into_bytes();
     let mut chance = Random::of(number, 11);
     let letter = b'a' + u8::try_from(chance.below(26)).expect("a letter");
-    let filler = usize::try_from(chance.below(FILLER_BYTES_MAX)).expect("small");
+    let most = if key.tenant == CROWD { CROWD_FILLER_BYTES_MAX } else { FILLER_BYTES_MAX };
+    let filler = usize::try_from(chance.below(most)).expect("small");
     value.resize(value.len() + filler, letter);
     value
 }

@@ -13,9 +13,11 @@ use cluster::map::Epoch;
 use cluster::member::{MemberName, Weight};
 use cluster::scheme::Scheme;
 use control::push::driver::{
-    Announced, Failover, Next, PREPARE_TIME_MAX, Seen, Situation, Wishes, decide, members_of,
+    Announced, Failover, Next, PREPARE_TIME_MAX, RETRY_AFTER, Seen, Situation, Wishes, decide,
+    members_of,
 };
 use control::push::history::History;
+use control::push::quota::{DIVIDE_EVERY, Quota};
 use control::push::session::{Act, HEARTBEAT, Push, Session};
 use control::push::source::RegisteredNode;
 use tenancy::capability::Capabilities;
@@ -23,21 +25,21 @@ use tenancy::id::{CacheId, Username};
 use tenancy::plan::Limits;
 use tenancy::secret::SecretKey;
 use wire::control::message::{
-    FromControl, FromNode, Hello, Reason, Refusal, SnapshotHead, VERSIONS,
+    FromControl, FromNode, Hello, Reason, Refusal, SnapshotHead, USAGE_VERSION, VERSIONS,
 };
 use wire::control::name::NodeName;
 use wire::control::record::{CacheRecord, CredentialRecord, Delta, Record, Revision};
 use wire::control::records::Records;
 use wire::control::topology::{MemberSet, Placement, Topology, TopologyMember};
+use wire::control::usage::SHARES_MAX;
 
 use crate::network::StreamId;
 use crate::node::{CLUSTER, SECRET};
+use crate::scenario::{CROWD, Memory};
 use crate::time::{Micros, SECOND};
 
 /// The secret by which this cluster's keys find their slots.
 pub(crate) const SLOT_KEY: [u8; 16] = [9; 16];
-/// After an epoch that was not prepared in time (`control::push::driver`).
-const RETRY_AFTER: Micros = 5 * SECOND;
 /// How often the driver looks when nothing happens (`control::push::driver`).
 pub(crate) const LOOK_EVERY: Micros = SECOND / 2;
 
@@ -52,6 +54,7 @@ pub(crate) struct Database {
 }
 
 pub(crate) struct Control {
+    memory: Memory,
     pub(crate) database: Database,
     /// The process, when it runs.
     pub(crate) process: Option<ControlProcess>,
@@ -66,6 +69,10 @@ pub(crate) struct ControlProcess {
     preparing_since: Micros,
     held_until: Micros,
     given_up_at: Option<Micros>,
+    quota: Quota,
+    /// When caches were divided last, and what was known then.
+    divided_at: Micros,
+    divided_for: Option<(Revision, Epoch)>,
 }
 
 #[derive(Default)]
@@ -114,28 +121,30 @@ pub(crate) fn password_of(tenant: usize) -> String {
     format!("secret-of-{tenant}")
 }
 
-pub(crate) fn limits(mib: u64) -> Limits {
-    Limits { memory_bytes: mib << 20, item_bytes_max: 1 << 18, connections_max: 1_000 }
+fn limits(memory: Memory, units: u64) -> Limits {
+    Limits {
+        memory_bytes: units * memory.unit_bytes(),
+        item_bytes_max: memory.item_bytes_max(),
+        connections_max: 1_000,
+    }
 }
 
-fn cache_record(tenant: usize, mib: u64) -> Record {
-    Record::Cache(CacheRecord {
-        id: cache_of(tenant),
-        limits: limits(mib),
-        enabled: true,
-        flush_generation: 0,
-    })
+fn cache_record(tenant: usize, limits: Limits) -> Record {
+    Record::Cache(CacheRecord { id: cache_of(tenant), limits, enabled: true, flush_generation: 0 })
 }
 
-/// Of each cache at first.
-const CACHE_MIB: u64 = 16;
+/// Of each cache at first, in [units](Memory::unit_bytes).
+const CACHE_UNITS: u64 = 16;
+/// Of the cache that is always full.
+const CROWD_UNITS: u64 = 192;
 
 impl Control {
-    pub(crate) fn new(tenants: usize) -> Self {
+    pub(crate) fn new(tenants: usize, memory: Memory) -> Self {
         let mut records = Records::default();
         let key = SecretKey::new(SECRET);
         for tenant in 0..tenants {
-            records.put(cache_record(tenant, CACHE_MIB));
+            let units = if tenant == CROWD { CROWD_UNITS } else { CACHE_UNITS };
+            records.put(cache_record(tenant, limits(memory, units)));
             let username = username_of(tenant);
             records.put(Record::Credential(CredentialRecord {
                 username: Username::parse(&username).expect("letters and a digit"),
@@ -152,7 +161,7 @@ impl Control {
             settled: Epoch::new(0),
             highest: 0,
         };
-        Control { database, process: None }
+        Control { memory, database, process: None }
     }
 
     pub(crate) fn start(&mut self, now: Micros) {
@@ -173,6 +182,9 @@ impl Control {
             preparing_since: now,
             held_until: 0,
             given_up_at: None,
+            quota: Quota::default(),
+            divided_at: now,
+            divided_for: None,
         });
     }
 
@@ -230,7 +242,7 @@ impl Control {
             1 => vec![delta(revision.next().next())],
             2 => vec![
                 FromControl::SnapshotBegin(head),
-                FromControl::SnapshotChunk(vec![cache_record(77, 1)]),
+                FromControl::SnapshotChunk(vec![cache_record(77, limits(self.memory, 1))]),
                 FromControl::SnapshotEnd,
             ],
             3 => vec![FromControl::Commit { epoch: epoch.next(), digest: committed.digest() }],
@@ -250,8 +262,8 @@ impl Control {
     }
 
     /// Changes a cache's limits, in one transaction.
-    pub(crate) fn resize(&mut self, tenant: usize, mib: u64) {
-        let record = cache_record(tenant, mib);
+    pub(crate) fn resize(&mut self, tenant: usize, units: u64) {
+        let record = cache_record(tenant, limits(self.memory, units));
         self.database.records.put(record);
         self.database.revision = self.database.revision.next();
         let revision = self.database.revision;
@@ -317,9 +329,9 @@ impl Control {
                     self.lost(stream);
                     return effects;
                 }
+                Act::Used(report) => process.quota.hear(&link.node, &report),
                 Act::Acknowledged(_)
                 | Act::Reported(_)
-                | Act::Used(_)
                 | Act::Cut { .. }
                 | Act::Answered { .. }
                 | Act::Renew { .. }
@@ -366,6 +378,39 @@ impl Control {
             }
         }
         effects.extend(self.drive(now));
+        effects.extend(self.divide(now));
+        effects
+    }
+
+    /// Divides the caches' limits, as `control::push::quota` does once a second, and tells the nodes.
+    fn divide(&mut self, now: Micros) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let Some(process) = &mut self.process else { return effects };
+        let database = &self.database;
+        let limit = |id| database.records.cache(id).map(|cache| cache.limits.memory_bytes);
+        if process.divided_at + micros(DIVIDE_EVERY) <= now {
+            process.divided_at = now;
+            let committed = process.announced.committed.clone();
+            let epoch = committed.as_ref().map_or(Epoch::new(0), |topology| topology.epoch());
+            let before = process.divided_for.replace((database.revision, epoch));
+            if let Some(topology) = committed
+                && before.is_none_or(|(_, before)| before != epoch)
+            {
+                process.quota.follow(&topology);
+            }
+            if before.is_none_or(|(before, _)| before != database.revision) {
+                process.quota.follow_limits(&limit);
+            }
+            while process.quota.divide(&limit) {}
+        }
+        for (&stream, link) in &process.sessions {
+            if link.engine.is_open() && USAGE_VERSION <= link.engine.version() {
+                let shares = process.quota.take(&link.node, SHARES_MAX);
+                if !shares.is_empty() {
+                    effects.push(Effect::Say(stream, FromControl::Shares(shares)));
+                }
+            }
+        }
         effects
     }
 
@@ -403,7 +448,7 @@ impl Control {
             }
             Next::Abort => {
                 if moment(process.preparing_since) + PREPARE_TIME_MAX <= moment(now) {
-                    process.held_until = now + RETRY_AFTER;
+                    process.held_until = now + micros(RETRY_AFTER);
                 }
                 process.announced.prepared = None;
                 vec![Effect::Aborted]
@@ -520,7 +565,7 @@ impl ControlProcess {
     fn prepare(&mut self, members: Vec<TopologyMember>, highest: u64, now: Micros) -> Vec<Effect> {
         let placement = Placement::Scheme(Scheme::Maglev);
         let Ok(topology) = Topology::new(Epoch::new(highest), SLOT_KEY, members, placement) else {
-            self.held_until = now + RETRY_AFTER;
+            self.held_until = now + micros(RETRY_AFTER);
             return Vec::new();
         };
         let before = self.announced.committed.as_ref().map_or(&[][..], |it| it.members());
@@ -590,6 +635,10 @@ fn beat(history: &History, announced: &Announced) -> FromControl {
 
 fn has_node(topology: &Topology, node: &NodeName) -> bool {
     topology.members().iter().any(|member| member.node == *node)
+}
+
+fn micros(duration: Duration) -> Micros {
+    Micros::try_from(duration.as_micros()).expect("seconds")
 }
 
 fn moment(at: Micros) -> Duration {

@@ -31,6 +31,8 @@ pub struct Counts {
     pub given_up: u64,
     pub poisoned: u64,
     pub replayed: u64,
+    /// Items that had to go because their cache was full.
+    pub evicted: u64,
     /// Of the links: requests written, hedged, retried, sent on to another owner.
     pub links: BTreeMap<&'static str, u64>,
     /// Most requests one proxy had under way.
@@ -75,6 +77,7 @@ impl Counts {
         self.given_up += other.given_up;
         self.poisoned += other.poisoned;
         self.replayed += other.replayed;
+        self.evicted += other.evicted;
         self.under_way_max = self.under_way_max.max(other.under_way_max);
         self.healed_after_max = self.healed_after_max.max(other.healed_after_max);
     }
@@ -102,7 +105,7 @@ impl fmt::Display for Counts {
         writeln!(
             f,
             "states      {} processes started, epochs: {} prepared, {} committed, {} aborted, {} \
-             settled; {} nodes given up; {} links poisoned, {} replies replayed",
+             settled; {} nodes given up; {} links poisoned, {} replies replayed; {} items evicted",
             self.starts,
             self.prepared,
             self.committed,
@@ -110,7 +113,8 @@ impl fmt::Display for Counts {
             self.settled,
             self.given_up,
             self.poisoned,
-            self.replayed
+            self.replayed,
+            self.evicted
         )?;
         for (name, count) in &self.links {
             writeln!(f, "            {count:>9} {name}")?;

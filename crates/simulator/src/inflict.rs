@@ -1,10 +1,11 @@
 //! Carries faults out, and mends them.
 
-use cluster::member::{MemberName, Weight};
+use cluster::member::Weight;
 
 use crate::network::{Kind, Parcel, StreamId, Way};
-use crate::scenario::{Fault, NODES_MAX, Place};
-use crate::time::{MILLISECOND, Micros, SECOND};
+use crate::node::member_name;
+use crate::scenario::{CROWD, Fault, NODES_MAX, Place};
+use crate::time::{MILLISECOND, Micros};
 use crate::world::{Event, HEALING, Phase, World};
 
 impl World {
@@ -86,6 +87,9 @@ impl World {
             Fault::Slow { from, to, lasts } => {
                 self.ways.slow(Place::Node(from), Place::Node(to), self.now + lasts);
             }
+            Fault::Late { node, by, lasts } => {
+                self.ways.make_late(Place::Control, Place::Node(node), by, self.now + lasts);
+            }
             Fault::ClientGone { client } => {
                 let client = client % self.clients.len();
                 let Some(id) = self.clients[client].stream() else { return false };
@@ -102,8 +106,8 @@ impl World {
                 self.nodes[node].is_wanted = false;
                 self.end_process(node);
             }
-            Fault::Resize { tenant, mib } => {
-                self.control.resize(tenant % self.scenario.tenants, mib);
+            Fault::Resize { tenant, units } => {
+                self.control.resize(tenant % CROWD, units);
                 let effects = self.control.drive(self.now);
                 self.control_does(effects);
             }
@@ -136,9 +140,11 @@ impl World {
             .collect()
     }
 
+    /// Of the node's first backend: where there is another, slots move within the process.
     fn reweigh(&mut self, node: usize, weight: u32) -> bool {
+        let weight = weight * self.scenario.memory.backend_mib() / 256;
         let name = self.nodes[node].name.clone();
-        let member = MemberName::parse(&format!("{name}.b0")).expect("a good name");
+        let member = member_name(&name, 0);
         let Some(process) = &mut self.control.process else { return false };
         let Some(committed) = process.announced.committed.clone() else { return false };
         // Somebody must be left to serve.
@@ -240,6 +246,6 @@ impl World {
             }
         }
         self.healed_at = Some(self.now);
-        self.phase = Phase::Healing { until: self.now + HEALING + 15 * SECOND };
+        self.phase = Phase::Healing { until: self.now + HEALING };
     }
 }

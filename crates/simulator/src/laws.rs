@@ -8,6 +8,7 @@ use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
 use cluster::slot::Slot;
+use store::stats::CacheStats;
 
 use crate::control::{Control, cache_of};
 use crate::history::{Deed, History, KeyId, Number, What};
@@ -157,23 +158,15 @@ fn name(number: Option<Number>) -> String {
 /// An acknowledged value is found, unless its slot moved, a process that held it ended, or somebody
 /// deleted it.
 ///
-/// `lost_until` is the last moment at which its item may have been lost.
-pub fn invariant_what_is_acknowledged_is_kept(
+/// `stored` is the value that the read must find ([`History::kept_before`]), `lost_until` the last
+/// moment at which its item may have been lost.
+pub(crate) fn invariant_what_is_acknowledged_is_kept(
     key: KeyId,
-    deeds: &[Deed],
+    stored: &Deed,
     miss: &Deed,
     lost_until: Micros,
 ) -> Result<(), Violation> {
-    let stored = deeds
-        .iter()
-        .filter(|deed| matches!(deed.what, What::Wrote(_)))
-        .filter(|deed| deed.ended.is_some_and(|ended| ended < miss.began))
-        .max_by_key(|deed| deed.began);
-    let Some(stored) = stored else { return Ok(()) };
-    let may_be_deleted = deeds.iter().any(|deed| {
-        deed.what == What::Deleted && deed.ended.is_none_or(|ended| stored.began <= ended)
-    });
-    if stored.began <= lost_until || may_be_deleted {
+    if stored.began <= lost_until {
         return Ok(());
     }
     let ended = miss.ended.unwrap_or(miss.began);
@@ -197,16 +190,23 @@ pub(crate) fn invariant_one_owner(
     nodes: &[Node],
     slots: &BTreeMap<KeyId, Slot>,
 ) -> Result<(), Violation> {
-    for (&key, &slot) in slots {
-        let serves = |node: &&Node| {
-            let process = node.process.as_ref();
-            process.is_some_and(|process| process.backend.slots().enter().check(slot).is_ok())
-        };
-        let owners: Vec<&str> =
-            nodes.iter().filter(serves).map(|node| node.name.as_str()).collect();
-        if 1 < owners.len() {
-            let seen = format!("slot {slot} is served by {owners:?}");
-            return Err(Violation { law: "one owner", seen, key: Some(key), at: 0 });
+    let mut owners: Vec<Option<(&str, usize)>> = vec![None; slots.len()];
+    for node in nodes {
+        let Some(process) = &node.process else { continue };
+        for (number, backend) in process.backends.iter().enumerate() {
+            let entered = backend.slots().enter();
+            for (owner, (&key, &slot)) in owners.iter_mut().zip(slots) {
+                if entered.check(slot).is_err() {
+                    continue;
+                }
+                if let Some((other, of_other)) = owner.replace((node.name.as_str(), number)) {
+                    let seen = format!(
+                        "slot {slot} is served by {other}.b{of_other} and {}.b{number}",
+                        node.name
+                    );
+                    return Err(Violation { law: "one owner", seen, key: Some(key), at: 0 });
+                }
+            }
         }
     }
     Ok(())
@@ -218,9 +218,9 @@ const REPEATED_SAVED_MAX: u64 = 64;
 /// every member of the cluster when nobody knows its owner.
 const UNDER_WAY_MAX: usize = 2_000;
 
-/// No proxy repeats more than a tenth, or holds more than its clients can have asked; no cache holds
-/// more than its part.
-pub(crate) fn invariant_budgets_are_kept(nodes: &[Node], tenants: usize) -> Result<(), Violation> {
+/// No proxy repeats more than a tenth, or holds more than its clients can have asked; no backend takes
+/// more memory than it was given.
+pub(crate) fn invariant_budgets_are_kept(nodes: &[Node]) -> Result<(), Violation> {
     for node in nodes {
         let Some(process) = &node.process else { continue };
         let broken = |seen: String| Violation {
@@ -241,17 +241,85 @@ pub(crate) fn invariant_budgets_are_kept(nodes: &[Node], tenants: usize) -> Resu
         if UNDER_WAY_MAX < counts.requests.0 {
             return Err(broken(format!("{} requests under way", counts.requests.0)));
         }
-        for tenant in 0..tenants {
-            let Some(cache) = process.backend.cache(cache_of(tenant)) else { continue };
-            let stats = cache.stats();
-            if LENT_TIMES_MAX * stats.limit_maxbytes < stats.bytes {
-                let seen = format!("{} bytes of {}", stats.bytes, stats.limit_maxbytes);
+        for backend in &process.backends {
+            let memory = backend.store_stats();
+            if memory.memory_bytes < memory.used_bytes {
+                let seen = format!("{} bytes of {}", memory.used_bytes, memory.memory_bytes);
                 return Err(broken(seen));
             }
         }
     }
     Ok(())
 }
+
+/// What one part of a cache was like when it was looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Part {
+    /// Of its node: another process holds other items.
+    run: u64,
+    bytes: u64,
+    share_bytes: u64,
+    evictions: u64,
+}
+
+/// By node, backend and tenant.
+pub(crate) type Parts = BTreeMap<(usize, usize, usize), Part>;
+
+/// What is paid for is there: a part of a cache gives items up for want of room only when it holds its
+/// share, whatever others store. `evicted` counts what was given up.
+pub(crate) fn invariant_only_full_caches_evict(
+    nodes: &[Node],
+    tenants: usize,
+    parts: &mut Parts,
+    evicted: &mut u64,
+) -> Result<(), Violation> {
+    for node in nodes {
+        for (number, tenant, stats) in parts_of(node, tenants) {
+            let now = Part {
+                run: node.runs,
+                bytes: stats.bytes,
+                share_bytes: stats.limit_maxbytes,
+                evictions: stats.evictions,
+            };
+            let Some(before) = parts.insert((node.number, number, tenant), now) else { continue };
+            if before.run != now.run || now.evictions <= before.evictions {
+                continue;
+            }
+            *evicted += now.evictions - before.evictions;
+            if !was_full(before, now) {
+                return Err(Violation {
+                    law: "only full caches evict",
+                    seen: format!(
+                        "{}.b{number}, tenant {tenant}: {before:?}, then {now:?}",
+                        node.name
+                    ),
+                    key: None,
+                    at: 0,
+                });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a node's backends hold of each tenant's cache: backend, tenant, figures.
+fn parts_of(node: &Node, tenants: usize) -> impl Iterator<Item = (usize, usize, CacheStats)> {
+    let backends = node.process.iter().flat_map(|process| process.backends.iter().enumerate());
+    backends.flat_map(move |(number, backend)| {
+        (0..tenants).filter_map(move |tenant| {
+            Some((number, tenant, backend.cache(cache_of(tenant))?.stats()))
+        })
+    })
+}
+
+/// Whether the part may have been full at some moment between the two looks.
+fn was_full(before: Part, now: Part) -> bool {
+    let share = before.share_bytes.min(now.share_bytes);
+    share <= before.bytes.max(now.bytes) + share / 4 + UNSEEN_BYTES
+}
+
+/// What may have been stored, and deleted again, between two looks.
+const UNSEEN_BYTES: u64 = 192 << 10;
 
 /// Once everything works again, the epoch in force is soon settled: else no other could follow it.
 pub(crate) fn invariant_every_epoch_is_settled(
@@ -268,10 +336,11 @@ pub(crate) fn invariant_every_epoch_is_settled(
 }
 
 /// Nodes hear of an epoch at once, write it down, and say so.
-const SETTLED_WITHIN: Micros = 10 * SECOND;
+const SETTLED_WITHIN: Micros = 3 * SECOND;
 
 /// When an epoch is settled and everyone is there, the parts of a cache add up to its limit: nobody
-/// has more than is paid for, and nobody is promised less. The largest item fits every part.
+/// has more than is paid for, and nobody is promised less. The largest item fits every part. While the
+/// cache fills, the parts are so much more as `cluster::shares` promises at most.
 pub(crate) fn invariant_quotas_add_up(
     nodes: &[Node],
     control: &Control,
@@ -285,13 +354,16 @@ pub(crate) fn invariant_quotas_add_up(
         let parts: Vec<u64> = nodes
             .iter()
             .filter(|node| control.is_member(&node.name))
-            .filter_map(|node| node.process.as_ref()?.backend.cache(cache_of(tenant)))
-            .map(|cache| cache.stats().limit_maxbytes)
+            .flat_map(|node| parts_of(node, tenants))
+            .filter(|(_, of, _)| *of == tenant)
+            .map(|(_, _, stats)| stats.limit_maxbytes)
             .collect();
         let sum: u64 = parts.iter().sum();
         let item = u64::from(limits.item_bytes_max);
-        let most = limits.memory_bytes + parts.len() as u64 * item;
-        let least = limits.memory_bytes - parts.len() as u64;
+        let slack = limits.memory_bytes / 2;
+        let most = limits.memory_bytes + slack + parts.len() as u64 * item;
+        // A full cache is divided into its limit but for less than one item.
+        let least = limits.memory_bytes.saturating_sub(parts.len() as u64 + item);
         if !(least..=most).contains(&sum) {
             let seen = format!("parts {parts:?} of tenant {tenant}'s {}", limits.memory_bytes);
             return Err(Violation { law: "quotas add up", seen, key: None, at: 0 });
@@ -300,8 +372,54 @@ pub(crate) fn invariant_quotas_add_up(
     Ok(())
 }
 
-/// While memory is idle, a cache may hold this many times its part.
-const LENT_TIMES_MAX: u64 = 4;
+/// No part holds more than its share, but for what large items were stored on credit: twice the largest
+/// item, until the shares were weighed with them.
+pub(crate) fn invariant_parts_are_kept(
+    nodes: &[Node],
+    control: &Control,
+    tenants: usize,
+) -> Result<(), Violation> {
+    for node in nodes {
+        for (number, tenant, stats) in parts_of(node, tenants) {
+            let Some(limits) = control.limits_of(tenant) else { continue };
+            if stats.limit_maxbytes + 2 * u64::from(limits.item_bytes_max) < stats.bytes {
+                let seen = format!(
+                    "{}.b{number} holds {} bytes of tenant {tenant}, and may hold {}",
+                    node.name, stats.bytes, stats.limit_maxbytes
+                );
+                return Err(Violation { law: "parts are kept", seen, key: None, at: 0 });
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Once all is well, there are no connections but those that are in use: what was lost on the way is not
+/// held by anybody.
+pub(crate) fn invariant_nothing_is_left_over(
+    nodes: &[Node],
+    clients: usize,
+) -> Result<(), Violation> {
+    let broken =
+        |seen: String| Err(Violation { law: "nothing is left over", seen, key: None, at: 0 });
+    let running = || nodes.iter().filter_map(|node| Some((node, node.process.as_ref()?)));
+    let connections: usize = running().map(|(_, process)| process.proxy.counts().connections).sum();
+    if clients < connections {
+        return broken(format!("{connections} connections of {clients} clients"));
+    }
+    let others = running().count().saturating_sub(1) as u64;
+    for (node, process) in running() {
+        let links = process.server.usage().links.load(Relaxed);
+        let most = LINKS_PER_MEMBER * process.backends.len() as u64 * others;
+        if most < links {
+            return broken(format!("{} has {links} links, of at most {most}", node.name));
+        }
+    }
+    Ok(())
+}
+
+/// From each proxy to each backend of another node (`proxy::links`).
+const LINKS_PER_MEMBER: u64 = 2;
 
 #[cfg(test)]
 mod tests {
@@ -324,6 +442,14 @@ mod tests {
         );
         // An unknown write may happen late.
         check(&[(0, 0, What::Wrote(1)), (10, 20, What::Wrote(2)), (30, 40, What::Read(1))], true);
+    }
+
+    #[test]
+    fn only_a_full_part_may_evict() {
+        let part = |bytes| Part { run: 1, bytes, share_bytes: 4 << 20, evictions: 0 };
+        assert!(was_full(part(1 << 20), part(4 << 20)));
+        assert!(was_full(part(4 << 20), part(1 << 20)), "a slot may have gone since");
+        assert!(!was_full(part(1 << 20), part(2 << 20)));
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub mod history;
 mod inflict;
 mod judge;
 pub mod laws;
+pub mod mistakes;
 pub mod naive;
 mod network;
 mod node;

@@ -2,15 +2,17 @@
 
 #![expect(clippy::print_stdout, reason = "a command line speaks to its user")]
 
+use std::collections::BTreeSet;
+use std::ops::Range;
 use std::process::ExitCode;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use clap::Parser;
 use cluster::mistake::{Mistake, make};
 use simulator::counts::Counts;
 use simulator::laws::Violation;
+use simulator::mistakes::{CASES, ONLY_BY_MODEL, SEEDS_MAX};
 use simulator::naive::{Change, Scheme, judge};
 use simulator::play::play;
 use simulator::scenario::{Scenario, Swarm};
@@ -21,12 +23,12 @@ use simulator::time::{MILLISECOND, SECOND};
 /// Plays whole clusters under faults, and holds what clients saw against the laws.
 #[derive(Parser)]
 struct Arguments {
-    /// How many seeds are played
-    #[arg(long, default_value_t = 100)]
-    seeds: u64,
-    /// The first seed
-    #[arg(long, default_value_t = 0)]
-    from: u64,
+    /// How many seeds are played, or from which to which: `1000`, or `500..1000`
+    #[arg(long, default_value = "100", value_parser = read_seeds)]
+    seeds: Range<u64>,
+    /// Play on after a failure, and name every seed that failed
+    #[arg(long)]
+    all: bool,
     /// Simulated minutes of faults in each, instead of ten seconds
     #[arg(long)]
     minutes: Option<u64>,
@@ -48,6 +50,9 @@ struct Arguments {
     /// Let every engine make this mistake, to see it found; `list` names them all
     #[arg(long)]
     mistake: Option<String>,
+    /// Find every mistake that can be built in, and say how many seeds each took
+    #[arg(long)]
+    mistakes: bool,
     /// Show how the simple ways to move keys fail, instead of playing seeds
     #[arg(long)]
     naive: bool,
@@ -69,6 +74,9 @@ fn main() -> ExitCode {
     if arguments.naive {
         return tell_naive();
     }
+    if arguments.mistakes {
+        return tell_mistakes();
+    }
     let mistake = match arguments.mistake.as_deref().map(|name| (name, Mistake::named(name))) {
         Some((_, None)) => {
             for (_, name) in Mistake::ALL {
@@ -84,6 +92,39 @@ fn main() -> ExitCode {
         Some(seed) => tell_one(&arguments, seed),
         None => play_many(&arguments, mistake),
     }
+}
+
+fn read_seeds(text: &str) -> Result<Range<u64>, String> {
+    let (from, to) = text.split_once("..").unwrap_or(("0", text));
+    match (from.parse(), to.parse()) {
+        (Ok(from), Ok(to)) if from <= to => Ok(from..to),
+        _ => Err("wanted a number, or two as in 500..1000".to_owned()),
+    }
+}
+
+/// Every mistake, the law that finds it, and after how many seeds: rows of a table.
+fn tell_mistakes() -> ExitCode {
+    let name = |mistake| Mistake::ALL.iter().find(|(it, _)| *it == mistake).map_or("?", |it| it.1);
+    let mut blind = 0;
+    for case in CASES {
+        let faults = case.faults.join(", ");
+        match case.find(0, SEEDS_MAX) {
+            Some((seed, violation)) => println!(
+                "| `{}` | {faults} | *{}* | {} |",
+                name(case.mistake),
+                violation.law,
+                seed + 1
+            ),
+            None => {
+                blind += 1;
+                println!("| `{}` | {faults} | nothing | not in {SEEDS_MAX} |", name(case.mistake));
+            }
+        }
+    }
+    for (mistake, why) in ONLY_BY_MODEL {
+        println!("| `{}` | | {why} | |", name(*mistake));
+    }
+    if blind == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Every simple scheme, and the shortest story of its failure.
@@ -114,32 +155,66 @@ fn draw(arguments: &Arguments, seed: u64) -> Scenario {
     Scenario::with(swarm, seed, seconds * SECOND, arguments.pause_ms * MILLISECOND)
 }
 
+/// How far playing many seeds has come.
+struct Progress {
+    counts: Counts,
+    played: u64,
+    /// The next seed that nobody plays yet, and those that are being played.
+    next: u64,
+    under_way: BTreeSet<u64>,
+    failures: Vec<(u64, Violation)>,
+    told_at: Instant,
+}
+
+impl Progress {
+    /// Every seed below this one was played: who begins again here misses none.
+    fn played_to(&self) -> u64 {
+        self.under_way.first().copied().unwrap_or(self.next)
+    }
+
+    fn take(&mut self, end: u64, plays_on: bool) -> Option<u64> {
+        let is_over = end <= self.next || !plays_on && !self.failures.is_empty();
+        (!is_over).then(|| {
+            self.next += 1;
+            self.under_way.insert(self.next - 1);
+            self.next - 1
+        })
+    }
+}
+
 fn play_many(arguments: &Arguments, mistake: Option<Mistake>) -> ExitCode {
     let began = Instant::now();
-    let next = AtomicU64::new(arguments.from);
-    let end = arguments.from + arguments.seeds;
-    let all = Mutex::new((Counts::default(), None::<(u64, Violation)>, 0_u64, Instant::now()));
+    let end = arguments.seeds.end;
+    let progress = Mutex::new(Progress {
+        counts: Counts::default(),
+        played: 0,
+        next: arguments.seeds.start,
+        under_way: BTreeSet::new(),
+        failures: Vec::new(),
+        told_at: began,
+    });
+    let lock = || progress.lock().unwrap_or_else(PoisonError::into_inner);
     let work = || {
         make(mistake);
         loop {
-            let seed = next.fetch_add(1, Relaxed);
-            if end <= seed {
-                return;
-            }
+            let Some(seed) = lock().take(end, arguments.all) else { return };
             let played = play(draw(arguments, seed), Story::silent());
-            let Ok(mut all) = all.lock() else { return };
-            all.0.add(&played.counts);
-            all.2 += 1;
-            if PROGRESS_EVERY <= all.3.elapsed() {
-                all.3 = Instant::now();
-                println!("after {} seeds and {} s:\n{}", all.2, began.elapsed().as_secs(), all.0);
-            }
+            let mut progress = lock();
+            progress.counts.add(&played.counts);
+            progress.played += 1;
+            progress.under_way.remove(&seed);
             if let Some(violation) = played.violation {
-                // The first one ends it all; the lowest seed is told.
-                next.store(end, Relaxed);
-                if all.1.as_ref().is_none_or(|(known, _)| seed < *known) {
-                    all.1 = Some((seed, violation));
+                if arguments.all {
+                    println!("seed {seed} breaks a law: {violation}");
                 }
+                progress.failures.push((seed, violation));
+            }
+            if PROGRESS_EVERY <= progress.told_at.elapsed() {
+                progress.told_at = Instant::now();
+                let seconds = began.elapsed().as_secs();
+                println!("after {} seeds and {seconds} s:", progress.played);
+                println!("{}", progress.counts);
+                println!("the rest: --seeds {}..{end}", progress.played_to());
             }
         }
     };
@@ -149,10 +224,16 @@ fn play_many(arguments: &Arguments, mistake: Option<Mistake>) -> ExitCode {
             scope.spawn(work);
         }
     });
-    let (counts, violation, seeds, _) = all.into_inner().unwrap_or_else(|all| all.into_inner());
-    println!("seeds       {seeds} in {:.1} s", began.elapsed().as_secs_f64());
-    println!("{counts}");
-    match violation {
+    let mut progress = progress.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("seeds       {} in {:.1} s", progress.played, began.elapsed().as_secs_f64());
+    println!("{}", progress.counts);
+    progress.failures.sort_by_key(|(seed, _)| *seed);
+    if arguments.all && !progress.failures.is_empty() {
+        let seeds: Vec<u64> = progress.failures.iter().map(|(seed, _)| *seed).collect();
+        println!("{} seeds break laws: {seeds:?}", seeds.len());
+        return ExitCode::FAILURE;
+    }
+    match progress.failures.into_iter().next() {
         None => ExitCode::SUCCESS,
         Some((seed, violation)) => {
             tell_failure(arguments, seed, violation);

@@ -117,6 +117,8 @@ pub(crate) struct Ways {
     latency: Latency,
     cut_until: [[Micros; PLACES]; PLACES],
     slow_until: [[Micros; PLACES]; PLACES],
+    /// How much later everything arrives, and until when.
+    late: [[(Micros, Micros); PLACES]; PLACES],
     random: Random,
 }
 
@@ -129,6 +131,7 @@ impl Ways {
             latency,
             cut_until: [[0; PLACES]; PLACES],
             slow_until: [[0; PLACES]; PLACES],
+            late: [[(0, 0); PLACES]; PLACES],
             random: Random::of(seed, 3),
         }
     }
@@ -145,6 +148,12 @@ impl Ways {
         }
     }
 
+    pub(crate) fn make_late(&mut self, from: Place, to: Place, by: Micros, until: Micros) {
+        if let Some((from, to)) = places(from, to) {
+            self.late[from][to] = (by, until);
+        }
+    }
+
     pub(crate) fn is_cut(&self, from: Place, to: Place, now: Micros) -> bool {
         places(from, to).is_some_and(|(from, to)| now < self.cut_until[from][to])
     }
@@ -153,12 +162,19 @@ impl Ways {
     pub(crate) fn heal(&mut self) {
         self.cut_until = [[0; PLACES]; PLACES];
         self.slow_until = [[0; PLACES]; PLACES];
+        self.late = [[(0, 0); PLACES]; PLACES];
         self.latency.late_percent = 0;
     }
 
     pub(crate) fn delay(&mut self, from: Place, to: Place, now: Micros) -> Micros {
         let delay = self.random.between(self.latency.min, self.latency.max);
-        let is_slow = places(from, to).is_some_and(|(from, to)| now < self.slow_until[from][to]);
+        let Some((from, to)) = places(from, to) else { return self.perhaps_late(delay, false) };
+        let (by, until) = self.late[from][to];
+        let later = if now < until { by } else { 0 };
+        later + self.perhaps_late(delay, now < self.slow_until[from][to])
+    }
+
+    fn perhaps_late(&mut self, delay: Micros, is_slow: bool) -> Micros {
         if is_slow || self.random.percent(self.latency.late_percent) {
             delay * LATE_TIMES
         } else {

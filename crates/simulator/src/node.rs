@@ -20,8 +20,9 @@ use daemon::clock::{Clock, Hand, Now};
 use daemon::networks::Networks;
 use larder::local_link::LocalLink;
 use larder::member::Members;
-use node::link::{RECONNECT_FIRST_MAX, RECONNECT_MAX, SILENT_AFTER};
-use node::serving::Serving;
+use node::link::{DISK_RETRY_AFTER, RECONNECT_FIRST_MAX, RECONNECT_MAX, SILENT_AFTER, USAGE_EVERY};
+use node::serving::{DataPlane, Serving};
+use node::telling::Telling;
 use node::view::Links;
 use proxy::cluster_handle::ClusterHandle;
 use proxy::link_usage::LinkUsage;
@@ -33,7 +34,7 @@ use tenancy::directory::Directory;
 use tenancy::secret::SecretKey;
 use wire::control::epochs::Epochs;
 use wire::control::message::{
-    Alarms, FromControl, FromNode, Hello, NodeAddresses, Refusal, Report, VERSIONS,
+    Alarms, FromControl, FromNode, Hello, NodeAddresses, Refusal, Report, USAGE_VERSION, VERSIONS,
 };
 use wire::control::name::{ClusterId, NodeName};
 use wire::control::node_session::{NodeSession, Step};
@@ -50,14 +51,10 @@ use crate::time::{MILLISECOND, Micros, SECOND};
 pub(crate) const CLUSTER: ClusterId = ClusterId::new([7; 16]);
 /// Under which its passwords are hashed.
 pub(crate) const SECRET: [u8; 32] = [3; 32];
-/// Memory of each backend: more than all the caches' limits, so that nothing is evicted.
-const BACKEND_MIB: u32 = 256;
 /// The wall clock at the beginning of the simulation.
 const UNIX_AT_START: i64 = 1_700_000_000;
 /// How long a node that was started again asks control first (`node::link`).
 const ASKED_FIRST_MAX: Micros = SECOND;
-/// After a write to the disk that failed (`node::link`).
-const DISK_RETRY_AFTER: Micros = 5 * SECOND;
 /// How often every connection is looked at, in the proxy and in the server.
 pub(crate) const SWEEP_EVERY: Micros = 250 * MILLISECOND;
 
@@ -66,6 +63,8 @@ pub(crate) struct Node {
     pub(crate) number: usize,
     pub(crate) name: NodeName,
     incarnation: Incarnation,
+    /// Memory of each of its backends.
+    backends_mib: Vec<u32>,
     pub(crate) disk: Disk,
     pub(crate) process: Option<Process>,
     /// Whether the node is part of the cluster, or shall be: control knows it, and it is started
@@ -90,7 +89,8 @@ pub(crate) struct Disk {
 
 pub(crate) struct Process {
     pub(crate) started: Micros,
-    pub(crate) backend: Arc<Backend>,
+    /// In the order of their numbers.
+    pub(crate) backends: Vec<Arc<Backend>>,
     /// Where its proxy counts what it asks of others.
     pub(crate) asked: Arc<LinkUsage>,
     pub(crate) members: Arc<Members>,
@@ -115,6 +115,8 @@ pub(crate) struct Copy {
     unwritten: Option<Arc<Topology>>,
     disk_failed_at: Option<Micros>,
     told: Option<(Epoch, cluster::digest::Digest, MemberSet)>,
+    telling: Telling,
+    usage_told_at: Micros,
     reconnect_max: Micros,
     random: Random,
 }
@@ -126,11 +128,12 @@ pub(crate) enum ControlLink {
 }
 
 impl Node {
-    pub(crate) fn new(number: usize, incarnation: u64) -> Self {
+    pub(crate) fn new(number: usize, incarnation: u64, backends_mib: Vec<u32>) -> Self {
         Node {
             number,
             name: name(number),
             incarnation: Incarnation::new(incarnation),
+            backends_mib,
             disk: Disk::default(),
             process: None,
             is_wanted: false,
@@ -170,6 +173,11 @@ impl Node {
     }
 }
 
+/// The name of a node's backend.
+pub(crate) fn member_name(node: &NodeName, number: u64) -> MemberName {
+    MemberName::parse(&format!("{node}.b{number}")).expect("a good name")
+}
+
 /// The name of a node.
 pub(crate) fn name(number: usize) -> NodeName {
     NodeName::parse(&format!("node-{number}")).expect("letters and a digit")
@@ -195,23 +203,27 @@ pub(crate) fn node_at(address: std::net::SocketAddr) -> Option<usize> {
 impl Process {
     fn new(node: &mut Node, now: Micros, seed: u64) -> Self {
         let (clock, hand) = Clock::by_hand(UNIX_AT_START);
-        let member = MemberName::parse(&format!("{}.b0", node.name)).expect("a good name");
-        let run = Run { name: member, incarnation: node.incarnation };
         let seed = if is_made(Mistake::RepeatsTokens) { 0 } else { seed };
-        let memory = u64::from(BACKEND_MIB) << 20;
-        let backend = Arc::new(Backend::member(memory, seed, run.clone()));
+        let member = |(number, &mib): (u64, &u32)| {
+            let run = Run { name: member_name(&node.name, number), incarnation: node.incarnation };
+            let memory = u64::from(mib) << 20;
+            (run.clone(), Arc::new(Backend::member(memory, seed.wrapping_add(number), run)))
+        };
+        let of_node: Vec<(Run, Arc<Backend>)> = (0..).zip(&node.backends_mib).map(member).collect();
+        let backends: Vec<Arc<Backend>> =
+            of_node.iter().map(|(_, backend)| Arc::clone(backend)).collect();
         let handle = ClusterHandle::default();
         let usage = Arc::<ProxyUsage>::default();
         let identity = ViewIdentity {
             cluster: CLUSTER,
             node: node.name.clone(),
             incarnation: node.incarnation,
-            backends: 1,
+            backends: backends.len(),
         };
         let asked = Arc::clone(handle.usage());
         let directory = Arc::new(Directory::new(SecretKey::new(SECRET)));
         let members = Arc::new(Members::new(
-            vec![(run, Arc::clone(&backend))],
+            of_node,
             handle.clone(),
             identity,
             Arc::clone(&usage),
@@ -222,7 +234,7 @@ impl Process {
         let proxy = SimulatedProxy::new(
             proxy_settings(),
             Arc::clone(&directory),
-            Arc::new(LocalLink(vec![Arc::clone(&backend)])),
+            Arc::new(LocalLink(backends.clone())),
             usage,
             handle,
             seed,
@@ -234,13 +246,13 @@ impl Process {
             cluster: CLUSTER,
             drain_timeout: Duration::ZERO,
         };
-        let server = SimulatedServer::new(peer_settings, vec![Arc::clone(&backend)], clock)
+        let server = SimulatedServer::new(peer_settings, backends.clone(), clock)
             .expect("a descriptor is free");
         let serving = Serving::new(directory, Arc::clone(&members) as _);
         let copy = Copy::open(&node.disk, serving, &members, now, seed);
         Process {
             started: now,
-            backend,
+            backends,
             asked,
             members,
             proxy,
@@ -317,6 +329,8 @@ impl Copy {
             unwritten: None,
             disk_failed_at: None,
             told: None,
+            telling: Telling::default(),
+            usage_told_at: now,
             reconnect_max: micros(RECONNECT_FIRST_MAX),
             random: Random::of(seed, 5),
         }
@@ -350,6 +364,7 @@ impl Copy {
         let engine = Box::new(NodeSession::new(VERSIONS));
         self.link = ControlLink::Open { stream, engine, began: now, heard_at: now };
         self.told = None;
+        self.telling = Telling::default();
     }
 }
 
@@ -371,7 +386,7 @@ impl Node {
             has_copy: copy.replica.has_copy(),
             epoch: copy.epochs.current(),
             addresses: addresses(self.number),
-            backends_mib: vec![BACKEND_MIB],
+            backends_mib: self.backends_mib.clone(),
             software: "simulated".to_owned(),
         }))
     }
@@ -407,6 +422,7 @@ impl Node {
         let mut says = Vec::new();
         copy.retry_disk(&mut self.disk, disk_works, links, now, &mut says);
         copy.tell_links(links, &mut says);
+        copy.tell_usage(links, now, &mut says);
         copy.said(says)
     }
 
@@ -463,11 +479,10 @@ impl Copy {
             }
             Step::Changed { changes, .. } => self.serving.apply(&changes),
             Step::Replaced { before } => self.serving.replace(&before, self.replica.records()),
-            // Reports of use are not played, so control has no shares to tell; nobody asks whom a rule
-            // would cut off, or what a cache is asked for.
+            Step::Share(shares) => links.share(&shares),
+            // Nobody asks whom a rule would cut off, or what a cache is asked for.
             Step::Refused(_)
             | Step::Certificate(_)
-            | Step::Share(_)
             | Step::Preview { .. }
             | Step::Answer { .. } => (),
             Step::Report => says.push(self.report(disk, links)),
@@ -529,7 +544,7 @@ impl Copy {
     ) {
         let ControlLink::Open { engine, .. } = &mut self.link else { return };
         let is_waiting = self.unwritten.is_some()
-            || self.disk_failed_at.is_some_and(|at| now < at + DISK_RETRY_AFTER);
+            || self.disk_failed_at.is_some_and(|at| now < at + micros(DISK_RETRY_AFTER));
         if disk_works && !is_waiting {
             self.disk_failed_at = None;
             write_records(disk, &self.replica);
@@ -548,7 +563,7 @@ impl Copy {
         now: Micros,
         says: &mut Vec<FromNode>,
     ) {
-        if self.disk_failed_at.is_none_or(|at| now < at + DISK_RETRY_AFTER) {
+        if self.disk_failed_at.is_none_or(|at| now < at + micros(DISK_RETRY_AFTER)) {
             return;
         }
         if !disk_works {
@@ -575,6 +590,20 @@ impl Copy {
             let (epoch, digest, connected) = now;
             says.push(FromNode::Prepared { epoch, digest, connected });
         }
+    }
+
+    /// Tells control what caches hold, as often as a node does.
+    fn tell_usage(&mut self, links: &Members, now: Micros, says: &mut Vec<FromNode>) {
+        let ControlLink::Open { engine, .. } = &self.link else { return };
+        let is_due = self.usage_told_at + micros(USAGE_EVERY) <= now;
+        if !is_due || !engine.is_open() || engine.version() < USAGE_VERSION {
+            return;
+        }
+        self.usage_told_at = now;
+        links.keep_shares();
+        let (reports, told) = self.telling.next(links);
+        says.extend(reports.into_iter().map(FromNode::Usage));
+        self.telling = told;
     }
 
     fn report(&self, disk: &Disk, links: &Members) -> FromNode {

@@ -17,12 +17,15 @@ pub struct Scenario {
     /// How long clients ask and faults happen; then everything is healed and looked at.
     pub length: Micros,
     pub nodes: usize,
+    /// At each node, in one process.
+    pub backends: usize,
     pub clients: usize,
     pub tenants: usize,
     pub keys: usize,
     /// Mean pause of a client between two of its batches.
     pub pause: Micros,
     pub latency: Latency,
+    pub memory: Memory,
     pub faults: Vec<Timed>,
     /// Batches of clients that are left out, when a failure is made smaller.
     pub left_out: BTreeSet<(usize, u64)>,
@@ -35,6 +38,51 @@ pub struct Latency {
     pub max: Micros,
     /// In a hundred deliveries, so many take twenty times as long.
     pub late_percent: u64,
+}
+
+/// How much memory there is for items.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Memory {
+    /// More than is ever stored: nothing is evicted.
+    Ample,
+    /// Little; and of the tenants the last ([`CROWD`]) stores more than it may hold, so its cache is
+    /// soon full and stays so.
+    Tight,
+}
+
+/// The tenant that crowds its cache, where memory is [tight](Memory::Tight).
+pub const CROWD: usize = 2;
+
+impl Memory {
+    pub(crate) fn tenants(self) -> usize {
+        match self {
+            Memory::Ample => CROWD,
+            Memory::Tight => CROWD + 1,
+        }
+    }
+
+    /// Of each backend: enough for all that may be promised, should it be the only one.
+    pub(crate) fn backend_mib(self) -> u32 {
+        match self {
+            Memory::Ample => 256,
+            Memory::Tight => 8,
+        }
+    }
+
+    /// In which caches' limits are counted.
+    pub(crate) fn unit_bytes(self) -> u64 {
+        match self {
+            Memory::Ample => 1 << 20,
+            Memory::Tight => 16 << 10,
+        }
+    }
+
+    pub(crate) fn item_bytes_max(self) -> u32 {
+        match self {
+            Memory::Ample => 256 << 10,
+            Memory::Tight => 64 << 10,
+        }
+    }
 }
 
 /// A fault and when it happens.
@@ -69,11 +117,13 @@ pub enum Fault {
     Replay { from: usize, to: usize },
     /// Everything between two nodes is slow for a while.
     Slow { from: usize, to: usize, lasts: Micros },
+    /// What control sends to a node arrives so much later, for a while: config is late.
+    Late { node: usize, by: Micros, lasts: Micros },
     /// A client's connection is lost.
     ClientGone { client: usize },
     /// Control sends a node something that no control plane should.
     Garbage { node: usize, kind: u64 },
-    /// An operator changes a weight.
+    /// An operator changes a weight, to so many parts in 256 of what the node has at first.
     Reweigh { node: usize, weight: u32 },
     /// A new node joins, or one that was removed comes back as another machine.
     Join { node: usize },
@@ -81,8 +131,8 @@ pub enum Fault {
     Remove { node: usize },
     /// A node ends for good, without being asked.
     Lose { node: usize },
-    /// A cache's limits are changed.
-    Resize { tenant: usize, mib: u64 },
+    /// A cache's limits are changed, to so many [units](Memory::unit_bytes).
+    Resize { tenant: usize, units: u64 },
 }
 
 /// Where bytes come from and go to.
@@ -108,6 +158,7 @@ impl Fault {
             Fault::Damage { .. } => "damaged bytes",
             Fault::Replay { .. } => "reply twice",
             Fault::Slow { .. } => "slow",
+            Fault::Late { .. } => "control late",
             Fault::ClientGone { .. } => "client gone",
             Fault::Garbage { .. } => "garbage from control",
             Fault::Reweigh { .. } => "reweigh",
@@ -196,8 +247,27 @@ const KINDS: &[(Draw, u64, u64)] = &[
     (|r, _| Fault::Join { node: r.place(NODES_MAX) }, 1, 6),
     (|r, n| Fault::Remove { node: r.place(n) }, 1, 4),
     (|r, n| Fault::Lose { node: r.place(n) }, 1, 2),
-    (|r, _| Fault::Resize { tenant: r.place(2), mib: r.between(4, 32) }, 1, 12),
+    (|r, _| Fault::Resize { tenant: r.place(2), units: r.between(4, 32) }, 1, 12),
 ];
+
+/// Control is heard this much later at most: longer than a node calls silence would be a cut, of which
+/// there are others.
+const LATE_MAX: Micros = 2_500 * MILLISECOND;
+
+/// Kinds that came later. They have chance of their own, so that seeds played before stay what they
+/// were.
+const LATER_KINDS: &[(Draw, u64, u64)] = &[(
+    |r, n| Fault::Late {
+        node: r.place(n),
+        by: r.between(100 * MILLISECOND, LATE_MAX),
+        lasts: r.between(SECOND, 15 * SECOND),
+    },
+    1,
+    6,
+)];
+
+/// Of a hundred seeds, so many are played with [tight](Memory::Tight) memory.
+const TIGHT_PERCENT: u64 = 20;
 
 type Draw = fn(&mut Random, usize) -> Fault;
 
@@ -219,34 +289,20 @@ impl Scenario {
         let mut random = Random::of(seed, 1);
         let nodes = usize::try_from(random.between(2, 4)).expect("a few");
         let mut faults = Vec::new();
-        for &(draw, least, most) in KINDS {
-            let by_lot = random.percent(33);
-            let per_minute = random.between(least, most);
-            let mut of_kind = Random::of(random.word(), 2);
-            let (is_on, per_minute) = match swarm {
-                Swarm::ByLot => (by_lot, per_minute),
-                Swarm::Only(names) => {
-                    let name = draw(&mut of_kind.clone(), nodes).name();
-                    (names.contains(&name), most)
-                }
-            };
-            if !is_on {
-                continue;
-            }
-            let count = (per_minute * length).div_ceil(60 * SECOND);
-            for _ in 0..count {
-                let at = of_kind.below(length);
-                faults.push(Timed { at, fault: draw(&mut of_kind, nodes) });
-            }
-        }
+        draw_faults(KINDS, swarm, &mut random, nodes, length, &mut faults);
+        draw_faults(LATER_KINDS, swarm, &mut Random::of(seed, 8), nodes, length, &mut faults);
         faults.sort_by_key(|timed| timed.at);
         let min = random.between(20, 300);
+        let is_tight = Random::of(seed, 9).percent(TIGHT_PERCENT);
+        let memory = if is_tight { Memory::Tight } else { Memory::Ample };
         Scenario {
             seed,
             length,
             nodes,
-            clients: usize::try_from(random.between(2, 8)).expect("a few"),
-            tenants: 2,
+            backends: 1 + usize::from(Random::of(seed, 10).percent(TWO_BACKENDS_PERCENT)),
+            // Each tenant has at least one.
+            clients: usize::try_from(random.between(2, 8)).expect("a few").max(memory.tenants()),
+            tenants: memory.tenants(),
             keys: usize::try_from(random.between(2, 24)).expect("a few"),
             pause,
             latency: Latency {
@@ -254,8 +310,43 @@ impl Scenario {
                 max: min + random.between(10, 2_000),
                 late_percent: random.below(8),
             },
+            memory,
             faults,
             left_out: BTreeSet::new(),
+        }
+    }
+}
+
+/// Of a hundred seeds, so many are played with two backends at each node.
+const TWO_BACKENDS_PERCENT: u64 = 25;
+
+/// Draws which kinds there are, how often each happens, and when.
+fn draw_faults(
+    kinds: &[(Draw, u64, u64)],
+    swarm: Swarm<'_>,
+    random: &mut Random,
+    nodes: usize,
+    length: Micros,
+    faults: &mut Vec<Timed>,
+) {
+    for &(draw, least, most) in kinds {
+        let by_lot = random.percent(33);
+        let per_minute = random.between(least, most);
+        let mut of_kind = Random::of(random.word(), 2);
+        let (is_on, per_minute) = match swarm {
+            Swarm::ByLot => (by_lot, per_minute),
+            Swarm::Only(names) => {
+                let name = draw(&mut of_kind.clone(), nodes).name();
+                (names.contains(&name), most)
+            }
+        };
+        if !is_on {
+            continue;
+        }
+        let count = (per_minute * length).div_ceil(60 * SECOND);
+        for _ in 0..count {
+            let at = of_kind.below(length);
+            faults.push(Timed { at, fault: draw(&mut of_kind, nodes) });
         }
     }
 }

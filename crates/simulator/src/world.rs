@@ -15,13 +15,13 @@ use std::sync::Arc;
 use cluster::slot::{Slot, SlotHasher, SlotKey};
 use daemon::memory_stream::MemoryStream;
 use proxy::simulated::Wish;
-use wire::control::topology::Topology;
+use wire::control::topology::{Topology, TopologyMember};
 
 use crate::client::{Client, PATIENCE, State};
 use crate::control::{Control, Effect, LOOK_EVERY, cache_of};
 use crate::counts::Counts;
 use crate::history::{History, KeyId, Number};
-use crate::laws::{self, Violation};
+use crate::laws::{self, Parts, Violation};
 use crate::network::{Kind, Parcel, Stream, StreamId, Way, Ways};
 use crate::node::{Ask, ControlLink, Node, SWEEP_EVERY, node_at};
 use crate::play::Played;
@@ -34,8 +34,10 @@ use crate::time::{MILLISECOND, Micros, SECOND};
 pub(crate) const HEALING: Micros = 5 * SECOND;
 /// How long everything must go well then.
 const WELL: Micros = 2 * SECOND;
-/// How often the laws about the state of the whole are looked at.
-const LOOK_AT_ALL_EVERY: Micros = 20 * MILLISECOND;
+/// How often it is looked at who serves what.
+const LOOK_AT_OWNERS_EVERY: Micros = 20 * MILLISECOND;
+/// How often it is looked at what everyone holds.
+const LOOK_AT_BUDGETS_EVERY: Micros = 100 * MILLISECOND;
 /// How often a node looks at its way to control.
 const CONTROL_LOOK: Micros = 50 * MILLISECOND;
 
@@ -68,7 +70,10 @@ pub(crate) struct World {
     pub(crate) tokens: BTreeMap<(KeyId, u64), Number>,
     pub(crate) spent_tokens: BTreeSet<(KeyId, u64)>,
     pub(crate) healed_at: Option<Micros>,
-    looked_at: Micros,
+    owners_looked_at: Micros,
+    budgets_looked_at: Micros,
+    /// What parts of caches were like then.
+    parts: Parts,
     /// When an epoch was committed last.
     committed_at: Micros,
 }
@@ -170,6 +175,8 @@ impl World {
         let clients = (0..scenario.clients)
             .map(|number| Client::new(number, scenario.tenants, scenario.keys, seed))
             .collect();
+        let backends_mib = vec![scenario.memory.backend_mib(); scenario.backends];
+        let new_node = |number| Node::new(number, number as u64 + 1, backends_mib.clone());
         let mut world = World {
             now: 0,
             events: BinaryHeap::new(),
@@ -177,8 +184,8 @@ impl World {
             ways: Ways::new(scenario.latency, seed),
             streams: BTreeMap::new(),
             next_stream: 1,
-            nodes: (0..NODES_MAX).map(|number| Node::new(number, number as u64 + 1)).collect(),
-            control: Control::new(scenario.tenants),
+            nodes: (0..NODES_MAX).map(new_node).collect(),
+            control: Control::new(scenario.tenants, scenario.memory),
             clients,
             history: History::default(),
             placing: Placing { slots, lost_until },
@@ -194,7 +201,9 @@ impl World {
             tokens: BTreeMap::new(),
             spent_tokens: BTreeSet::new(),
             healed_at: None,
-            looked_at: 0,
+            owners_looked_at: 0,
+            budgets_looked_at: 0,
+            parts: Parts::default(),
             committed_at: 0,
             scenario,
         };
@@ -276,22 +285,34 @@ impl World {
 
     fn laws_of_the_end(&self) -> Result<(), Violation> {
         laws::invariant_every_epoch_is_settled(&self.control, self.committed_at, self.now)?;
-        laws::invariant_quotas_add_up(&self.nodes, &self.control, self.scenario.tenants)?;
+        let tenants = self.scenario.tenants;
+        laws::invariant_quotas_add_up(&self.nodes, &self.control, tenants)?;
+        laws::invariant_parts_are_kept(&self.nodes, &self.control, tenants)?;
+        laws::invariant_nothing_is_left_over(&self.nodes, self.clients.len())?;
         laws::invariant_reads_are_never_stale(&self.history)
     }
 
     /// Laws about the state of the whole, now and then.
     fn look_at_everything(&mut self) {
-        if self.now < self.looked_at + LOOK_AT_ALL_EVERY {
-            return;
+        let mut seen = Ok(());
+        if self.owners_looked_at + LOOK_AT_OWNERS_EVERY <= self.now {
+            self.owners_looked_at = self.now;
+            seen = laws::invariant_one_owner(&self.nodes, &self.placing.slots);
         }
-        self.looked_at = self.now;
-        let seen = laws::invariant_one_owner(&self.nodes, &self.placing.slots)
-            .and_then(|()| laws::invariant_budgets_are_kept(&self.nodes, self.scenario.tenants));
+        if self.budgets_looked_at + LOOK_AT_BUDGETS_EVERY <= self.now {
+            self.budgets_looked_at = self.now;
+            seen = seen.and_then(|()| self.look_at_budgets());
+        }
         if let Err(mut violation) = seen {
             violation.at = self.now;
             self.violation.get_or_insert(violation);
         }
+    }
+
+    fn look_at_budgets(&mut self) -> Result<(), Violation> {
+        laws::invariant_budgets_are_kept(&self.nodes)?;
+        let (tenants, evicted) = (self.scenario.tenants, &mut self.counts.evicted);
+        laws::invariant_only_full_caches_evict(&self.nodes, tenants, &mut self.parts, evicted)
     }
 
     fn happen(&mut self, event: Event) {
@@ -474,13 +495,13 @@ impl World {
                 if let Some(end) = &stream.ends[Way::Back.index()] {
                     end.bring(&bytes);
                 }
-                process.server.note_readable(*served);
+                process.server.note_readable(*served, false);
             }
             (Kind::Peer { served: Some(served), .. }, Parcel::End | Parcel::Reset) => {
                 if let Some(end) = &stream.ends[Way::Back.index()] {
                     end.end();
                 }
-                process.server.note_readable(*served);
+                process.server.note_readable(*served, true);
             }
             (Kind::Control, parcel) => return self.node_hears_control(number, id, parcel),
             (
@@ -521,9 +542,12 @@ impl World {
         if let Some(ms) = again_ms {
             wake = wake.min(self.now + (ms * MILLISECOND).max(1));
         }
-        process.wakes_at = wake;
+        // When it has been planned for the same moment already, that is enough.
+        let is_planned = std::mem::replace(&mut process.wakes_at, wake) == wake;
         self.counts.note_requests(process.proxy.counts());
-        self.plan(wake, Event::Turn { node: number });
+        if !is_planned {
+            self.plan(wake, Event::Turn { node: number });
+        }
         for wish in wishes {
             match wish {
                 Wish::Dial { number: link, address } => {
@@ -552,22 +576,24 @@ impl World {
 
     /// Takes what a node's programs have written.
     fn fetch(&mut self, number: usize) {
-        let Some(process) = &self.nodes[number].process else { return };
-        let ids: Vec<StreamId> = process.streams.iter().copied().collect();
-        for id in ids {
-            let Some(stream) = self.streams.get(&id) else {
-                if let Some(process) = &mut self.nodes[number].process {
-                    process.streams.remove(&id);
-                }
-                continue;
-            };
+        let Some(process) = &mut self.nodes[number].process else { return };
+        let streams = &self.streams;
+        process.streams.retain(|id| streams.contains_key(id));
+        let mut fetched = Vec::new();
+        for &id in &process.streams {
+            let Some(stream) = streams.get(&id) else { continue };
             let way = if stream.from == Place::Node(number) { Way::There } else { Way::Back };
-            let Some(end) = stream.ends[way.index()].clone() else { continue };
-            let written = end.fetch();
+            let Some(end) = &stream.ends[way.index()] else { continue };
+            let (written, is_finished) = end.fetch();
+            if is_finished || !written.is_empty() {
+                fetched.push((id, way, written, is_finished));
+            }
+        }
+        for (id, way, written, is_finished) in fetched {
             if !written.is_empty() {
                 self.send(id, way, Parcel::Bytes(written));
             }
-            if end.is_finished() {
+            if is_finished {
                 self.close(id, way);
             }
         }
@@ -666,7 +692,7 @@ impl World {
         let keys: Vec<(KeyId, Slot)> =
             self.placing.slots.iter().map(|(&key, &slot)| (key, slot)).collect();
         for (key, slot) in keys {
-            if owner(&committed, slot).0 == number {
+            if node_at(owner(&committed, slot).address) == Some(number) {
                 let lost = self.placing.lost_until.entry(key).or_default();
                 *lost = (*lost).max(self.now);
             }
@@ -855,7 +881,8 @@ impl World {
     fn slots_move(&mut self, before: Option<&Topology>, now: &Topology) {
         let Some(before) = before else { return };
         for (key, &slot) in &self.placing.slots {
-            if owner(before, slot) != owner(now, slot) {
+            let run = |member: &TopologyMember| (member.name.clone(), member.incarnation);
+            if run(owner(before, slot)) != run(owner(now, slot)) {
                 self.placing.lost_until.insert(*key, Micros::MAX);
             }
         }
@@ -944,8 +971,7 @@ impl World {
     }
 }
 
-/// The node and run that a topology gives a slot to.
-fn owner(topology: &Topology, slot: Slot) -> (usize, u64) {
-    let member = &topology.members()[topology.map().table().owner(slot).index()];
-    (node_at(member.address).expect("members are nodes"), member.incarnation.get())
+/// Whom a topology gives a slot to.
+fn owner(topology: &Topology, slot: Slot) -> &TopologyMember {
+    &topology.members()[topology.map().table().owner(slot).index()]
 }

@@ -2,7 +2,7 @@
 
 use simulator::counts::Counts;
 use simulator::play::play;
-use simulator::scenario::Scenario;
+use simulator::scenario::{Memory, Scenario};
 use simulator::story::Story;
 use simulator::time::{MILLISECOND, SECOND};
 
@@ -17,12 +17,16 @@ fn laws_hold_and_the_worlds_are_not_idle() {
         counts.add(&played.counts);
     }
     let reached = 10_000 < counts.found && 50 < counts.faults() && 20 < counts.settled;
-    assert!(reached && 10 < counts.unsure, "little was reached:\n{counts}");
+    let more = 10 < counts.unsure && 100 < counts.evicted;
+    assert!(reached && more, "little was reached:\n{counts}");
 }
 
 #[test]
 fn a_seed_replays_exactly() {
-    for seed in [3, 11, 12] {
+    let crowded = |seed: &u64| scenario(*seed).memory == Memory::Tight;
+    let doubled = |seed: &u64| scenario(*seed).backends == 2;
+    let seeds = [Some(3), Some(11), Some(12), (0..).find(crowded), (0..).find(doubled)];
+    for seed in seeds.into_iter().flatten() {
         let (first, again) =
             (play(scenario(seed), Story::told()), play(scenario(seed), Story::told()));
         let lines: Vec<String> = first.story.last(usize::MAX).collect();

@@ -164,8 +164,8 @@ impl EventLoop {
                     DOOR => self.door_ready = true,
                     Token(key) => {
                         let Some(link) = self.links.get_mut(key) else { continue };
-                        link.readable |=
-                            event.is_readable() || event.is_read_closed() || event.is_error();
+                        link.is_ended |= event.is_read_closed() || event.is_error();
+                        link.readable |= event.is_readable() || link.is_ended;
                         self.serve(key);
                     }
                 }
@@ -672,10 +672,11 @@ impl EventLoop {
     }
 
     /// Bytes, or the end, have come for a link.
-    pub(super) fn note_readable(&mut self, (key, number): (usize, u64)) {
+    pub(super) fn note_readable(&mut self, (key, number): (usize, u64), is_ended: bool) {
         if let Some(link) = self.links.get_mut(key)
             && link.number == number
         {
+            link.is_ended |= is_ended;
             link.readable = true;
             self.again.push_back(key);
         }

@@ -39,6 +39,9 @@ pub(super) struct Link {
     pub(super) readable: bool,
     /// Stands in the loop's list of links that may have something to write.
     pub(super) touched: bool,
+    /// The proxy writes no more. The kernel has said so once, perhaps together with the last bytes, so
+    /// reading goes on until the end is read.
+    pub(super) is_ended: bool,
     /// Says the last words, then closes.
     pub(super) closing: bool,
     /// The process stood still for so long, and what comes may have waited as long in the socket.
@@ -61,6 +64,7 @@ impl Link {
             written: 0,
             readable: true,
             touched: false,
+            is_ended: false,
             closing: false,
             stood_still_ms: 0,
             heard_ms: now_ms,
@@ -77,7 +81,7 @@ impl Link {
                 Ok(read) => {
                     self.heard_ms = now_ms;
                     // A short read means that the socket is empty; the kernel tells when it is not.
-                    self.readable = read == scratch.len();
+                    self.readable = self.is_ended || read == scratch.len();
                     return Ok(Some(read));
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),

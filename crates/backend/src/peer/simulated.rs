@@ -43,8 +43,8 @@ impl SimulatedServer {
     }
 
     /// Bytes, or the end, have come on a link.
-    pub fn note_readable(&mut self, link: ServedLink) {
-        self.event_loop.note_readable(link.0);
+    pub fn note_readable(&mut self, link: ServedLink, is_ended: bool) {
+        self.event_loop.note_readable(link.0, is_ended);
     }
 
     /// Serves what there is. `now_ms` is the loop's own time; `sweep` looks at every link for

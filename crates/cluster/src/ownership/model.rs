@@ -38,6 +38,18 @@ struct Story {
     one_at_a_time: bool,
     /// How often a process may end and go on as the same run, with the view that it has kept.
     restarts: u8,
+    /// Leads to what is too far to be reached by trying everything.
+    script: Option<Script>,
+}
+
+/// What is fixed of a story; all the rest happens in every order.
+struct Script {
+    /// Which epochs each backend hears of, one after the other.
+    backends: &'static [(Member, &'static [u64])],
+    /// Proxies hear of no epoch before this one.
+    proxies_from: u64,
+    /// Clients ask nothing before this epoch is committed.
+    clients_from: u64,
 }
 
 /// A backend by number and run.
@@ -254,11 +266,22 @@ impl Story {
         }
     }
 
+    /// Whether the story has this backend hear of this epoch after that one.
+    fn may_hear(&self, backend: Member, after: u64, heard: u64) -> bool {
+        let Some(script) = &self.script else { return true };
+        let known = script.backends.iter().find(|(member, _)| *member == backend);
+        let mut epochs = known.map_or(&[][..], |(_, epochs)| epochs).iter();
+        epochs.find(|epoch| after < **epoch) == Some(&heard)
+    }
+
     fn backends_hear(&self, world: &World, nexts: &mut Vec<World>) {
         for at in 0..world.backends.len() {
             let epoch = world.backends[at].ownership.epoch().get();
             // Views may be missed; whichever comes, what was settled when it was made comes along.
             for heard in epoch + 1..=world.committed {
+                if !self.may_hear(world.backends[at].member, epoch, heard) {
+                    continue;
+                }
                 let mut next = world.clone();
                 let settled = if heard == world.committed { world.settled } else { heard - 1 };
                 let settled = settled.min(world.settled).min(heard - 1);
@@ -310,6 +333,9 @@ impl Story {
     }
 
     fn proxies_hear(&self, world: &World, nexts: &mut Vec<World>) {
+        if self.script.as_ref().is_some_and(|script| world.committed < script.proxies_from) {
+            return;
+        }
         for at in [WRITER, READER] {
             if world.proxies[at].heard < world.committed {
                 let mut next = world.clone();
@@ -327,6 +353,9 @@ impl Story {
     }
 
     fn begin(&self, world: &World, proxy: usize, nexts: &mut Vec<World>) {
+        if self.script.as_ref().is_some_and(|script| world.committed < script.clients_from) {
+            return;
+        }
         if proxy == WRITER && world.written == self.writes
             || proxy == READER && world.read == self.reads
         {
@@ -474,6 +503,7 @@ impl Story {
             reads: 1,
             one_at_a_time: true,
             restarts: 0,
+            script: None,
         }
     }
 
@@ -543,9 +573,27 @@ fn longer_stories_are_never_stale() {
     overlapping(TARGET_DIES, true);
 }
 
+/// The giver's token is on its way to a run that passed the slot on and died; the run after it, which
+/// began by an older view than the one by which the slot was passed on, must not take it.
+///
+/// Control tells a new run of no view that is older than itself, so two things stand in the way of such
+/// a token: whom it names, and that it is older than the first view. Here only the former does.
+/// Tried in full this story has far more states than there is time for, so it is led; two reads are the
+/// least that show it: one brings the token, the other sees what came of it.
 #[test]
-#[ignore = "takes minutes: cargo test -p cluster --release --lib ownership -- --ignored"]
 fn a_token_of_a_former_life_is_found() {
-    Story { one_at_a_time: false, ..Story::short(TARGET_PASSES_ON, true) }
-        .finds(Mistake::TokenForAnyRun);
+    let story = Story {
+        one_at_a_time: false,
+        reads: 2,
+        script: Some(Script {
+            backends: &[(A, &[2, 3]), (B, &[3]), (B2, &[2, 4])],
+            proxies_from: 4,
+            clients_from: 3,
+        }),
+        ..Story::short(TARGET_PASSES_ON, true)
+    };
+    let found = story.check();
+    assert_eq!(found.stale, None);
+    assert!(found.values_read_after_move, "the slot was never passed on");
+    story.finds(Mistake::TokenForAnyRun);
 }

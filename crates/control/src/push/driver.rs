@@ -44,8 +44,9 @@ use super::source::{RegisteredNode, Registry, SourceError};
 /// How long nodes may take to make their links. A link takes milliseconds; one that takes longer than
 /// this will not be made before someone mends the network.
 pub const PREPARE_TIME_MAX: Duration = Duration::from_secs(10);
-/// After an attempt that failed, so that a broken link does not make a new epoch every moment.
-const RETRY_AFTER: Duration = Duration::from_secs(5);
+/// After an attempt that failed, so that a broken link does not make a new epoch every moment. Each
+/// attempt takes [`PREPARE_TIME_MAX`] already.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// How often to look when nothing happens: for what only time changes.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// For a machine to say whether anyone listens there.

@@ -25,7 +25,7 @@ pub mod history;
 pub mod operate;
 pub mod publisher;
 mod questions;
-pub(crate) mod quota;
+pub mod quota;
 pub mod server;
 pub mod session;
 pub mod source;

@@ -28,16 +28,16 @@ use super::publisher::Publisher;
 use crate::usage::Usage;
 
 /// How often what has changed is divided anew: as often as nodes report.
-const DIVIDE_EVERY: Duration = Duration::from_secs(1);
+pub const DIVIDE_EVERY: Duration = Duration::from_secs(1);
 /// Caches divided while commits and reports wait: less than a millisecond.
 const CACHES_AT_ONCE: usize = 64;
 
 /// A backend: its node, and its number there.
 type Place = (NodeName, u8);
 
-/// Who holds what of which cache. Shared by sessions and the task that divides.
+/// Who holds what of which cache. Shared by sessions and the task that divides; looks at no clock.
 #[derive(Debug, Default)]
-pub(super) struct Quota(Mutex<State>);
+pub struct Quota(Mutex<State>);
 
 #[derive(Debug, Default)]
 struct State {
@@ -133,7 +133,7 @@ impl Divider {
 
 impl Quota {
     /// Takes in what a node tells.
-    pub(super) fn hear(&self, node: &NodeName, report: &UsageReport) {
+    pub fn hear(&self, node: &NodeName, report: &UsageReport) {
         let mut state = self.lock();
         if report.is_first {
             // It holds nothing of what it does not tell, and may have forgotten its shares.
@@ -160,7 +160,7 @@ impl Quota {
     }
 
     /// Has caches divided over the members of this topology from now on.
-    pub(super) fn follow(&self, topology: &Topology) {
+    pub fn follow(&self, topology: &Topology) {
         let mut state = self.lock();
         if state.epoch == Some(topology.epoch()) {
             return;
@@ -180,7 +180,7 @@ impl Quota {
 
     /// Has caches divided anew whose limits are not what they were, and forgets those that have none
     /// any more.
-    pub(super) fn follow_limits(&self, limit: &dyn Fn(CacheId) -> Option<u64>) {
+    pub fn follow_limits(&self, limit: &dyn Fn(CacheId) -> Option<u64>) {
         let mut state = self.lock();
         let mut changed = Vec::new();
         state.caches.retain(|&id, divided| match limit(id) {
@@ -196,7 +196,7 @@ impl Quota {
     }
 
     /// Divides some of the caches that have changed. Returns whether there are more.
-    pub(super) fn divide(&self, limit: &dyn Fn(CacheId) -> Option<u64>) -> bool {
+    pub fn divide(&self, limit: &dyn Fn(CacheId) -> Option<u64>) -> bool {
         let mut state = self.lock();
         if state.members.is_empty() || !state.has_all_told() {
             return false;
@@ -209,7 +209,7 @@ impl Quota {
     }
 
     /// What a node has to be told, at most so much.
-    pub(super) fn take(&self, node: &NodeName, max: usize) -> Vec<Share> {
+    pub fn take(&self, node: &NodeName, max: usize) -> Vec<Share> {
         let mut state = self.lock();
         let Some(waiting) = state.waiting.get_mut(node) else { return Vec::new() };
         let taken = std::iter::from_fn(|| waiting.pop_first()).take(max);
