@@ -68,6 +68,12 @@ pub(crate) struct Turn<'a, L> {
     pub(crate) routing: Option<&'a Routing>,
     /// Takes what is asked of other nodes.
     pub(crate) outbox: &'a mut Outbox,
+    /// The process's time in microseconds, by which use is charged.
+    pub(crate) now_us: u64,
+    /// Operations carried out, or sent away, in this turn.
+    pub(crate) operations: u64,
+    /// Bytes read and written in this turn.
+    pub(crate) bytes: u64,
 }
 
 /// How far one turn came.
@@ -205,11 +211,24 @@ impl<L: BackendLink> Session<L> {
         self.member.as_ref().is_some_and(Member::is_revoked)
     }
 
-    pub(crate) fn count_bytes(&self, read: usize, written: usize) {
+    /// Counts what was read and written, and charges the cache for it and for `operations`.
+    pub(crate) fn count(&self, read: usize, written: usize, operations: u64, now_us: u64) {
         if let Some(member) = &self.member {
             member.usage.bytes_read_total.fetch_add(read as u64, Relaxed);
             member.usage.bytes_written_total.fetch_add(written as u64, Relaxed);
+            member.entry.charge(operations, (read + written) as u64, now_us);
         }
+    }
+
+    /// The cache it is for; `None` for a stranger.
+    pub(crate) fn cache(&self) -> Option<CacheId> {
+        self.member.as_ref().map(|member| member.entry.id())
+    }
+
+    /// Until when nothing may be served because its cache was used faster than it may be.
+    #[inline]
+    pub(crate) fn held_until(&self, now_us: u64) -> Option<u64> {
+        self.member.as_ref()?.entry.held_until(now_us)
     }
 
     /// Carries out the requests in `input`, appending the answers to `out`.
@@ -440,6 +459,7 @@ impl<L: BackendLink> Session<L> {
             let place = if pending.owner.is_here() { places.next() } else { None };
             desk.on_one_item(pending, place, &mut here, &guard, out, turn);
             *consumed = pending.end;
+            turn.operations += 1;
         }
         // What follows may come to the cache by other ways.
         drop(here);
@@ -447,6 +467,8 @@ impl<L: BackendLink> Session<L> {
             if let Some(then) = desk.must_stop(out, turn) {
                 return Some(then);
             }
+            // Keys of a multi-get are counted as they are asked for.
+            turn.operations += u64::from(!matches!(request.body, Body::GetMany { .. }));
             match self.on_session(request, &guard, out, turn) {
                 Flow::Done => *consumed = batch.end,
                 Flow::Unfinished(then) => return Some(then),
@@ -809,6 +831,7 @@ impl<L: BackendLink> Desk<'_, L> {
                     }
                 }
                 *self.keys_answered += 1;
+                turn.operations += 1;
             }
         }
         *self.keys_answered = 0;

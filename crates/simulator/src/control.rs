@@ -115,7 +115,12 @@ pub(crate) fn password_of(tenant: usize) -> String {
 }
 
 pub(crate) fn limits(mib: u64) -> Limits {
-    Limits { memory_bytes: mib << 20, item_bytes_max: 1 << 18, connections_max: 1_000 }
+    Limits {
+        memory_bytes: mib << 20,
+        item_bytes_max: 1 << 18,
+        connections_max: 1_000,
+        rates: tenancy::plan::Rates::UNLIMITED,
+    }
 }
 
 fn cache_record(tenant: usize, mib: u64) -> Record {

@@ -16,4 +16,6 @@ pub mod capability;
 pub mod directory;
 pub mod id;
 pub mod plan;
+pub mod rate;
 pub mod secret;
+pub mod turns;

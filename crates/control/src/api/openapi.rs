@@ -154,6 +154,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .body("ChangePlan"),
     operation(
         "put",
+        "/v1/caches/{cache}/rates",
+        Operators,
+        "Limit how fast a cache may be used",
+        (200, Some("CacheView")),
+    )
+    .with(&[Write])
+    .body("LimitRates"),
+    operation(
+        "put",
         "/v1/caches/{cache}/enabled",
         Owners,
         "Disable a cache, or enable it again",
@@ -264,6 +273,7 @@ const REFUSALS: [(u16, &str); 12] = [
     contract::CredentialView,
     contract::CredentialsView,
     contract::DiagnosisView,
+    contract::LimitRates,
     contract::MakeToken,
     contract::MembersPlanView,
     contract::OwnerView,

@@ -15,6 +15,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0007-dashboard.sql"),
     include_str!("../../migrations/sqlite/0008-alerts.sql"),
     include_str!("../../migrations/sqlite/0009-prefixes.sql"),
+    include_str!("../../migrations/sqlite/0010-rates.sql"),
 ];
 
 /// Applies the steps that are missing. Each is one transaction with its own number, so a crash in

@@ -184,7 +184,12 @@ impl Bench {
             usage: Arc::default(),
             link: MapLink::default(),
         };
-        let limits = Limits { memory_bytes: 1 << 20, item_bytes_max: 4096, connections_max: 2 };
+        let limits = Limits {
+            memory_bytes: 1 << 20,
+            item_bytes_max: 4096,
+            connections_max: 2,
+            rates: tenancy::plan::Rates::UNLIMITED,
+        };
         bench.directory.put_cache(CACHE, limits, true);
         bench.allow(Capabilities::ALL);
         bench
@@ -211,6 +216,7 @@ impl Bench {
             output_bytes_max: usize::MAX,
             routing: None,
             outbox: Vec::new(),
+            operations: 0,
         }
     }
 
@@ -241,6 +247,7 @@ struct Talk<'a> {
     output_bytes_max: usize,
     routing: Option<&'a Routing>,
     outbox: Vec<Outgoing>,
+    operations: u64,
 }
 
 impl Talk<'_> {
@@ -251,6 +258,14 @@ impl Talk<'_> {
         self.hears(input);
         let (heard, expected) = (self.heard.escape_ascii(), expected.escape_ascii());
         assert_eq!(heard.to_string(), expected.to_string());
+    }
+
+    /// What is charged: as the connection does.
+    fn charge(&mut self, input: &[u8], now_us: u64) -> (u64, Option<u64>) {
+        self.hears(input);
+        let operations = std::mem::take(&mut self.operations);
+        self.session.count(input.len(), self.heard.len(), operations, now_us);
+        (operations, self.session.held_until(now_us))
     }
 
     fn hears(&mut self, input: &[u8]) {
@@ -266,6 +281,9 @@ impl Talk<'_> {
             output_bytes_max: self.output_bytes_max,
             routing: self.routing,
             outbox: &mut outbox,
+            now_us: 0,
+            operations: 0,
+            bytes: 0,
         };
         let mut room = KeyRoom::new();
         loop {
@@ -284,8 +302,36 @@ impl Talk<'_> {
                 break;
             }
         }
+        self.operations += turn.operations;
         self.outbox.extend(outbox.drain());
     }
+}
+
+#[test]
+fn each_key_and_each_other_command_is_charged_once() {
+    let bench = Bench::new();
+    let mut talk = bench.member();
+    talk.operations = 0;
+    let limits = Limits {
+        memory_bytes: 1 << 20,
+        item_bytes_max: 4096,
+        connections_max: 2,
+        rates: tenancy::plan::Rates { operations_per_second: 10, bytes_per_second: 0 },
+    };
+    bench.directory.put_cache(CACHE, limits, true);
+    let second = 1_000_000;
+    assert_eq!(talk.charge(b"get a\r\n", second), (1, None), "a tenth of a second is saved up");
+    assert_eq!(talk.charge(b"get a b c\r\nversion\r\n", 2 * second), (4, Some(2_300_000)));
+    assert_eq!(talk.charge(b"set a 0 0 1\r\nx\r\nmg a v\r\nmn\r\n", 5 * second).0, 3);
+    // What another of the cache's sessions has used is this one's to wait for, too.
+    let mut other = bench.member();
+    assert_eq!(other.charge(b"", 5 * second).1, talk.charge(b"", 5 * second).1);
+    bench.directory.put_cache(
+        CACHE,
+        Limits { rates: tenancy::plan::Rates::UNLIMITED, ..limits },
+        true,
+    );
+    assert_eq!(talk.charge(b"get a\r\n", 5 * second), (1, None), "the limit was lifted");
 }
 
 /// Items in a map: enough of a backend to talk about, and no more.
