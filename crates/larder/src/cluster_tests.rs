@@ -243,6 +243,7 @@ impl Node {
             listen: any_port,
             threads: 1,
             cluster: CLUSTER,
+            tls: None,
             drain_timeout: Duration::ZERO,
         };
         let server = PeerServer::start(settings, backends.clone(), clock).expect("a free port");

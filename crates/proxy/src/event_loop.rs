@@ -149,6 +149,7 @@ impl<L: BackendLink> EventLoop<L> {
             Arc::clone(shared.cluster.usage()),
             shared.seed ^ index as u64,
         );
+        let link_tls = shared.cluster.link_tls().cloned();
         Ok(EventLoop {
             spin: Spin::new(shared.settings.spin),
             shared,
@@ -158,7 +159,7 @@ impl<L: BackendLink> EventLoop<L> {
             clients: Clients::new(),
             connections_total: 0,
             links,
-            sockets: LinkSockets::new(LINKS_FROM),
+            sockets: LinkSockets::new(link_tls, LINKS_FROM),
             news: 0,
             refreshes: 0,
             outbox: Outbox::default(),

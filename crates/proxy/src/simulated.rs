@@ -21,7 +21,7 @@ use crate::connection::{After, Connection, Scratch};
 use crate::errand;
 use crate::event_loop::WAKE;
 use crate::link::BackendLink;
-use crate::links::{LinkFault, LinkId, Links};
+use crate::links::{Dial, LinkFault, LinkId, Links};
 use crate::outbox::Outbox;
 use crate::routing::Routing;
 use crate::session::Turn;
@@ -258,7 +258,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
                 wishes.push(Wish::Close { number });
             }
         }
-        while let Some((id, address)) = self.links.next_dial(now_us) {
+        while let Some(Dial { id, address, .. }) = self.links.next_dial(now_us) {
             self.numbers += 1;
             let socket = LinkSocket { id, stream: None, input: Vec::new() };
             self.sockets.insert(self.numbers, socket);

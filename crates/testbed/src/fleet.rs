@@ -147,7 +147,15 @@ impl Cluster {
         Node { name: name.to_owned(), process, addr: resolve(&addr) }
     }
 
-    fn data_of(&self, node: &str) -> PathBuf {
+    /// Gives a setting another value, for processes that are started from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let variable = format!("LARDER_{}", name.to_uppercase());
+        self.settings.retain(|(known, _)| *known != variable);
+        self.settings.push((variable, value.to_owned()));
+    }
+
+    /// A node's data directory.
+    pub fn data_of(&self, node: &str) -> PathBuf {
         self.dir.path().join(format!("node-{node}"))
     }
 

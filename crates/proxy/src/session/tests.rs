@@ -828,6 +828,7 @@ mod far {
             [Place::Here { backend: 0 }, Place::There { address }, Place::There { address }];
         let members = ["a", "b", "c"].into_iter().zip(places).map(|(text, place)| ViewMember {
             name: name(text),
+            node: NodeName::parse(text).expect("a good name"),
             incarnation: Incarnation::new(1),
             place,
         });
