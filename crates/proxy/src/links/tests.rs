@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use cluster::map::{ClusterMap, Epoch};
 use cluster::member::{Incarnation, Member, MemberName, Members, Weight};
-use cluster::ownership::Token;
+use cluster::ownership::{RunTag, Token};
 use cluster::scheme::Scheme;
 use cluster::slot::{Slot, SlotKey};
 use protocol::operation::{
@@ -755,7 +755,7 @@ impl World {
     fn execute_one(&mut self, me: usize, request: &Request<'_>, say: &mut dyn FnMut(Answer<'_>)) {
         let header = request.header;
         let owner = self.owner(header.slot);
-        let token = Token { epoch: Epoch::new(2), to: Incarnation::new(owner as u64) };
+        let token = Token { epoch: Epoch::new(2), to: RunTag::new(owner as u64) };
         if let Some(key) = request.operation.key() {
             assert_eq!(self.slot(header.cache, key.bytes()), header.slot);
             if owner != me {
