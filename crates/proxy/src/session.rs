@@ -760,9 +760,8 @@ impl<L: BackendLink> Desk<'_, L> {
         };
         let mut gathered = Gathered::new(asked);
         if asked == Gathering::Figures {
-            let connections = member.entry.connections();
             let out = tail(self.answers, out);
-            statistics::say_own(reply, out, &member.usage, connections, turn.now);
+            statistics::say_own(reply, out, &member.entry, &member.usage, turn.now);
             for (name, figure) in turn.link.figures(&member.cache) {
                 gathered.add_figure(name, figure);
             }
@@ -912,17 +911,23 @@ fn admit_one_of<L: BackendLink>(
     candidates: &mut dyn Iterator<Item = Candidate<'_>>,
     turn: &Turn<'_, L>,
 ) -> Result<Member<L>, Refusal> {
+    let mut meant = None;
     for candidate in candidates {
         match turn.directory.authenticate(candidate.username, candidate.password) {
             Ok(grant) => {
                 let entry = Arc::clone(grant.cache());
                 return Member::new(Some(grant), entry, turn);
             }
-            Err(AuthenticationError::BadCredential) => (),
+            Err(AuthenticationError::BadCredential) => {
+                meant = meant.or_else(|| turn.directory.cache_of(candidate.username));
+            }
             Err(AuthenticationError::CacheDisabled) => {
                 return Err(Refusal::Limit("cache is disabled, enable it first"));
             }
         }
+    }
+    if let Some(cache) = meant {
+        turn.usage.cache(cache).authentication_failures_total.fetch_add(1, Relaxed);
     }
     Err(Refusal::AuthenticationFailed)
 }

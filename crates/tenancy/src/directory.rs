@@ -79,6 +79,11 @@ impl Directory {
         self.read().grants.get(username.as_bytes()).map(|found| Arc::clone(&found.0))
     }
 
+    /// The cache that this username is for, whatever the password.
+    pub fn cache_of(&self, username: &[u8]) -> Option<CacheId> {
+        self.read().grants.get(username).map(|found| found.0.cache.id)
+    }
+
     /// The live entry of a cache.
     pub fn cache(&self, id: CacheId) -> Option<Arc<CacheEntry>> {
         self.read().caches.get(&id).map(|cache| Arc::clone(&cache.entry))

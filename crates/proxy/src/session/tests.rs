@@ -1,6 +1,7 @@
 //! Conversations with a session, over items kept in a map.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cluster::ownership::Token;
@@ -16,6 +17,7 @@ use tenancy::directory::Directory;
 use tenancy::id::{CacheId, Username};
 use tenancy::plan::Limits;
 use tenancy::secret::SecretKey;
+use wire::control::usage::Figure;
 
 use super::{Session, Then, Turn};
 use crate::link::{BackendLink, NotHere};
@@ -66,6 +68,20 @@ fn a_wrong_password_closes() {
     let mut talk = bench.talk();
     talk.says(b"set someone 0 0 5\r\nwrong\r\n", b"CLIENT_ERROR authentication failure\r\n");
     assert_eq!(talk.then, Then::Close);
+}
+
+#[test]
+fn a_wrong_password_counts_for_the_cache_whose_username_it_came_with() {
+    let bench = Bench::new();
+    for wrong in ["set someone 0 0 5\r\nwrong\r\n", "set nobody 0 0 5\r\nwrong\r\n"] {
+        bench.talk().says(wrong.as_bytes(), b"CLIENT_ERROR authentication failure\r\n");
+    }
+    bench.talk().says(LOGIN, b"STORED\r\n");
+    let figures = bench.usage.known(CACHE).expect("it was used").figures();
+    let count = |wanted| figures.iter().find(|(figure, _)| *figure == wanted).map(|it| it.1);
+    assert_eq!(count(Figure::AuthErrors), Some(1));
+    assert_eq!(count(Figure::TotalConnections), Some(1));
+    assert_eq!(bench.usage.authentication_failures_total.load(Relaxed), 2);
 }
 
 #[test]
@@ -564,6 +580,8 @@ mod far {
         assert!(heard.contains("STAT curr_items 10\r\n") && heard.ends_with("END\r\n"), "{heard}");
         assert_eq!(heard.matches("curr_items").count(), 1, "{heard}");
         assert_eq!(heard.matches("curr_connections").count(), 1, "{heard}");
+        // Of the plan, not of what each of them may hold.
+        assert!(heard.contains("STAT limit_maxbytes 1048576\r\n"), "{heard}");
     }
 
     #[test]
