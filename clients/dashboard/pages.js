@@ -568,6 +568,23 @@ FACTS["operators-log-in-and-look"] = async (page) => {
   equal((await page.locator("tbody").innerText()).includes("credential promoted"), true, "the log has it");
 };
 
+FACTS["a-rule-is-shown-before-it-is-made"] = async (page) => {
+  await open(page, "IP rules");
+  await page.getByLabel("Address or network").fill("203.0.113.0/24");
+  await page.getByLabel("Cache").fill("shop");
+  await page.getByLabel("Reason").fill("a flood");
+  await click(page, button(page, "Show whom it hits"));
+  await inspect(page, "operator-rule");
+  await click(page, page.locator("main form button").first());
+  const rows = page.locator("tbody tr");
+  equal(await rows.count(), 1, "rules");
+  equal((await rows.innerText()).includes("a flood"), true, "reason");
+  await inspect(page, "operator-rules");
+  await click(page, button(page, /^Remove/));
+  await click(page, page.locator("main form button").first());
+  equal(await rows.count(), 0, "rules");
+};
+
 FACTS["an-operator-visits-a-cache"] = async (page) => {
   await open(page, "Caches");
   await click(page, page.getByRole("link", { name: "shop" }));

@@ -38,8 +38,7 @@ pub fn counted(stats: &CacheStats) -> [(Figure, u64); 29] {
     ]
 }
 
-/// The same by name, with what is guaranteed, as `stats` tells them.
+/// The same by name, as `stats` tells them.
 pub(crate) fn figures(stats: &CacheStats) -> Vec<(&'static str, u64)> {
-    let named = counted(stats).into_iter().map(|(figure, count)| (figure.name(), count));
-    named.chain([("limit_maxbytes", stats.limit_maxbytes)]).collect()
+    counted(stats).into_iter().map(|(figure, count)| (figure.name(), count)).collect()
 }

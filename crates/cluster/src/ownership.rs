@@ -34,6 +34,8 @@
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
+use siphasher::sip::SipHasher13;
+
 use crate::map::{ClusterMap, Epoch};
 use crate::member::{Incarnation, MemberName};
 use crate::mistake::{Mistake, is_made};
@@ -47,9 +49,24 @@ mod model;
 pub struct Token {
     /// Of the map by which it was given up.
     pub epoch: Epoch,
-    /// The only run that may use it: one that comes back after a crash must not, because the run
-    /// before it may have passed the slot on.
-    pub to: Incarnation,
+    /// The only run of the only member that may use it: one that comes back after a crash must not,
+    /// because the run before it may have passed the slot on.
+    pub to: RunTag,
+}
+
+/// Stands for one run of one member where there is no room for its name. An incarnation alone would
+/// not do: all backends of a node have the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct RunTag(u64);
+
+impl RunTag {
+    pub const fn new(tag: u64) -> Self {
+        RunTag(tag)
+    }
+
+    pub const fn get(self) -> u64 {
+        self.0
+    }
 }
 
 /// One run of one member.
@@ -57,6 +74,17 @@ pub struct Token {
 pub struct Run {
     pub name: MemberName,
     pub incarnation: Incarnation,
+}
+
+impl Run {
+    /// The same on every machine and in every version: SipHash-1-3 of the name and, as it has a fixed
+    /// length, the incarnation behind it.
+    pub fn tag(&self) -> RunTag {
+        let mut hasher = SipHasher13::new_with_key(b"larder 1 run tag");
+        hasher.write(self.name.as_str().as_bytes());
+        hasher.write(&self.incarnation.get().to_le_bytes());
+        RunTag(hasher.finish())
+    }
 }
 
 /// A map, and which run of each member it means. Cheap to clone.
@@ -234,7 +262,7 @@ impl Ownership {
             State::Owned | State::Frozen => Elsewhere::Frozen,
             State::Moved(gift) => {
                 let gift = &self.gifts[usize::from(gift)];
-                let token = Token { epoch: gift.epoch, to: gift.to.incarnation };
+                let token = Token { epoch: gift.epoch, to: gift.to.tag() };
                 Elsewhere::Moved { to: &gift.to.name, token }
             }
         }
@@ -336,7 +364,7 @@ impl Ownership {
     pub fn accept(&mut self, slot: Slot, token: Token) {
         let Some(view) = &self.view else { return };
         let is_void = token.epoch <= self.settled || token.epoch < self.first;
-        let is_another_runs = token.to != self.me.incarnation && !is_made(Mistake::TakesAnyToken);
+        let is_another_runs = token.to != self.me.tag() && !is_made(Mistake::TakesAnyToken);
         if is_another_runs || is_void {
             return;
         }
@@ -490,5 +518,48 @@ pub struct Dirty(Box<[bool]>);
 impl Dirty {
     pub fn contains(&self, slot: Slot) -> bool {
         self.0[slot.index()]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOT: Slot = Slot::new(0).expect("there is a first slot");
+
+    #[test]
+    fn a_token_is_void_at_another_member_of_the_same_node() {
+        let [giver, receiver, neighbour] = ["m.b0", "n.b0", "n.b1"].map(|name| Run {
+            name: MemberName::parse(name).expect("a good name"),
+            incarnation: Incarnation::new(7),
+        });
+        let members = [giver, receiver, neighbour];
+        let view = |epoch, owner| View {
+            epoch: Epoch::new(epoch),
+            members: members.clone().into(),
+            owners: [owner].into(),
+        };
+        let [giver, mut receiver, mut neighbour] = members.clone().map(|member| {
+            let mut ownership = Ownership::new(member, 1);
+            ownership.commit(view(1, 0), BEFORE_ALL);
+            ownership.commit(view(2, 1), BEFORE_ALL);
+            ownership
+        });
+        let Err(Elsewhere::Moved { token, .. }) = giver.check(SLOT) else {
+            panic!("the map has taken it")
+        };
+        // It would make a second right of it by passing it on.
+        let before = neighbour.clone();
+        neighbour.accept(SLOT, token);
+        assert_eq!(neighbour, before);
+        receiver.accept(SLOT, token);
+        assert_eq!(receiver.check(SLOT), Ok(()));
+    }
+
+    #[test]
+    fn the_tag_of_a_run_never_changes() {
+        let name = MemberName::parse("node-1.b0").expect("a good name");
+        let tag = Run { name, incarnation: Incarnation::new(7) }.tag();
+        assert_eq!(format!("{:016x}", tag.get()), "eba623d8a02811a3");
     }
 }

@@ -169,6 +169,7 @@ pub(crate) fn router_with(
         .route("/v1/caches", get(handlers::list_caches).post(handlers::create_cache))
         .route("/v1/caches/{cache}", get(handlers::show_cache).delete(handlers::delete_cache))
         .route("/v1/caches/{cache}/plan", put(handlers::change_plan))
+        .route("/v1/caches/{cache}/rates", put(handlers::limit_rates))
         .route("/v1/caches/{cache}/enabled", put(handlers::set_enabled))
         .route("/v1/caches/{cache}/primary", put(handlers::promote))
         .route("/v1/caches/{cache}/flush", post(handlers::flush_cache))

@@ -35,6 +35,12 @@ pub struct CacheView {
     /// Key and value together.
     pub item_bytes_max: u32,
     pub connections_max: u32,
+    /// At each proxy; 0 is no limit.
+    #[serde(default)]
+    pub operations_per_second: u64,
+    /// From and to clients, at each proxy; 0 is no limit.
+    #[serde(default)]
+    pub bytes_per_second: u64,
     pub enabled: bool,
     /// `host:port` of each proxy: the value of `MEMCACHIER_SERVERS`, before joining with commas.
     pub servers: Vec<String>,
@@ -51,7 +57,7 @@ pub struct CacheView {
 
 impl CacheView {
     pub(crate) fn new(cache: &Cache, servers: &[String]) -> Self {
-        let limits = cache.plan.limits;
+        let limits = cache.limits();
         CacheView {
             id: cache.id.get(),
             cluster: cache.cluster.0,
@@ -60,6 +66,8 @@ impl CacheView {
             memory_bytes: limits.memory_bytes,
             item_bytes_max: limits.item_bytes_max,
             connections_max: limits.connections_max,
+            operations_per_second: limits.rates.operations_per_second,
+            bytes_per_second: limits.rates.bytes_per_second,
             enabled: cache.enabled,
             servers: servers.to_vec(),
             primary_username: cache.primary.to_string(),
@@ -425,6 +433,16 @@ impl PlanView {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct PlansView {
     pub plans: Vec<PlanView>,
+}
+
+/// How fast a cache may be used at each proxy; what is absent stays, and 0 is no limit.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LimitRates {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub operations_per_second: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub bytes_per_second: Option<u64>,
 }
 
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]

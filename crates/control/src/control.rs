@@ -16,7 +16,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use tenancy::capability::Capabilities;
 use tenancy::directory::Directory;
 use tenancy::id::{CacheId, Username};
-use tenancy::plan::Plan;
+use tenancy::plan::{Plan, Rates};
 use tenancy::secret::{Secret, SecretKey};
 use tokio::sync::watch;
 use wire::control::record::{Key, Revision};
@@ -195,7 +195,7 @@ impl Control {
             }
             local
                 .data_plane
-                .put_cache(cache.id, cache.plan.limits)
+                .put_cache(cache.id, cache.limits())
                 .map_err(|source| OpenError::DataPlane { cache: cache.id, source })?;
             self.tell_cache(&cache);
         }
@@ -557,6 +557,43 @@ impl Control {
         let revision = change.record(Kind::PlanChanged, &after, None, &detail, &effect)?;
         self.make_room(&after)?;
         self.commit(change, &after, revision).inspect_err(|_| self.restore_limits(&before))?;
+        self.tell_cache(&after);
+        Ok(Committed { cluster: after.cluster, value: after, revision })
+    }
+
+    /// Lets a cache be used so fast at each proxy, and no faster; whoever wants more waits. 0 is no
+    /// limit, and `None` leaves what there is.
+    pub fn limit_rates(
+        &self,
+        by: impl Into<By>,
+        cache: &CacheRef,
+        operations_per_second: Option<u64>,
+        bytes_per_second: Option<u64>,
+    ) -> Result<Committed<Cache>, ControlError> {
+        let database = &mut *self.lock();
+        let by = by.into();
+        if let Some(done) = database.done_before(&by)? {
+            return self.cache_before(database, done);
+        }
+        let mut change = database.begin(by, self.environment.now())?;
+        let before = change.cache(cache)?;
+        let Rates { operations_per_second: operations, bytes_per_second: bytes } = before.rates;
+        let rates = Rates {
+            operations_per_second: operations_per_second.unwrap_or(operations),
+            bytes_per_second: bytes_per_second.unwrap_or(bytes),
+        };
+        if before.rates == rates {
+            return change.unchanged(before.cluster, before);
+        }
+        let after = Cache { rates, ..before };
+        change.update_cache(&after)?;
+        let detail = format!(
+            "at most {} operations and {} bytes per second (0: any number)",
+            rates.operations_per_second, rates.bytes_per_second
+        );
+        let effect = Effect::put(cache_record(&after));
+        let revision = change.record(Kind::PlanChanged, &after, None, &detail, &effect)?;
+        self.commit(change, &after, revision)?;
         self.tell_cache(&after);
         Ok(Committed { cluster: after.cluster, value: after, revision })
     }
@@ -1055,7 +1092,7 @@ impl Control {
 
     fn tell_cache(&self, cache: &Cache) {
         if let Some(local) = self.local(cache.cluster) {
-            local.directory.put_cache(cache.id, cache.plan.limits, cache.enabled);
+            local.directory.put_cache(cache.id, cache.limits(), cache.enabled);
         }
     }
 
@@ -1079,7 +1116,7 @@ impl Control {
     /// Asks the data plane of this process for a cache's limits; it may refuse.
     fn make_room(&self, cache: &Cache) -> Result<(), ControlError> {
         if let Some(local) = self.local(cache.cluster) {
-            local.data_plane.put_cache(cache.id, cache.plan.limits)?;
+            local.data_plane.put_cache(cache.id, cache.limits())?;
         }
         Ok(())
     }

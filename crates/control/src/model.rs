@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use cluster::map::Epoch;
 use tenancy::capability::{Capabilities, Capability};
 use tenancy::id::{CacheId, Username};
-use tenancy::plan::Plan;
+use tenancy::plan::{Limits, Plan, Rates};
 use tenancy::secret::Secret;
 use wire::control::record::Revision;
 
@@ -190,6 +190,8 @@ pub struct Cache {
     pub cluster: ClusterId,
     pub name: CacheName,
     pub plan: &'static Plan,
+    /// How fast it may be used, whatever its plan.
+    pub rates: Rates,
     /// A disabled cache keeps its items and refuses every client.
     pub enabled: bool,
     /// The credential that applications are configured with.
@@ -206,6 +208,13 @@ impl Cache {
     /// caches keep the one they were made with, as the service that Larder is modelled on has it.
     pub fn may_manage_credentials(&self) -> bool {
         self.plan != Plan::DEVELOPMENT
+    }
+}
+
+impl Cache {
+    /// What its plan gives it, and how fast it may be used.
+    pub fn limits(&self) -> Limits {
+        Limits { rates: self.rates, ..self.plan.limits }
     }
 }
 

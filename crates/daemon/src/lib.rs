@@ -6,6 +6,7 @@
 //!  SIGTERM, SIGINT, SIGHUP ──shutdown──▶ drain once, exit on the second, reload
 //!  clock ──▶ Now                                          the only place that looks at a clock
 //!  log ──▶ stderr                                         a storm costs ten lines a second
+//!  tls_stream ──▶ a socket and what rustls makes of it    without blocking, at either end
 //! ```
 //!
 //! Nothing here knows of caches, connections or protocols.
@@ -18,3 +19,4 @@ pub mod memory_stream;
 pub mod networks;
 pub mod settings;
 pub mod shutdown;
+pub mod tls_stream;

@@ -223,8 +223,12 @@ impl Node {
     fn start(number: usize) -> Self {
         let name = NodeName::parse(&format!("node-{number}")).expect("a good name");
         let clock = Clock::start();
-        let limits =
-            Limits { memory_bytes: 64 << 20, item_bytes_max: 1 << 20, connections_max: 99 };
+        let limits = Limits {
+            memory_bytes: 64 << 20,
+            item_bytes_max: 1 << 20,
+            connections_max: 99,
+            rates: tenancy::plan::Rates::UNLIMITED,
+        };
         let backends: Vec<_> = (0..BACKENDS)
             .map(|number| {
                 let run =
@@ -239,6 +243,7 @@ impl Node {
             listen: any_port,
             threads: 1,
             cluster: CLUSTER,
+            tls: None,
             drain_timeout: Duration::ZERO,
         };
         let server = PeerServer::start(settings, backends.clone(), clock).expect("a free port");

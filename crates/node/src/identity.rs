@@ -3,6 +3,7 @@
 //! The private key is made here and never leaves. All of it stands in one file, readable by its owner
 //! only, and changed as a whole; the key of password hashes is in it, too.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
@@ -10,11 +11,16 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use cluster::member::Incarnation;
 use rcgen::KeyPair;
-use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, WebPkiClientVerifier,
+};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, ServerConfig, SignatureScheme};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
@@ -49,6 +55,8 @@ pub struct Identity {
     pub incarnation: Incarnation,
     key: KeyPair,
     certificate: Certificate,
+    /// The same as TLS wants it, shared with all that was made of this identity.
+    shown: Arc<Shown>,
     authority: CertificateDer<'static>,
     secret_key: [u8; 32],
 }
@@ -85,6 +93,8 @@ pub enum IdentityError {
     Name(#[from] InvalidNodeName),
     #[error("could not make a key")]
     Key(#[from] rcgen::Error),
+    #[error("the certificate cannot be used")]
+    Tls(#[from] rustls::Error),
     #[error("no control plane answered at {address}")]
     Unreachable { address: String, source: io::Error },
     #[error("the control plane at {address} refused")]
@@ -118,16 +128,17 @@ impl Identity {
 
     fn from_json(text: &str, path: PathBuf) -> Option<Self> {
         let file: IdentityFile = serde_json::from_str(text).ok()?;
+        let key = KeyPair::from_pem(&file.key).ok()?;
+        let der = from_hex(&file.certificate)?;
+        let certificate = Certificate { der, not_after: file.certificate_not_after };
         Some(Identity {
             path,
             cluster: ClusterId::new(from_hex(&file.cluster)?.try_into().ok()?),
             node: NodeName::parse(&file.node).ok()?,
             incarnation: Incarnation::new(file.incarnation),
-            key: KeyPair::from_pem(&file.key).ok()?,
-            certificate: Certificate {
-                der: from_hex(&file.certificate)?,
-                not_after: file.certificate_not_after,
-            },
+            shown: Arc::new(Shown::of(&certificate, &key).ok()?),
+            key,
+            certificate,
             authority: CertificateDer::from(from_hex(&file.authority)?),
             secret_key: from_hex(&file.secret_key)?.try_into().ok()?,
         })
@@ -214,6 +225,7 @@ impl Identity {
             cluster,
             node,
             incarnation,
+            shown: Arc::new(Shown::of(&certificate, &key)?),
             key,
             certificate,
             authority,
@@ -243,32 +255,42 @@ impl Identity {
         self.key.public_key_raw().to_vec()
     }
 
-    /// Takes a newer certificate into use and writes it down.
+    /// Takes a newer certificate into use and writes it down. New connections show it, those that are
+    /// open go on.
     pub(crate) fn renew(&mut self, certificate: Certificate) -> io::Result<()> {
+        let renewed = Shown::of(&certificate, &self.key).map_err(io::Error::other)?;
+        self.shown.0.store(renewed.0.load_full());
         self.certificate = certificate;
         self.write()
     }
 
-    /// TLS towards others of the cluster: they must have a certificate of our authority.
+    /// TLS towards others of the cluster: they must have a certificate of our authority. What is made of
+    /// it shows the certificate that is in force at the time.
     pub fn client_config(&self) -> Result<ClientConfig, rustls::Error> {
-        ClientConfig::builder_with_provider(provider())
+        let mut config = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_root_certificates(self.roots()?)
-            .with_client_auth_cert(self.chain(), self.private_key()?)
+            .with_client_cert_resolver(Arc::clone(&self.shown) as _);
+        // Each connection proves anew who is who: a session that is resumed would show what was renewed
+        // since, or has ended.
+        config.resumption = Resumption::disabled();
+        Ok(config)
     }
 
     /// TLS for others of the cluster that connect to this node: they must have a certificate of our
-    /// authority, whose name says which node they are.
+    /// authority, whose name says which node they are. As for [`Identity::client_config`].
     pub fn server_config(&self) -> Result<ServerConfig, rustls::Error> {
         let roots = Arc::new(self.roots()?);
-        let verifier =
-            rustls::server::WebPkiClientVerifier::builder_with_provider(roots, provider())
-                .build()
-                .map_err(|error| rustls::Error::General(error.to_string()))?;
-        ServerConfig::builder_with_provider(provider())
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider())
+            .build()
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let mut config = ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
-            .with_single_cert(self.chain(), self.private_key()?)
+            .with_cert_resolver(Arc::clone(&self.shown) as _);
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
+        Ok(config)
     }
 
     fn roots(&self) -> Result<RootCertStore, rustls::Error> {
@@ -276,14 +298,44 @@ impl Identity {
         roots.add(self.authority.clone())?;
         Ok(roots)
     }
+}
 
-    fn chain(&self) -> Vec<CertificateDer<'static>> {
-        vec![CertificateDer::from(self.certificate.der.clone())]
+/// The certificate that others are shown, and its key; another one when it was renewed.
+struct Shown(ArcSwap<CertifiedKey>);
+
+impl Shown {
+    fn of(certificate: &Certificate, key: &KeyPair) -> Result<Self, rustls::Error> {
+        let chain = vec![CertificateDer::from(certificate.der.clone())];
+        let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())
+            .map_err(|error| rustls::Error::General(error.to_string()))?;
+        let certified = CertifiedKey::from_der(chain, key, &provider())?;
+        Ok(Shown(ArcSwap::from_pointee(certified)))
+    }
+}
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown(certificate)") // Never the key.
+    }
+}
+
+impl ResolvesServerCert for Shown {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+impl ResolvesClientCert for Shown {
+    fn resolve(
+        &self,
+        _root_hint_subjects: &[&[u8]],
+        _sigschemes: &[SignatureScheme],
+    ) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
     }
 
-    fn private_key(&self) -> Result<PrivateKeyDer<'static>, rustls::Error> {
-        PrivateKeyDer::from_pem_slice(self.key.serialize_pem().as_bytes())
-            .map_err(|error| rustls::Error::General(error.to_string()))
+    fn has_certs(&self) -> bool {
+        true
     }
 }
 
@@ -406,4 +458,157 @@ fn from_hex(text: &str) -> Option<Vec<u8>> {
         return None;
     }
     (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).ok()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer};
+    use rustls::{CertificateError, ClientConnection, Error, ServerConnection};
+
+    #[test]
+    fn nodes_of_one_authority_meet_by_their_names_and_a_renewed_certificate_is_shown_at_once() {
+        let authority = Authority::new();
+        let dir = tempfile::tempdir().expect("a folder");
+        let (a, mut b) = (authority.identity("a", dir.path()), authority.identity("b", dir.path()));
+        let (client, server) = configs(&a, &b);
+        let (of_a, of_b) = (a.certificate.der.clone(), b.certificate.der.clone());
+        let met = meet(&client, &server, "b").expect("both are the cluster's");
+        assert_eq!(met, (of_b.clone(), of_a.clone()));
+        assert_eq!(
+            meet(&client, &server, "c").map_err(is_other_name),
+            Err(true),
+            "b cannot answer for c"
+        );
+        // The settings were made before.
+        let renewed = authority.certificate("b", &b.key);
+        b.renew(renewed.clone()).expect("a good certificate");
+        assert_ne!(renewed.der, of_b);
+        assert_eq!(meet(&client, &server, "b").expect("still"), (renewed.der.clone(), of_a));
+        let found = Identity::read(dir.path()).expect("it was written").expect("it is there");
+        assert_eq!(found.certificate, renewed);
+    }
+
+    #[test]
+    fn whoever_is_of_another_authority_is_refused_by_either_end() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let (ours, theirs) = (Authority::new(), Authority::new());
+        let (a, b) = (ours.identity("a", dir.path()), ours.identity("b", dir.path()));
+        let stranger = theirs.identity("a", dir.path());
+        let unknown = Error::InvalidCertificate(CertificateError::UnknownIssuer);
+        let (client, server) = configs(&a, &stranger);
+        assert_eq!(meet(&client, &server, "a"), Err(unknown.clone()), "a stranger answers");
+        // The stranger trusts our authority, and is refused all the same.
+        let mut config = stranger.client_config().expect("it has a certificate");
+        config.dangerous().set_certificate_verifier(
+            WebPkiServerVerifier::builder_with_provider(
+                Arc::new(b.roots().expect("one root")),
+                provider(),
+            )
+            .build()
+            .expect("one root"),
+        );
+        let (_, server) = configs(&a, &b);
+        assert_eq!(meet(&Arc::new(config), &server, "b"), Err(unknown), "a stranger calls");
+    }
+
+    #[test]
+    fn a_certificate_for_another_key_is_not_taken_into_use() {
+        let authority = Authority::new();
+        let dir = tempfile::tempdir().expect("a folder");
+        let mut a = authority.identity("a", dir.path());
+        let other = KeyPair::generate().expect("a key");
+        assert!(a.renew(authority.certificate("a", &other)).is_err());
+    }
+
+    fn is_other_name(error: Error) -> bool {
+        matches!(
+            error,
+            Error::InvalidCertificate(
+                CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. }
+            )
+        )
+    }
+
+    fn configs(client: &Identity, server: &Identity) -> (Arc<ClientConfig>, Arc<ServerConfig>) {
+        let client = client.client_config().expect("it has a certificate");
+        let server = server.server_config().expect("it has a certificate");
+        (Arc::new(client), Arc::new(server))
+    }
+
+    /// Shakes hands; gives what the client and the server were shown.
+    fn meet(
+        client: &Arc<ClientConfig>,
+        server: &Arc<ServerConfig>,
+        name: &str,
+    ) -> Result<(Vec<u8>, Vec<u8>), Error> {
+        let name = node(name).certificate_name();
+        let name = ServerName::try_from(name).expect("nodes have names of hosts");
+        let mut client = ClientConnection::new(Arc::clone(client), name)?;
+        let mut server = ServerConnection::new(Arc::clone(server))?;
+        while client.wants_write() || server.wants_write() {
+            let mut flight = Vec::new();
+            while client.wants_write() {
+                client.write_tls(&mut flight).expect("memory takes all");
+            }
+            server.read_tls(&mut &flight[..]).expect("it fits");
+            server.process_new_packets()?;
+            let mut flight = Vec::new();
+            while server.wants_write() {
+                server.write_tls(&mut flight).expect("memory takes all");
+            }
+            client.read_tls(&mut &flight[..]).expect("it fits");
+            client.process_new_packets()?;
+        }
+        let shown = |chain: Option<&[CertificateDer<'_>]>| {
+            chain.and_then(<[_]>::first).map(|first| first.to_vec()).expect("each shows one")
+        };
+        Ok((shown(client.peer_certificates()), shown(server.peer_certificates())))
+    }
+
+    struct Authority {
+        issuer: Issuer<'static, KeyPair>,
+        certificate: CertificateDer<'static>,
+    }
+
+    impl Authority {
+        fn new() -> Self {
+            let key = KeyPair::generate().expect("a key");
+            let mut params = CertificateParams::default();
+            params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+            // As with the real ones, no two have the same.
+            let name = to_hex(key.public_key_raw());
+            params.distinguished_name.push(DnType::CommonName, &name[..32]);
+            let certificate = params.self_signed(&key).expect("a certificate").der().clone();
+            Authority { issuer: Issuer::new(params, key), certificate }
+        }
+
+        fn certificate(&self, name: &str, key: &KeyPair) -> Certificate {
+            let names = vec![node(name).certificate_name()];
+            let params = CertificateParams::new(names).expect("a good name");
+            let made = params.signed_by(key, &self.issuer).expect("a certificate");
+            Certificate { der: made.der().to_vec(), not_after: u64::MAX }
+        }
+
+        fn identity(&self, name: &str, directory: &Path) -> Identity {
+            let key = KeyPair::generate().expect("a key");
+            let certificate = self.certificate(name, &key);
+            Identity {
+                path: directory.join(IDENTITY_FILE),
+                cluster: ClusterId::new([1; 16]),
+                node: node(name),
+                incarnation: Incarnation::new(1),
+                shown: Arc::new(Shown::of(&certificate, &key).expect("made for each other")),
+                key,
+                certificate,
+                authority: self.certificate.clone(),
+                secret_key: [2; 32],
+            }
+        }
+    }
+
+    fn node(name: &str) -> NodeName {
+        NodeName::parse(name).expect("a good name")
+    }
 }

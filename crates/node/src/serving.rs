@@ -256,8 +256,12 @@ mod tests {
     fn records(caches: &[(u64, u64)], credentials: impl Iterator<Item = (u64, u64)>) -> Records {
         let mut records = Records::default();
         for &(id, flush_generation) in caches {
-            let limits =
-                Limits { memory_bytes: 1 << 20, item_bytes_max: 1 << 20, connections_max: 9 };
+            let limits = Limits {
+                memory_bytes: 1 << 20,
+                item_bytes_max: 1 << 20,
+                connections_max: 9,
+                rates: tenancy::plan::Rates::UNLIMITED,
+            };
             let id = CacheId::new(id);
             records.put(Record::Cache(CacheRecord { id, limits, enabled: true, flush_generation }));
         }

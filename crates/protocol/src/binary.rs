@@ -288,9 +288,13 @@ impl Header {
         })
     }
 
-    /// Skips the body of a frame whose opcode nobody knows.
+    /// Skips the body of a frame whose opcode nobody knows, unless its key is too long for any.
     #[cold]
     fn unknown<'a>(self) -> Decoded<'a> {
+        let before_value = u32::from(self.key_bytes) + u32::from(self.extras_bytes);
+        if before_value <= self.body_bytes && KEY_BYTES_MAX < usize::from(self.key_bytes) {
+            return self.wrong(Problem::BadFormat, 0, CLOSE);
+        }
         let close = if BODY_BYTES_MAX < self.body_bytes { CLOSE } else { STAY };
         self.wrong(Problem::UnknownCommand, self.body_bytes, close)
     }

@@ -10,6 +10,7 @@ use cluster::member::{Incarnation, MemberName};
 use wire::control::topology::{MemberSet, Topology};
 
 use crate::link_usage::LinkUsage;
+use crate::tls::LinkTls;
 use crate::view::{ClusterView, Place, ViewIdentity};
 
 /// The cluster as the loops of one proxy follow it. Without a view every item is in this process.
@@ -19,6 +20,8 @@ pub struct ClusterHandle(Arc<Inner>);
 
 #[derive(Debug, Default)]
 struct Inner {
+    /// `None`: links are plain.
+    tls: Option<LinkTls>,
     view: ArcSwapOption<ClusterView>,
     usage: Arc<LinkUsage>,
     /// Grows with everything that is new, so that a loop need look at one number only.
@@ -30,6 +33,15 @@ struct Inner {
 }
 
 impl ClusterHandle {
+    /// Of a cluster whose links are secured so; plain, if not at all.
+    pub fn new(tls: Option<LinkTls>) -> Self {
+        ClusterHandle(Arc::new(Inner { tls, ..Inner::default() }))
+    }
+
+    pub(crate) fn link_tls(&self) -> Option<&LinkTls> {
+        self.0.tls.as_ref()
+    }
+
     /// Gives the proxy another view. Its loops take it up at once.
     pub fn set_view(&self, view: ClusterView) {
         self.0.view.store(Some(Arc::new(view)));

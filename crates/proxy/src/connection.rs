@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use protocol::key_room::KeyRoom;
 use protocol::operation::Key;
+use tenancy::id::CacheId;
 use tenancy::rules::Rules;
 use wire::data::reply::Outcome;
 
@@ -42,12 +43,18 @@ const READ_BYTES: usize = 64 * 1024;
 /// Rounds of reading and serving one connection gets before others have their turn.
 const ROUNDS_PER_TURN_MAX: usize = 16;
 
+/// Bytes in and out after which others have their turn: some tens of microseconds of copying.
+const BYTES_PER_TURN: u64 = 256 * 1024;
+
 /// Answers kept in the scratch space between turns; a burst of large values gives the rest back.
 const OUTPUT_BYTES_KEPT: usize = 256 * 1024;
 
 /// Slowest client that is waited for: time allowed for a half request or half-read answers grows
 /// with their size at this rate.
 const BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
+
+/// Whoever has not authenticated counts as one cache when turns are given.
+const STRANGERS: CacheId = CacheId::new(0);
 
 /// How long a closed connection is read from, so that its last answer arrives.
 const LINGER: Duration = Duration::from_secs(2);
@@ -76,6 +83,8 @@ pub(crate) struct Connection<L: BackendLink> {
     serial: u64,
     /// Whether the loop has it in its queue of those that have more to do.
     pub(crate) is_queued: bool,
+    /// Whether the loop has it among those whose caches were used too fast.
+    pub(crate) is_held: bool,
     phase: Phase,
     /// Whether the socket may hold bytes that were not read yet; epoll says so only once.
     readable: bool,
@@ -130,6 +139,11 @@ pub(crate) enum After {
     Rest,
     /// There is more to do at once; others first.
     Again,
+    /// Its cache was used faster than it may be: there is more to do from this moment on, in
+    /// microseconds of the process's time.
+    Hold {
+        until: u64,
+    },
     Close,
 }
 
@@ -145,6 +159,7 @@ impl<L: BackendLink> Connection<L> {
             session: Session::new(),
             serial,
             is_queued: false,
+            is_held: false,
             phase: Phase::Open,
             readable: false,
             peer_finished: false,
@@ -168,6 +183,11 @@ impl<L: BackendLink> Connection<L> {
 
     pub(crate) fn serial(&self) -> u64 {
         self.serial
+    }
+
+    /// Whose turn its turns are; strangers share theirs.
+    pub(crate) fn cache(&self) -> CacheId {
+        self.session.cache().unwrap_or(STRANGERS)
     }
 
     /// An answer came from another node. The connection wants a turn.
@@ -280,6 +300,10 @@ impl<L: BackendLink> Connection<L> {
 
     /// Whether the connection has waited longer than its kind of waiting allows.
     pub(crate) fn is_overdue(&self, settings: &ProxySettings, now_ms: u64) -> bool {
+        if self.is_held {
+            // It waits for us.
+            return false;
+        }
         let patience = match self.waiting {
             Waiting::Authentication => settings.authentication_timeout,
             Waiting::Request => match settings.idle_timeout {
@@ -304,7 +328,7 @@ impl<L: BackendLink> Connection<L> {
         let mut progress = Progress { after: After::Rest, served: false, drained: false };
         let mut rounds = 0;
         loop {
-            self.take_answers();
+            self.take_answers(context);
             if !self.write_waiting()? {
                 return Ok(progress); // The socket will say when it can take more.
             }
@@ -329,8 +353,12 @@ impl<L: BackendLink> Connection<L> {
             if self.awaits || (!self.unserved && !self.readable) {
                 return Ok(progress);
             }
-            if rounds == ROUNDS_PER_TURN_MAX {
+            if rounds == ROUNDS_PER_TURN_MAX || BYTES_PER_TURN < context.bytes {
                 progress.after = After::Again;
+                return Ok(progress);
+            }
+            if let Some(until) = self.session.held_until(context.now_us) {
+                progress.after = After::Hold { until };
                 return Ok(progress);
             }
             rounds += 1;
@@ -355,8 +383,12 @@ impl<L: BackendLink> Connection<L> {
                     self.readable = false;
                 }
             }
+            let operations = context.operations;
             progress.served |= self.serve(read, scratch, context);
-            self.session.count_bytes(read, scratch.output.len());
+            let operations = context.operations - operations;
+            let written = scratch.output.len();
+            context.bytes += (read + written) as u64;
+            self.session.count(read, written, operations, context.now_us);
             self.write(&mut scratch.output)?;
         }
     }
@@ -431,12 +463,13 @@ impl<L: BackendLink> Connection<L> {
     }
 
     /// Answers that came from other nodes go out after what waits.
-    fn take_answers(&mut self) {
+    fn take_answers(&mut self, context: &mut Turn<'_, L>) {
         let ready = self.session.take_ready();
         if ready.is_empty() {
             return;
         }
-        self.session.count_bytes(0, ready.len());
+        context.bytes += ready.len() as u64;
+        self.session.count(0, ready.len(), 0, context.now_us);
         if self.output.is_empty() {
             self.output = ready;
         } else {

@@ -24,6 +24,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
 use socket2::{SockRef, TcpKeepalive};
 use tenancy::directory::Directory;
+use tenancy::id::CacheId;
 use tenancy::rules::Rules;
 use tracing::{error, info, warn};
 use wire::data::frame::Seal;
@@ -85,6 +86,8 @@ pub(crate) struct Shared<L> {
     pub(crate) tls: Option<Tls>,
     pub(crate) stopping: AtomicBool,
     pub(crate) cluster: ClusterHandle,
+    /// The beginning of the process's time: all loops charge the caches they share by it.
+    pub(crate) started: Instant,
     /// For what must not be guessed by others or done by all at once; each loop makes its own of it.
     pub(crate) seed: u64,
 }
@@ -149,7 +152,7 @@ impl<L: BackendLink> EventLoop<L> {
             listener.map(|listener| Door::open(poll.registry(), listener, token)).transpose()
         };
         let (plain, tls) = (door(plain, PLAIN)?, door(tls, TLS)?);
-        let started = Instant::now();
+        let started = shared.started;
         let now = shared.clock.now();
         let seed = shared.seed ^ index as u64;
         let links = Links::new(
@@ -158,6 +161,7 @@ impl<L: BackendLink> EventLoop<L> {
             Arc::clone(shared.cluster.usage()),
             seed,
         );
+        let link_tls = shared.cluster.link_tls().cloned();
         Ok(EventLoop {
             spin: Spin::new(shared.settings.spin),
             rules: shared.directory.rules(),
@@ -169,7 +173,7 @@ impl<L: BackendLink> EventLoop<L> {
             clients: Clients::new(),
             connections_total: 0,
             links,
-            sockets: LinkSockets::new(LINKS_FROM),
+            sockets: LinkSockets::new(link_tls, LINKS_FROM),
             news: 0,
             refreshes: 0,
             outbox: Outbox::default(),
@@ -180,7 +184,7 @@ impl<L: BackendLink> EventLoop<L> {
             woke: started,
             now,
             now_us: 0,
-            next_sweep: started + SWEEP_EVERY,
+            next_sweep: Instant::now() + SWEEP_EVERY,
             drain_until: None,
         })
     }
@@ -203,19 +207,23 @@ impl<L: BackendLink> EventLoop<L> {
             self.now = self.shared.clock.now_at(self.woke);
             self.now_us = self.woke.duration_since(self.started).as_micros() as Micros;
             self.follow_cluster();
+            self.clients.begin_round();
             for event in &events {
                 self.take(event);
             }
             self.links.tick(self.now_us, &mut self.clients);
             self.run_errands();
+            self.serve_held();
             // Only those that stood here before this round: whoever comes back waits for the next.
             for _ in 0..self.clients.again.len() {
                 if let Some(key) = self.clients.again.pop_front() {
-                    if let Some(connection) = self.clients.connections.get_mut(key) {
-                        connection.is_queued = false;
-                    }
-                    self.turn(key);
+                    self.unqueued(key);
+                    self.turn_or_wait(key);
                 }
+            }
+            while let Some((cache, key)) = self.clients.next_late() {
+                self.unqueued(key);
+                self.turn(key, Some(cache));
             }
             self.accept();
             self.sockets.work(
@@ -274,14 +282,32 @@ impl<L: BackendLink> EventLoop<L> {
         }
     }
 
+    fn unqueued(&mut self, key: usize) {
+        if let Some(connection) = self.clients.connections.get_mut(key) {
+            connection.is_queued = false;
+        }
+    }
+
+    /// Gives the caches that were used too fast what they may use by now.
+    fn serve_held(&mut self) {
+        for cache in self.clients.due_caches(self.now_us) {
+            // Ends when all have had their turn, or one of them has used up what there was.
+            while let Some(key) = self.clients.next_due(cache, self.now_us) {
+                self.turn_or_wait(key);
+            }
+        }
+    }
+
     fn timeout(&self, housekeeping_left: bool) -> Duration {
         let doors = [&self.plain, &self.tls];
         let accepting = doors.into_iter().flatten().any(|d| d.ready && d.rests_until.is_none());
-        if housekeeping_left || accepting || !self.clients.again.is_empty() {
+        let waiting = !self.clients.again.is_empty() || self.clients.are_late();
+        if housekeeping_left || accepting || waiting {
             return Duration::ZERO;
         }
         let mut until = self.next_sweep;
-        if let Some(wake) = self.links.next_wake(self.now_us) {
+        let wakes = [self.links.next_wake(self.now_us), self.clients.held_until()];
+        if let Some(wake) = wakes.into_iter().flatten().min() {
             until = until.min(self.started + Duration::from_micros(wake));
         }
         for rests_until in doors.into_iter().flatten().filter_map(|door| door.rests_until) {
@@ -308,12 +334,20 @@ impl<L: BackendLink> EventLoop<L> {
                         connection.time_from(nanoseconds(self.woke.duration_since(self.started)));
                     }
                 }
-                self.turn(key);
+                self.turn_or_wait(key);
             }
         }
     }
 
-    fn turn(&mut self, key: usize) {
+    #[inline]
+    fn turn_or_wait(&mut self, key: usize) {
+        if self.clients.may_go(key) {
+            self.turn(key, None);
+        }
+    }
+
+    /// One connection's turn. `late` is its cache if it has waited for it.
+    fn turn(&mut self, key: usize, late: Option<CacheId>) {
         let now_ms = self.now_ms();
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let serial = connection.serial();
@@ -328,6 +362,9 @@ impl<L: BackendLink> EventLoop<L> {
             output_bytes_max: shared.settings.output_bytes_max,
             routing: self.links.routing(),
             outbox: &mut self.outbox,
+            now_us: self.now_us,
+            operations: 0,
+            bytes: 0,
         };
         let held_before = connection.input_bytes_held();
         // The last wall: should a promise of ours be broken, it costs this connection only.
@@ -338,6 +375,9 @@ impl<L: BackendLink> EventLoop<L> {
             let until = nanoseconds(self.started.elapsed());
             shared.usage.latency.note(until.saturating_sub(since));
         }
+        let (operations, bytes) = (context.operations, context.bytes);
+        self.clients.charge(late, operations, bytes);
+        let Some(connection) = self.clients.connections.get(key) else { return };
         let held_after = connection.input_bytes_held();
         self.input_bytes_held = self.input_bytes_held + held_after - held_before;
         match after {
@@ -347,6 +387,7 @@ impl<L: BackendLink> EventLoop<L> {
             }
             Ok(After::Rest) => (),
             Ok(After::Again) => self.clients.queue(key),
+            Ok(After::Hold { until }) => self.clients.hold(key, until, self.now_us),
             Ok(After::Close) => self.close(key),
             Err(_) => {
                 error!("connection closed: a request broke an invariant (see the panic above)");

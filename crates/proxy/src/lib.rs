@@ -118,6 +118,7 @@ impl Proxy {
             tls,
             stopping,
             cluster,
+            started: std::time::Instant::now(),
             seed,
         });
         let mut loops = Vec::new();

@@ -5,17 +5,19 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
+use rustls_pki_types::ServerName;
 use slab::Slab;
 use socket2::SockRef;
 use tracing::{debug, warn};
 
-use crate::links::{LinkFault, LinkId, Links, Micros, Sink};
+use crate::links::{Dial, LinkFault, LinkId, Links, Micros, Sink};
+use crate::tls::LinkTls;
 use crate::transport::Transport;
 
 /// Bytes read from one link at once; replies of a good many requests.
@@ -26,6 +28,8 @@ const READ_BYTES: usize = 256 * 1024;
 const USER_TIMEOUT: Duration = Duration::from_secs(5);
 
 pub(crate) struct LinkSockets {
+    /// `None`: links are plain.
+    tls: Option<LinkTls>,
     sockets: Slab<LinkSocket>,
     by_id: HashMap<LinkId, usize>,
     scratch: Box<[u8]>,
@@ -42,8 +46,9 @@ struct LinkSocket {
 }
 
 impl LinkSockets {
-    pub(crate) fn new(tokens_from: usize) -> Self {
+    pub(crate) fn new(tls: Option<LinkTls>, tokens_from: usize) -> Self {
         LinkSockets {
+            tls,
             sockets: Slab::new(),
             by_id: HashMap::new(),
             scratch: Box::default(),
@@ -87,10 +92,10 @@ impl LinkSockets {
                 self.close(key);
             }
         }
-        while let Some((id, address)) = links.next_dial(now) {
-            if let Err(error) = self.dial(id, address, registry) {
-                End::Io(error).tell(links.member(id));
-                links.lost(id, now, sink);
+        while let Some(dial) = links.next_dial(now) {
+            if let Err(error) = self.dial(&dial, registry) {
+                End::Io(error).tell(links.member(dial.id));
+                links.lost(dial.id, now, sink);
             }
         }
         while let Some(id) = links.next_dirty() {
@@ -107,20 +112,33 @@ impl LinkSockets {
         }
     }
 
-    fn dial(&mut self, id: LinkId, address: SocketAddr, registry: &Registry) -> io::Result<()> {
+    fn dial(&mut self, dial: &Dial, registry: &Registry) -> io::Result<()> {
         if self.scratch.is_empty() {
             self.scratch = vec![0; READ_BYTES].into();
         }
-        let mut stream = TcpStream::connect(address)?;
+        let stream = TcpStream::connect(dial.address)?;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_user_timeout(Some(USER_TIMEOUT))?;
+        let mut transport = self.transport(stream, dial)?;
         let entry = self.sockets.vacant_entry();
         let token = Token(self.tokens_from + entry.key());
-        registry.register(&mut stream, token, Interest::READABLE | Interest::WRITABLE)?;
-        self.by_id.insert(id, entry.key());
-        let transport = Transport::plain(stream);
-        entry.insert(LinkSocket { id, transport, is_connected: false, input: Vec::new() });
+        let interest = Interest::READABLE | Interest::WRITABLE;
+        registry.register(transport.socket(), token, interest)?;
+        self.by_id.insert(dial.id, entry.key());
+        entry.insert(LinkSocket { id: dial.id, transport, is_connected: false, input: Vec::new() });
         Ok(())
+    }
+
+    /// Whoever answers under TLS must prove to be the member's node.
+    fn transport(&self, stream: TcpStream, dial: &Dial) -> io::Result<Transport> {
+        match &self.tls {
+            Some(tls) if tls.is_required || dial.attempts.is_multiple_of(2) => {
+                let name = ServerName::try_from(dial.node.certificate_name());
+                let name = name.map_err(io::Error::other)?;
+                Transport::tls_to(stream, Arc::clone(&tls.config), name)
+            }
+            Some(_) | None => Ok(Transport::plain(stream)),
+        }
     }
 
     /// Closing the descriptor takes it out of epoll as well.
@@ -133,6 +151,8 @@ impl LinkSockets {
 /// Why a link ended.
 enum End {
     Io(io::Error),
+    /// Of TLS: the two do not trust one another, or one of them does not speak it.
+    Untrusted(io::Error),
     Fault(LinkFault),
 }
 
@@ -143,6 +163,10 @@ impl End {
             // Backends go and come back; the metrics tell how often.
             End::Io(error) => {
                 debug!(member, error = error as &dyn std::error::Error, "link lost");
+            }
+            End::Untrusted(error) => {
+                let error = error as &dyn std::error::Error;
+                warn!(member, error, "link refused: no TLS with the node of this member");
             }
             End::Fault(fault) => {
                 warn!(member, error = fault as &dyn std::error::Error, "link closed");
@@ -194,6 +218,13 @@ impl LinkSocket {
                 Ok(0) => return Err(End::Io(io::ErrorKind::UnexpectedEof.into())),
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                // It may refuse us after it has agreed on keys (RFC 8446, 4.4.2.4).
+                Err(error)
+                    if self.transport.is_handshaking()
+                        || error.kind() == io::ErrorKind::InvalidData =>
+                {
+                    return Err(End::Untrusted(error));
+                }
                 Err(error) => return Err(End::Io(error)),
             };
             self.take(&scratch[..length], links, now, sink).map_err(End::Fault)?;
@@ -232,7 +263,8 @@ impl LinkSocket {
         loop {
             let output = links.output(self.id);
             if output.is_empty() {
-                return Ok(());
+                // What TLS has not got rid of goes when the socket can take more.
+                return self.transport.flush().map(drop);
             }
             match self.transport.write(output) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

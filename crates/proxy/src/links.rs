@@ -53,6 +53,7 @@ use cluster::slot::Slot;
 use protocol::operation::Key;
 use slab::Slab;
 use tenancy::id::CacheId;
+use wire::control::name::NodeName;
 use wire::data::frame::{Decoded, Seal};
 use wire::data::handshake::{Greeting, Hello, VERSION_MAX, VERSION_MIN};
 use wire::data::many::{self, Answers, ReadAt, Reads};
@@ -170,6 +171,16 @@ impl LinkId {
     fn parts(self) -> (usize, usize, u32) {
         (self.peer, self.link, self.serial)
     }
+}
+
+/// A connection that the shell shall make.
+pub(crate) struct Dial {
+    pub(crate) id: LinkId,
+    pub(crate) address: SocketAddr,
+    /// Whose backend is to be there.
+    pub(crate) node: NodeName,
+    /// How many were in vain since it stood last.
+    pub(crate) attempts: u32,
 }
 
 /// A request that must be executed in this process.
@@ -311,8 +322,7 @@ impl Links {
         let usage = self.usage.member(&member.name, member.incarnation);
         let serial = self.next_serial + 1;
         self.next_serial += LINKS_PER_PEER as u32;
-        let name = member.name.clone();
-        self.peers.insert(Peer::new(name, member.incarnation, address, serial, usage))
+        self.peers.insert(Peer::new(member, address, serial, usage))
     }
 
     /// Sends a session's request on its way.
@@ -1298,14 +1308,16 @@ impl Links {
     }
 
     /// Whom the shell shall connect to now; it then says [`Links::connected`] or [`Links::lost`].
-    pub(crate) fn next_dial(&mut self, now: Micros) -> Option<(LinkId, SocketAddr)> {
+    pub(crate) fn next_dial(&mut self, now: Micros) -> Option<Dial> {
         for (peer, known) in &mut self.peers {
             for (link, on) in known.links.iter_mut().enumerate() {
                 if let Phase::Down { attempts, retry_at } = on.phase
                     && retry_at <= now
                 {
                     on.phase = Phase::Coming { attempts, since: now };
-                    return Some((LinkId { peer, link, serial: on.serial }, known.address));
+                    let id = LinkId { peer, link, serial: on.serial };
+                    let (address, node) = (known.address, known.node.clone());
+                    return Some(Dial { id, address, node, attempts });
                 }
             }
         }

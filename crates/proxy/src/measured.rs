@@ -24,7 +24,7 @@ use wire::data::request::Request;
 
 use crate::answers::Failure;
 use crate::link_usage::LinkUsage;
-use crate::links::{Asker, LinkId, LinkSettings, Links, Micros, Sink};
+use crate::links::{Asker, Dial, LinkId, LinkSettings, Links, Micros, Sink};
 use crate::outbox::Outbox;
 use crate::routing::Owner;
 use crate::view::{ClusterView, Place, ViewIdentity, ViewMember};
@@ -83,7 +83,7 @@ impl Relay {
             heard: Vec::new(),
         };
         relay.links.follow(view(), relay.now, &mut relay.answered);
-        while let Some((id, _)) = relay.links.next_dial(relay.now) {
+        while let Some(Dial { id, .. }) = relay.links.next_dial(relay.now) {
             relay.links.connected(id);
             let (hello, _) = Hello::decode(relay.links.output(id))
                 .expect("our own")
@@ -180,8 +180,12 @@ fn view() -> Arc<ClusterView> {
     let member = Member { name: name.clone(), weight: Weight::new(1) };
     let table = Scheme::Maglev.place(&Members::new([member]).expect("one member"));
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    let known =
-        ViewMember { name, incarnation: Incarnation::new(1), place: Place::There { address } };
+    let known = ViewMember {
+        name,
+        node: NodeName::parse("there").expect("a good name"),
+        incarnation: Incarnation::new(1),
+        place: Place::There { address },
+    };
     let identity = ViewIdentity {
         cluster: ClusterId::new([1; 16]),
         node: NodeName::parse("here").expect("a good name"),

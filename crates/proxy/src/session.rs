@@ -72,6 +72,12 @@ pub(crate) struct Turn<'a, L> {
     pub(crate) routing: Option<&'a Routing>,
     /// Takes what is asked of other nodes.
     pub(crate) outbox: &'a mut Outbox,
+    /// The process's time in microseconds, by which use is charged.
+    pub(crate) now_us: u64,
+    /// Operations carried out, or sent away, in this turn.
+    pub(crate) operations: u64,
+    /// Bytes read and written in this turn.
+    pub(crate) bytes: u64,
 }
 
 /// How far one turn came.
@@ -224,17 +230,25 @@ impl<L: BackendLink> Session<L> {
         self.member.as_ref().is_some_and(Member::is_revoked)
     }
 
-    /// The cache it has authenticated for.
+    /// The cache it has authenticated for; `None` for a stranger.
     #[inline]
     pub(crate) fn cache(&self) -> Option<CacheId> {
         self.member.as_ref().map(|member| member.entry.id())
     }
 
-    pub(crate) fn count_bytes(&self, read: usize, written: usize) {
+    /// Counts what was read and written, and charges the cache for it and for `operations`.
+    pub(crate) fn count(&self, read: usize, written: usize, operations: u64, now_us: u64) {
         if let Some(member) = &self.member {
             member.usage.bytes_read_total.fetch_add(read as u64, Relaxed);
             member.usage.bytes_written_total.fetch_add(written as u64, Relaxed);
+            member.entry.charge(operations, (read + written) as u64, now_us);
         }
+    }
+
+    /// Until when nothing may be served because its cache was used faster than it may be.
+    #[inline]
+    pub(crate) fn held_until(&self, now_us: u64) -> Option<u64> {
+        self.member.as_ref()?.entry.held_until(now_us)
     }
 
     /// Carries out the requests in `input`, appending the answers to `out`.
@@ -465,6 +479,7 @@ impl<L: BackendLink> Session<L> {
             let place = if pending.owner.is_here() { places.next() } else { None };
             desk.on_one_item(pending, place, &mut here, &guard, out, turn);
             *consumed = pending.end;
+            turn.operations += 1;
         }
         // What follows may come to the cache by other ways.
         drop(here);
@@ -472,6 +487,8 @@ impl<L: BackendLink> Session<L> {
             if let Some(then) = desk.must_stop(out, turn) {
                 return Some(then);
             }
+            // Keys of a multi-get are counted as they are asked for.
+            turn.operations += u64::from(!matches!(request.body, Body::GetMany { .. }));
             match self.on_session(request, &guard, out, turn) {
                 Flow::Done => *consumed = batch.end,
                 Flow::Unfinished(then) => return Some(then),
@@ -775,9 +792,8 @@ impl<L: BackendLink> Desk<'_, L> {
         };
         let mut gathered = Gathered::new(asked);
         if asked == Gathering::Figures {
-            let connections = member.entry.connections();
             let out = tail(self.answers, out);
-            statistics::say_own(reply, out, &member.usage, connections, turn.now);
+            statistics::say_own(reply, out, &member.entry, &member.usage, turn.now);
             for (name, figure) in turn.link.figures(&member.cache) {
                 gathered.add_figure(name, figure);
             }
@@ -851,6 +867,7 @@ impl<L: BackendLink> Desk<'_, L> {
                     }
                 }
                 *self.keys_answered += 1;
+                turn.operations += 1;
             }
         }
         *self.keys_answered = 0;
@@ -937,17 +954,23 @@ fn admit_one_of<L: BackendLink>(
     candidates: &mut dyn Iterator<Item = Candidate<'_>>,
     turn: &Turn<'_, L>,
 ) -> Result<Member<L>, Refusal> {
+    let mut meant = None;
     for candidate in candidates {
         match turn.directory.authenticate(candidate.username, candidate.password) {
             Ok(grant) => {
                 let entry = Arc::clone(grant.cache());
                 return Member::new(Some(grant), entry, turn);
             }
-            Err(AuthenticationError::BadCredential) => (),
+            Err(AuthenticationError::BadCredential) => {
+                meant = meant.or_else(|| turn.directory.cache_of(candidate.username));
+            }
             Err(AuthenticationError::CacheDisabled) => {
                 return Err(Refusal::Limit("cache is disabled, enable it first"));
             }
         }
+    }
+    if let Some(cache) = meant {
+        turn.usage.cache(cache).authentication_failures_total.fetch_add(1, Relaxed);
     }
     Err(Refusal::AuthenticationFailed)
 }

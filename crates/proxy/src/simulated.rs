@@ -21,7 +21,7 @@ use crate::connection::{After, Connection, Scratch};
 use crate::errand;
 use crate::event_loop::WAKE;
 use crate::link::BackendLink;
-use crate::links::{LinkFault, LinkId, Links};
+use crate::links::{Dial, LinkFault, LinkId, Links};
 use crate::outbox::Outbox;
 use crate::routing::Routing;
 use crate::session::Turn;
@@ -169,6 +169,11 @@ impl<L: BackendLink> SimulatedProxy<L> {
         self.follow_cluster(now_us);
         self.links.tick(now_us, &mut self.clients);
         self.run_errands(now, now_us);
+        for cache in self.clients.due_caches(now_us) {
+            while let Some(key) = self.clients.next_due(cache, now_us) {
+                self.clients.queue(key);
+            }
+        }
         while let Some(key) = self.clients.again.pop_front() {
             if let Some(connection) = self.clients.connections.get_mut(key) {
                 connection.is_queued = false;
@@ -216,10 +221,14 @@ impl<L: BackendLink> SimulatedProxy<L> {
             output_bytes_max: self.settings.output_bytes_max,
             routing: self.links.routing(),
             outbox: &mut self.outbox,
+            now_us,
+            operations: 0,
+            bytes: 0,
         };
         match connection.turn(&mut self.scratch, &mut context, now_us / 1_000) {
             After::Rest => (),
             After::Again => self.clients.queue(key),
+            After::Hold { until } => self.clients.hold(key, until, now_us),
             After::Close => drop(self.clients.connections.remove(key)),
         }
         for outgoing in self.outbox.drain() {
@@ -250,7 +259,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
                 wishes.push(Wish::Close { number });
             }
         }
-        while let Some((id, address)) = self.links.next_dial(now_us) {
+        while let Some(Dial { id, address, .. }) = self.links.next_dial(now_us) {
             self.numbers += 1;
             let socket = LinkSocket { id, stream: None, input: Vec::new() };
             self.sockets.insert(self.numbers, socket);
@@ -276,7 +285,11 @@ impl<L: BackendLink> SimulatedProxy<L> {
 
     /// When the next turn is due even if nothing comes, in microseconds of the loop's time.
     pub fn next_wake(&self, now_us: u64) -> Option<u64> {
-        if self.clients.again.is_empty() { self.links.next_wake(now_us) } else { Some(now_us) }
+        if !self.clients.again.is_empty() {
+            return Some(now_us);
+        }
+        let wakes = [self.links.next_wake(now_us), self.clients.held_until()];
+        wakes.into_iter().flatten().min()
     }
 
     pub fn counts(&self) -> Counts {

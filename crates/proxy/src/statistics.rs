@@ -8,6 +8,7 @@ use std::fmt::Display;
 
 use daemon::clock::Now;
 use protocol::reply::Reply;
+use tenancy::directory::CacheEntry;
 
 use crate::usage::CacheUsage;
 
@@ -42,8 +43,8 @@ impl Argument {
 pub(crate) fn say_own(
     reply: &Reply<'_>,
     out: &mut Vec<u8>,
+    entry: &CacheEntry,
     usage: &CacheUsage,
-    connections: u32,
     now: Now,
 ) {
     let mut stat = |name: &str, value: &dyn Display| {
@@ -54,8 +55,10 @@ pub(crate) fn say_own(
     stat("time", &now.unix);
     stat("version", &VERSION);
     stat("pointer_size", &usize::BITS);
-    stat("curr_connections", &connections);
+    stat("curr_connections", &entry.connections());
     for (figure, count) in usage.figures() {
         stat(figure.name(), &count);
     }
+    // Of all backends together, which only know what each of them is to hold.
+    stat("limit_maxbytes", &entry.memory_bytes());
 }

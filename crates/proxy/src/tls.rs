@@ -1,4 +1,5 @@
-//! The certificate a proxy shows, and how it is changed while connections are open.
+//! TLS of a proxy: the certificate it shows to clients and how it is changed while connections are open,
+//! and what its links to other nodes need.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -74,6 +75,16 @@ impl Tls {
     pub(crate) fn config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.config)
     }
+}
+
+/// How links to the backends of other nodes are secured.
+#[derive(Debug, Clone)]
+pub struct LinkTls {
+    /// Trusts the cluster's authority only, and shows this node's certificate as it is now.
+    pub config: Arc<ClientConfig>,
+    /// A member that does not speak TLS is not spoken to. Otherwise every other attempt goes without,
+    /// while a cluster changes over.
+    pub is_required: bool,
 }
 
 struct Current(RwLock<Arc<CertifiedKey>>);

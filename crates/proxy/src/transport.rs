@@ -1,25 +1,19 @@
-//! A client's byte stream, plain or TLS, without blocking.
+//! A byte stream to a client or to another node, plain or TLS, without blocking.
 
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 
+use daemon::tls_stream::{TlsStream, retry_interrupted};
 use mio::net::TcpStream;
-use rustls::{ServerConfig, ServerConnection};
-
-/// Plaintext handed to TLS at once. Bounds what a deaf client can make TLS hold.
-const TLS_WRITE_BYTES_MAX: usize = 64 * 1024;
+use rustls::{ClientConfig, ClientConnection, ServerConfig, ServerConnection};
+use rustls_pki_types::ServerName;
 
 pub(crate) enum Transport {
     Plain(TcpStream),
     // Boxed: it is large, and most connections are plain.
-    Tls(Box<TlsStream>),
+    Tls(Box<TlsStream<TcpStream>>),
     #[cfg(feature = "simulation")]
     Memory(daemon::memory_stream::MemoryStream),
-}
-
-pub(crate) struct TlsStream {
-    socket: TcpStream,
-    session: ServerConnection,
 }
 
 impl Transport {
@@ -27,15 +21,36 @@ impl Transport {
         Transport::Plain(socket)
     }
 
+    /// Of a client, who may have to prove who it is.
     pub(crate) fn tls(socket: TcpStream, config: Arc<ServerConfig>) -> io::Result<Self> {
         let session = ServerConnection::new(config).map_err(io::Error::other)?;
-        Ok(Transport::Tls(Box::new(TlsStream { socket, session })))
+        Ok(Transport::Tls(Box::new(TlsStream::new(socket, session))))
+    }
+
+    /// To a server that must prove to be the one of this name.
+    pub(crate) fn tls_to(
+        socket: TcpStream,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        let session = ClientConnection::new(config, name).map_err(io::Error::other)?;
+        Ok(Transport::Tls(Box::new(TlsStream::new(socket, session))))
+    }
+
+    /// Whether it is TLS, and the two have not yet agreed on keys.
+    pub(crate) fn is_handshaking(&self) -> bool {
+        match self {
+            Transport::Tls(stream) => stream.is_handshaking(),
+            Transport::Plain(_) => false,
+            #[cfg(feature = "simulation")]
+            Transport::Memory(_) => false,
+        }
     }
 
     pub(crate) fn socket(&mut self) -> &mut TcpStream {
         match self {
             Transport::Plain(socket) => socket,
-            Transport::Tls(stream) => &mut stream.socket,
+            Transport::Tls(stream) => stream.socket(),
             #[cfg(feature = "simulation")]
             Transport::Memory(_) => unreachable!("the simulator has no sockets"),
         }
@@ -83,67 +98,9 @@ impl Transport {
             return stream.finish();
         }
         if let Transport::Tls(stream) = self {
-            stream.session.send_close_notify();
-            // A peer that is gone or behind misses a courtesy, nothing else.
-            drop(stream.flush());
+            stream.finish();
         }
         // Fails only when the peer is gone already.
         drop(self.socket().shutdown(std::net::Shutdown::Write));
-    }
-}
-
-impl TlsStream {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.session.reader().read(buffer) {
-                // The peer closed properly, or there is plaintext.
-                Ok(read) => return Ok(read),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => (),
-                // The peer went away without saying so; what it sent before is whole requests.
-                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(0),
-                Err(error) => return Err(error),
-            }
-            let (session, socket) = (&mut self.session, &mut self.socket);
-            if retry_interrupted(|| session.read_tls(socket))? == 0 {
-                return Ok(0);
-            }
-            if let Err(error) = self.session.process_new_packets() {
-                // Say why (an alert), then give up; the alert may not arrive.
-                drop(self.flush());
-                return Err(io::Error::new(io::ErrorKind::InvalidData, error));
-            }
-            // The handshake answers, key updates and tickets.
-            self.flush()?;
-        }
-    }
-
-    fn write(&mut self, data: &[u8]) -> io::Result<usize> {
-        if !self.flush()? {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let written = self.session.writer().write(&data[..data.len().min(TLS_WRITE_BYTES_MAX)])?;
-        self.flush()?;
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<bool> {
-        while self.session.wants_write() {
-            let (session, socket) = (&mut self.session, &mut self.socket);
-            match retry_interrupted(|| session.write_tls(socket)) {
-                Ok(_) => (),
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
-                Err(error) => return Err(error),
-            }
-        }
-        Ok(true)
-    }
-}
-
-fn retry_interrupted(mut act: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
-    loop {
-        match act() {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
-            other => return other,
-        }
     }
 }

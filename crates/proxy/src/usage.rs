@@ -39,6 +39,8 @@ pub struct ProxyUsage {
 pub struct CacheUsage {
     /// Connections that have authenticated for this cache since the start.
     pub connections_total: AtomicU64,
+    /// Attempts to authenticate with a username of this cache and a wrong password.
+    pub authentication_failures_total: AtomicU64,
     /// Bytes read from clients in authenticated sessions.
     pub bytes_read_total: AtomicU64,
     /// Bytes written to clients in authenticated sessions.
@@ -99,9 +101,10 @@ impl ProxyUsage {
 
 impl CacheUsage {
     /// Every count.
-    pub fn figures(&self) -> [(Figure, u64); 3] {
+    pub fn figures(&self) -> [(Figure, u64); 4] {
         [
             (Figure::TotalConnections, self.connections_total.load(Relaxed)),
+            (Figure::AuthErrors, self.authentication_failures_total.load(Relaxed)),
             (Figure::BytesRead, self.bytes_read_total.load(Relaxed)),
             (Figure::BytesWritten, self.bytes_written_total.load(Relaxed)),
         ]
@@ -109,8 +112,12 @@ impl CacheUsage {
 
     /// Sets the counts to zero (`stats reset`).
     pub fn reset(&self) {
-        for counter in [&self.connections_total, &self.bytes_read_total, &self.bytes_written_total]
-        {
+        for counter in [
+            &self.connections_total,
+            &self.authentication_failures_total,
+            &self.bytes_read_total,
+            &self.bytes_written_total,
+        ] {
             counter.store(0, Relaxed);
         }
     }

@@ -21,6 +21,8 @@ use wire::control::topology::{Topology, TopologyMember};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ViewMember {
     pub name: MemberName,
+    /// Whose backend it is, and so whose certificate it shows.
+    pub node: NodeName,
     /// Drawn anew by each start of the member's process; a link checks it.
     pub incarnation: Incarnation,
     pub place: Place,
@@ -57,6 +59,7 @@ impl ViewIdentity {
         let backend = if is_own { self.backend_number(&member.name) } else { None };
         ViewMember {
             name: member.name.clone(),
+            node: member.node.clone(),
             incarnation: member.incarnation,
             place: match backend {
                 Some(backend) => Place::Here { backend },
@@ -271,6 +274,7 @@ mod tests {
         let address: SocketAddr = elsewhere.parse().expect("a literal");
         let members = members.iter().map(|&(member, backend)| ViewMember {
             name: name(member),
+            node: NodeName::parse(member).expect("a good name"),
             incarnation: Incarnation::new(1),
             place: backend.map_or(Place::There { address }, |backend| Place::Here { backend }),
         });

@@ -126,6 +126,7 @@ fn limits(memory: Memory, units: u64) -> Limits {
         memory_bytes: units * memory.unit_bytes(),
         item_bytes_max: memory.item_bytes_max(),
         connections_max: 1_000,
+        rates: tenancy::plan::Rates::UNLIMITED,
     }
 }
 

@@ -244,6 +244,7 @@ impl Process {
             listen: addresses(node.number).peers.expect("it has one"),
             threads: 1,
             cluster: CLUSTER,
+            tls: None,
             drain_timeout: Duration::ZERO,
         };
         let server = SimulatedServer::new(peer_settings, backends.clone(), clock)

@@ -17,7 +17,8 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use crate::capability::Capabilities;
 use crate::id::{CacheId, USERNAME_BYTES_MAX, Username};
-use crate::plan::Limits;
+use crate::plan::{Limits, Rates};
+use crate::rate::Meter;
 use crate::rules::{Rule, RuleId, Rules};
 use crate::secret::{SECRET_BYTES_MAX, SecretHash, SecretKey};
 
@@ -79,6 +80,11 @@ impl Directory {
     /// without authentication.
     pub fn grant(&self, username: &Username) -> Option<Arc<Grant>> {
         self.read().grants.get(username.as_bytes()).map(|found| Arc::clone(&found.0))
+    }
+
+    /// The cache that this username is for, whatever the password.
+    pub fn cache_of(&self, username: &[u8]) -> Option<CacheId> {
+        self.read().grants.get(username).map(|found| found.0.cache.id)
     }
 
     /// The live entry of a cache.
@@ -286,6 +292,10 @@ pub struct CacheEntry {
     item_bytes_max: AtomicU32,
     connections_max: AtomicU32,
     connections: AtomicU32,
+    operations_per_second: AtomicU64,
+    bytes_per_second: AtomicU64,
+    operations: Meter,
+    bytes: Meter,
     state: AtomicU8,
 }
 
@@ -302,6 +312,10 @@ impl CacheEntry {
             item_bytes_max: AtomicU32::new(0),
             connections_max: AtomicU32::new(0),
             connections: AtomicU32::new(0),
+            operations_per_second: AtomicU64::new(0),
+            bytes_per_second: AtomicU64::new(0),
+            operations: Meter::default(),
+            bytes: Meter::default(),
             state: AtomicU8::new(SERVING),
         }
     }
@@ -310,6 +324,8 @@ impl CacheEntry {
         self.memory_bytes.store(limits.memory_bytes, Relaxed);
         self.item_bytes_max.store(limits.item_bytes_max, Relaxed);
         self.connections_max.store(limits.connections_max, Relaxed);
+        self.operations_per_second.store(limits.rates.operations_per_second, Relaxed);
+        self.bytes_per_second.store(limits.rates.bytes_per_second, Relaxed);
         self.state.store(state, Relaxed);
     }
 
@@ -332,6 +348,34 @@ impl CacheEntry {
     /// Authenticated connections it may have at one time.
     pub fn connections_max(&self) -> u32 {
         self.connections_max.load(Relaxed)
+    }
+
+    /// How fast it may be used at this proxy.
+    #[inline]
+    pub fn rates(&self) -> Rates {
+        Rates {
+            operations_per_second: self.operations_per_second.load(Relaxed),
+            bytes_per_second: self.bytes_per_second.load(Relaxed),
+        }
+    }
+
+    /// Charges what was used. `now_us` is the process's time in microseconds, the same for all who
+    /// use the cache.
+    #[inline]
+    pub fn charge(&self, operations: u64, bytes: u64, now_us: u64) {
+        let rates = self.rates();
+        self.operations.charge(operations, rates.operations_per_second, now_us);
+        self.bytes.charge(bytes, rates.bytes_per_second, now_us);
+    }
+
+    /// Until when the cache must wait because it was used faster than it may be; `None` when it need
+    /// not.
+    #[inline]
+    pub fn held_until(&self, now_us: u64) -> Option<u64> {
+        let rates = self.rates();
+        let operations = self.operations.held_until(rates.operations_per_second, now_us);
+        let bytes = self.bytes.held_until(rates.bytes_per_second, now_us);
+        operations.max(bytes)
     }
 
     /// Authenticated connections it has now: permits that were given and not dropped.

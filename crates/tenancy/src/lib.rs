@@ -16,5 +16,7 @@ pub mod capability;
 pub mod directory;
 pub mod id;
 pub mod plan;
+pub mod rate;
 pub mod rules;
 pub mod secret;
+pub mod turns;

@@ -9,6 +9,22 @@ pub struct Limits {
     pub item_bytes_max: u32,
     /// Authenticated connections at one time.
     pub connections_max: u32,
+    /// How fast it may be used at each proxy.
+    pub rates: Rates,
+}
+
+/// How fast one cache may be used at each proxy; what is 0 has no limit. Whoever wants more waits:
+/// nothing is refused for it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Rates {
+    /// Keys asked for or written, and other commands.
+    pub operations_per_second: u64,
+    /// Bytes from and to its clients.
+    pub bytes_per_second: u64,
+}
+
+impl Rates {
+    pub const UNLIMITED: Rates = Rates { operations_per_second: 0, bytes_per_second: 0 };
 }
 
 /// A size of cache that can be had.
@@ -36,7 +52,9 @@ const ITEM_BYTES: u32 = 1 << 20;
 const LARGE_ITEM_BYTES: u32 = 4 << 20;
 
 const fn plan(name: &'static str, mib: u64, item_bytes_max: u32, connections_max: u32) -> Plan {
-    Plan { name, limits: Limits { memory_bytes: mib * MIB, item_bytes_max, connections_max } }
+    let rates = Rates::UNLIMITED;
+    let memory_bytes = mib * MIB;
+    Plan { name, limits: Limits { memory_bytes, item_bytes_max, connections_max, rates } }
 }
 
 /// Every plan, by rising memory. Connections grow with the plan, because larger caches serve larger

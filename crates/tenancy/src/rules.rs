@@ -12,9 +12,9 @@
 //! Pure, and the same everywhere: proxies decide by it, and so does whoever asks beforehand
 //! [whom a change would cut off](Rules::cut_by).
 
+use core::net::IpAddr;
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
 
 use ipnet::IpNet;
 

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 /// How long a cluster may take to agree on an epoch. It takes less than a second; test machines stall.
@@ -115,11 +115,6 @@ impl Cluster {
         let arguments: Vec<String> = arguments.iter().map(|&it| it.to_owned()).collect();
         let node = self.start_node(under, name, &arguments, &["--join", &token]);
         self.nodes.push(node);
-    }
-
-    /// Where the control plane keeps what it has.
-    pub fn folder(&self) -> &Path {
-        self.dir.path()
     }
 
     /// The same with its data directory on a disk of its own, in memory, of this size. The node
@@ -250,7 +245,15 @@ impl Cluster {
         Node { name: name.to_owned(), process, addr, arguments, under }
     }
 
-    fn data_of(&self, node: &str) -> PathBuf {
+    /// Gives a setting another value, for processes that are started from now on.
+    pub fn set(&mut self, name: &str, value: &str) {
+        let variable = format!("LARDER_{}", name.to_uppercase());
+        self.settings.retain(|(known, _)| *known != variable);
+        self.settings.push((variable, value.to_owned()));
+    }
+
+    /// A node's data directory.
+    pub fn data_of(&self, node: &str) -> PathBuf {
         self.nodes_dir.path().join(node)
     }
 
@@ -311,8 +314,14 @@ impl Cluster {
         self.dir.run(arguments)
     }
 
+    /// The same, also when it fails.
+    #[track_caller]
+    pub fn try_run(&self, arguments: &[&str]) -> Output {
+        self.dir.try_run(arguments)
+    }
+
     /// Control's data directory.
-    pub fn control_folder(&self) -> &std::path::Path {
+    pub fn control_folder(&self) -> &Path {
         self.dir.path()
     }
 }

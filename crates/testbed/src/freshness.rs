@@ -10,7 +10,7 @@ use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::log_in;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
@@ -19,6 +19,10 @@ use std::time::Duration;
 const KEYS: usize = 200;
 /// A proxy that does not answer for so long is left alone for a moment.
 const PATIENCE: Duration = Duration::from_secs(3);
+
+/// Writers of this process so far: each has keys of its own, also beside those of another [`Freshness`] of
+/// the same cache.
+static WRITERS: AtomicUsize = AtomicUsize::new(0);
 
 /// Writers and readers at work until [`Freshness::finish`].
 pub struct Freshness {
@@ -54,7 +58,8 @@ impl Freshness {
     #[track_caller]
     pub fn start(proxies: &[SocketAddr], login: &Login, writers: usize) -> Freshness {
         let (stop, tally) = (Arc::<AtomicBool>::default(), Arc::<Tally>::default());
-        let start = |number| {
+        let start = |_| {
+            let number = WRITERS.fetch_add(1, Relaxed);
             let (stop, tally) = (Arc::clone(&stop), Arc::clone(&tally));
             let through = proxies.iter().map(|&addr| Proxy { addr, connection: None }).collect();
             let login = login.clone();

@@ -253,8 +253,12 @@ fn build() -> PathBuf {
     folder.join("larder")
 }
 
+/// The address that a line of ours names.
+///
+/// # Panics
+/// When it is no `host:port`, or no such host is known.
 #[track_caller]
-pub(crate) fn resolve(server: &str) -> SocketAddr {
+pub fn resolve(server: &str) -> SocketAddr {
     server
         .to_socket_addrs()
         .ok()

@@ -97,7 +97,7 @@ fn filled(pattern: &Value, names: &Names) -> Value {
         Value::Object(fields) => {
             fields.iter().map(|(name, it)| (replaced(name, names), filled(it, names))).collect()
         }
-        other => other.clone(),
+        other @ (Value::Null | Value::Bool(_) | Value::Number(_)) => other.clone(),
     }
 }
 

@@ -32,6 +32,7 @@ const FACTS: &[&str] = &[
     "it-works-without-script",
     "the-policy-stops-what-no-page-should-do",
     "operators-log-in-and-look",
+    "a-rule-is-shown-before-it-is-made",
     "an-operator-visits-a-cache",
     "nothing-from-elsewhere",
 ];

@@ -125,7 +125,7 @@ fn a_rule_of_one_cache_leaves_the_others_alone_and_outlives_a_restart() {
     let larder = Larder::start();
     let other = {
         let made = larder.run(&["cache", "create", "blog"]);
-        testbed::cluster::login(&made["credentials"][0])
+        Login::told(&made["credentials"][0])
     };
     let (mut mine, heard) = log_in_from(suspect(), larder.addr, &larder.login);
     assert_eq!(heard, "STORED\r\n");

@@ -230,6 +230,17 @@ impl EventLoop {
         match served {
             Ok(Ok(())) => (),
             Ok(Err(LinkEnd::Gone)) => self.close(key),
+            Ok(Err(LinkEnd::Untrusted(error))) => {
+                self.shared.usage.links_refused_total.fetch_add(1, Relaxed);
+                let socket = self.links.get_mut(key).and_then(|link| link.socket.kernel());
+                let from = socket.and_then(|socket| socket.peer_addr().ok());
+                warn!(
+                    from = from.map(tracing::field::display),
+                    error = &error as &dyn std::error::Error,
+                    "link refused: no TLS with a node of this cluster"
+                );
+                self.close(key);
+            }
             Ok(Err(LinkEnd::Broken(why))) => {
                 self.shared.usage.links_broken_total.fetch_add(1, Relaxed);
                 warn!(error = &why as &dyn std::error::Error, "link closed: it made no sense");
@@ -259,6 +270,10 @@ impl EventLoop {
         let mut scratch = std::mem::take(&mut self.scratch);
         let read = link.read(&mut scratch, self.now_ms);
         let served = match read {
+            // Only TLS finds what it reads wrong.
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                Err(LinkEnd::Untrusted(error))
+            }
             Err(_) => Err(LinkEnd::Gone),
             Ok(None) => Ok(()),
             Ok(Some(read)) => self.take(key, &scratch[..read]),
@@ -592,8 +607,10 @@ impl EventLoop {
         drop(SockRef::from(&socket).set_tcp_keepalive(&keepalive));
         let interest = Interest::READABLE | Interest::WRITABLE;
         let key = self.links.vacant_key();
-        if self.poll.registry().register(&mut socket, Token(key), interest).is_ok() {
-            self.admit(Socket::Kernel(socket));
+        if self.poll.registry().register(&mut socket, Token(key), interest).is_ok()
+            && let Ok(socket) = Socket::accepted(socket, self.shared.settings.tls.as_ref())
+        {
+            self.admit(socket);
         }
     }
 
@@ -730,6 +747,8 @@ enum KeptFate {
 /// Why a link ends.
 enum LinkEnd {
     Gone,
+    /// The caller is none of ours, or does not speak TLS.
+    Untrusted(io::Error),
     Broken(WrongFrame),
 }
 

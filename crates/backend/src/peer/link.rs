@@ -1,10 +1,12 @@
 //! One link from a proxy's event loop to a member of this node: its bytes, and whose they are.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::sync::Arc;
 
+use rustls_pki_types::CertificateDer;
 use tracing::warn;
-use wire::control::name::ClusterId;
+use webpki::EndEntityCert;
+use wire::control::name::{ClusterId, NodeName};
 use wire::data::frame::Seal;
 use wire::data::handshake::{Greeting, Hello, Refused, VERSION_MAX, VERSION_MIN, Welcome};
 
@@ -73,21 +75,30 @@ impl Link {
         }
     }
 
-    /// Reads once into `scratch`, behind what is left of before. `Ok(None)`: nothing there now.
+    /// Reads into `scratch`: once, or under TLS as much as there is. `Ok(None)`: nothing there now.
     pub(super) fn read(&mut self, scratch: &mut [u8], now_ms: u64) -> io::Result<Option<usize>> {
+        let mut filled = 0;
         loop {
-            match self.socket.read(scratch) {
-                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            match self.socket.read(&mut scratch[filled..]) {
+                Ok(0) if filled == 0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                // What came before the end is served first.
+                Ok(0) => {
+                    self.readable = true;
+                    return Ok(Some(filled));
+                }
                 Ok(read) => {
                     self.heard_ms = now_ms;
+                    filled += read;
                     // A short read means that the socket is empty; the kernel tells when it is not.
-                    self.readable = self.is_ended || read == scratch.len();
-                    return Ok(Some(read));
+                    self.readable = self.is_ended || filled == scratch.len();
+                    if self.readable || self.socket.short_read_means_empty() {
+                        return Ok(Some(filled));
+                    }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => (),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.readable = false;
-                    return Ok(None);
+                    return Ok((0 < filled).then_some(filled));
                 }
                 Err(error) => return Err(error),
             }
@@ -110,6 +121,10 @@ impl Link {
                 }
                 Err(error) => return Err(error),
             }
+        }
+        if !self.socket.flush()? {
+            self.stalled_ms.get_or_insert(now_ms);
+            return Ok(());
         }
         self.stalled_ms = None;
         self.written = 0;
@@ -140,7 +155,8 @@ impl Link {
 
     /// Answers a caller. It is let in, or told why not.
     pub(super) fn greet(&mut self, hello: &Hello, cluster: ClusterId, members: &[Arc<Backend>]) {
-        let greeting = match admit(hello, cluster, members) {
+        let certificate = self.socket.peer_certificate();
+        let greeting = match admit(hello, cluster, members, certificate) {
             Ok((member, welcome)) => {
                 self.member = Some(member);
                 Greeting::Welcome(welcome)
@@ -170,12 +186,16 @@ fn admit(
     hello: &Hello,
     cluster: ClusterId,
     members: &[Arc<Backend>],
+    certificate: Option<&CertificateDer<'_>>,
 ) -> Result<(Arc<Backend>, Welcome), Refused> {
     let Some(version) = hello.version() else {
         return Err(Refused::Version { min: VERSION_MIN, max: VERSION_MAX });
     };
     if hello.cluster != cluster {
         return Err(Refused::Cluster);
+    }
+    if certificate.is_some_and(|certificate| node_of(certificate).as_ref() != Some(&hello.from)) {
+        return Err(Refused::Certificate);
     }
     let standings =
         || members.iter().filter_map(|member| Some((member, member.slots().standing()?)));
@@ -193,4 +213,10 @@ fn admit(
     }
     let welcome = Welcome { version, epoch: standing.epoch, digest: standing.digest };
     Ok((Arc::clone(member), welcome))
+}
+
+/// The node that a certificate names. That it is of the cluster's authority, TLS has seen to.
+fn node_of(certificate: &CertificateDer<'_>) -> Option<NodeName> {
+    let parsed = EndEntityCert::try_from(certificate).ok()?;
+    parsed.valid_dns_names().find_map(NodeName::from_certificate_name)
 }

@@ -1,7 +1,7 @@
 //! Takes requests from the proxies of other nodes.
 //!
 //! ```text
-//!   listener ── accept ─▶ link: handshake names a member ─▶ frames
+//!   listener ── accept ─▶ link: TLS if asked for, handshake names a member ─▶ frames
 //!                           │                                 │ at once, or when its cache has its turn
 //!                           │                                 ▼
 //!                           │                              execute: is the slot ours? ─▶ store
@@ -32,6 +32,7 @@ use std::time::Duration;
 
 use daemon::clock::Clock;
 use mio::{Poll, Waker};
+use rustls::ServerConfig;
 use socket2::{Domain, Protocol, Socket, Type};
 use wire::control::name::ClusterId;
 
@@ -41,6 +42,16 @@ use crate::peer::event_loop::{EventLoop, WAKE};
 /// Links that may wait to be accepted: every loop of every node may call at once.
 const BACKLOG: i32 = 1024;
 
+/// How links are secured.
+#[derive(Debug, Clone)]
+pub struct PeerTls {
+    /// Demands certificates of the cluster's authority, and shows this node's as it is now.
+    pub config: Arc<ServerConfig>,
+    /// Whoever does not speak TLS is refused. Otherwise they may come without, while a cluster changes
+    /// over.
+    pub is_required: bool,
+}
+
 #[derive(Debug, Clone)]
 pub struct PeerSettings {
     /// Where proxies of other nodes call; port 0 takes any free one.
@@ -48,6 +59,8 @@ pub struct PeerSettings {
     /// Event loops.
     pub threads: usize,
     pub cluster: ClusterId,
+    /// `None`: links are plain.
+    pub tls: Option<PeerTls>,
     /// Time for what has been asked to be answered, once the server is told to stop.
     pub drain_timeout: Duration,
 }
@@ -63,7 +76,7 @@ pub struct PeerUsage {
     pub refused_total: AtomicU64,
     /// `peer_late_total`: requests that had to wait for their cache's turn.
     pub late_total: AtomicU64,
-    /// `peer_links_refused_total`: handshakes refused: wrong member, cluster, version.
+    /// `peer_links_refused_total`: handshakes refused: wrong member, cluster, version, certificate.
     pub links_refused_total: AtomicU64,
     /// `peer_links_broken_total`: links closed because of bytes that made no sense.
     pub links_broken_total: AtomicU64,

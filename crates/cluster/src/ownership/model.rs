@@ -386,7 +386,7 @@ impl Story {
         };
         if let Some(token) = request.token {
             let to = if self.mistake == Mistake::TokenForAnyRun {
-                backend.ownership.me.incarnation
+                backend.ownership.me.tag()
             } else {
                 token.to
             };

@@ -17,9 +17,9 @@ use super::{Api, CALLS_MAX, PAGE_AUDIT_MAX, PAGE_CACHES, PAGE_CACHES_MAX, URL_BY
 use crate::contract::{
     AddCredential, AuditView, AuditsView, CacheView, CachesView, CallView, CallsView,
     ChangeCapabilities, ChangePlan, ClusterView, ClustersView, CreateCache, CreateCluster,
-    CredentialView, CredentialsView, LatencyPointView, LatencyView, OwnerView, PlanView, PlansView,
-    PointView, PutWebhook, SeriesView, ServerLatencyView, SetEnabled, SetPrimary, SizesView,
-    StatisticsView, WebhookView, WebhooksView,
+    CredentialView, CredentialsView, LatencyPointView, LatencyView, LimitRates, OwnerView,
+    PlanView, PlansView, PointView, PutWebhook, SeriesView, ServerLatencyView, SetEnabled,
+    SetPrimary, SizesView, StatisticsView, WebhookView, WebhooksView,
 };
 use crate::control::Control;
 use crate::database::CallState;
@@ -118,6 +118,27 @@ pub(super) async fn change_plan(
     let change = move |control: &Control, by| control.change_plan(by, &cache, plan);
     api.write(write, change, |cache| Told::done(api.view(&cache))).await
 }
+
+pub(super) async fn limit_rates(
+    State(api): State<Api>,
+    OfCache(cache): OfCache,
+    write: Write,
+) -> Result<Response, Refusal> {
+    let wish: LimitRates = write.wish()?;
+    for rate in [wish.operations_per_second, wish.bytes_per_second].into_iter().flatten() {
+        if PER_SECOND_MAX < rate {
+            let most = format!("a rate is at most {PER_SECOND_MAX} per second; 0 is no limit");
+            return Err(Refusal::BadRequest(most));
+        }
+    }
+    let change = move |control: &Control, by| {
+        control.limit_rates(by, &cache, wish.operations_per_second, wish.bytes_per_second)
+    };
+    api.write(write, change, |cache| Told::done(api.view(&cache))).await
+}
+
+/// Far beyond what any proxy can do, and what every database can hold.
+const PER_SECOND_MAX: u64 = 1_000_000_000_000;
 
 pub(super) async fn set_enabled(
     State(api): State<Api>,

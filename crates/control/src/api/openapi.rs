@@ -108,7 +108,6 @@ pub(super) const OPERATIONS: &[Operation] = &[
     .with(&[Once]),
     operation("get", "/v1/outbox", Operators, "Calls to webhooks", (200, Some("CallsView")))
         .with(&[Calls]),
-    operation("post", "/v1/outbox/{id}/retry", Operators, "Try a dead call again", (204, None)),
     operation(
         "get",
         "/v1/rules",
@@ -221,6 +220,15 @@ pub(super) const OPERATIONS: &[Operation] = &[
     )
     .with(&[Write])
     .body("ChangePlan"),
+    operation(
+        "put",
+        "/v1/caches/{cache}/rates",
+        Operators,
+        "Limit how fast a cache may be used",
+        (200, Some("CacheView")),
+    )
+    .with(&[Write])
+    .body("LimitRates"),
     operation(
         "put",
         "/v1/caches/{cache}/enabled",
@@ -350,6 +358,7 @@ const REFUSALS: [(u16, &str); 12] = [
     contract::CredentialsView,
     contract::DiagnosisView,
     contract::LatencyView,
+    contract::LimitRates,
     contract::MakeToken,
     contract::MembersPlanView,
     contract::OperatorView,

@@ -184,6 +184,14 @@ const ACTS: &[Act] = &[
         again: Again::ChangesNothing,
     },
     Act {
+        name: "limit rates",
+        run: |two| {
+            let control = &two.installation.control;
+            control.limit_rates(OPERATOR, &cache_ref("shop"), Some(500), None).map(drop)
+        },
+        again: Again::ChangesNothing,
+    },
+    Act {
         name: "disable",
         run: |two| {
             let control = &two.installation.control;
@@ -510,6 +518,17 @@ fn a_plan_change_reaches_data_plane_and_directory(engine: &Engine) {
     let entry = control.directory().cache(cache.id).expect("it is there");
     assert_eq!(entry.item_bytes_max(), limits.item_bytes_max);
     assert_eq!(entry.connections_max(), limits.connections_max);
+    let rates = |operations_per_second, bytes_per_second| {
+        let limit = |rate: u64| Some(rate).filter(|&rate| rate != 1);
+        let (operations, bytes) = (limit(operations_per_second), limit(bytes_per_second));
+        let limited = control.limit_rates(OPERATOR, &cache_ref("shop"), operations, bytes);
+        limited.expect("it is there");
+        (entry.rates().operations_per_second, entry.rates().bytes_per_second)
+    };
+    // What is not named stays (1 stands for that here).
+    assert_eq!(rates(500, 1), (500, 0));
+    assert_eq!(rates(1, 9_000), (500, 9_000));
+    assert_eq!(rates(0, 1), (0, 9_000));
 }
 
 fn a_cache_has_no_more_credentials_than_allowed(engine: &Engine) {

@@ -2,7 +2,7 @@
 
 use tenancy::capability::Capabilities;
 use tenancy::id::{CacheId, Username};
-use tenancy::plan::Plan;
+use tenancy::plan::{Plan, Rates};
 use tenancy::secret::SecretHash;
 use wire::control::record::{Key, Record, Revision};
 
@@ -255,6 +255,7 @@ impl<'a> Change<'a> {
             cluster,
             name,
             plan,
+            rates: Rates::UNLIMITED,
             enabled: true,
             primary: primary.username,
             flush_generation: 0,
@@ -320,13 +321,16 @@ impl<'a> Change<'a> {
     pub(crate) fn update_cache(&mut self, cache: &Cache) -> Result<(), ControlError> {
         self.sql.execute(
             "UPDATE caches SET plan = $1, enabled = $2, primary_username = $3,
-                 flush_generation = $4, used_at = $5 WHERE id = $6",
+                 flush_generation = $4, used_at = $5, operations_per_second = $6,
+                 bytes_per_second = $7 WHERE id = $8",
             &[
                 cache.plan.name.into(),
                 cache.enabled.into(),
                 cache.primary.as_str().into(),
                 cache.flush_generation.into(),
                 cache.used_at.0.into(),
+                cache.rates.operations_per_second.into(),
+                cache.rates.bytes_per_second.into(),
                 cache.id.get().into(),
             ],
         )?;

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 use tenancy::capability::Capabilities;
 use tenancy::id::{CacheId, Username};
-use tenancy::plan::Limits;
+use tenancy::plan::{Limits, Rates};
 use tenancy::rules::{Network, Rule, RuleId, Ruling};
 use tenancy::secret::SecretHash;
 use wire::control::record::{self, Delta, Key, Record, Revision};
@@ -52,7 +52,7 @@ pub(super) fn from_json(revision: Revision, json: &str) -> Result<Delta, Control
 pub(crate) fn cache_record(cache: &Cache) -> Record {
     Record::Cache(record::CacheRecord {
         id: cache.id,
-        limits: cache.plan.limits,
+        limits: cache.limits(),
         enabled: cache.enabled,
         flush_generation: cache.flush_generation,
     })
@@ -84,6 +84,11 @@ enum LoggedRecord {
         memory_bytes: u64,
         item_bytes_max: u32,
         connections_max: u32,
+        /// Absent in what was logged before there were any.
+        #[serde(default)]
+        operations_per_second: u64,
+        #[serde(default)]
+        bytes_per_second: u64,
         enabled: bool,
         flush_generation: u64,
     },
@@ -121,6 +126,8 @@ impl LoggedRecord {
                 memory_bytes: cache.limits.memory_bytes,
                 item_bytes_max: cache.limits.item_bytes_max,
                 connections_max: cache.limits.connections_max,
+                operations_per_second: cache.limits.rates.operations_per_second,
+                bytes_per_second: cache.limits.rates.bytes_per_second,
                 enabled: cache.enabled,
                 flush_generation: cache.flush_generation,
             },
@@ -147,11 +154,18 @@ impl LoggedRecord {
                 memory_bytes,
                 item_bytes_max,
                 connections_max,
+                operations_per_second,
+                bytes_per_second,
                 enabled,
                 flush_generation,
             } => Record::Cache(record::CacheRecord {
                 id: CacheId::new(id),
-                limits: Limits { memory_bytes, item_bytes_max, connections_max },
+                limits: Limits {
+                    memory_bytes,
+                    item_bytes_max,
+                    connections_max,
+                    rates: Rates { operations_per_second, bytes_per_second },
+                },
                 enabled,
                 flush_generation,
             }),

@@ -40,6 +40,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/postgres/0008-prefixes.sql"),
     include_str!("../../migrations/postgres/0009-rules.sql"),
     include_str!("../../migrations/postgres/0010-latency.sql"),
+    include_str!("../../migrations/postgres/0011-rates.sql"),
 ];
 /// Under which control processes that start at the same time agree who migrates ("larder" in ASCII).
 const MIGRATION_LOCK: i64 = 0x6c61_7264_6572;

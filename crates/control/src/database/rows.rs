@@ -2,7 +2,7 @@
 
 use tenancy::capability::Capabilities;
 use tenancy::id::{CacheId, Username};
-use tenancy::plan::Plan;
+use tenancy::plan::{Plan, Rates};
 use tenancy::secret::SecretHash;
 use wire::control::record::Revision;
 
@@ -20,7 +20,8 @@ pub(crate) struct StoredCredential {
 }
 
 pub(super) const SELECT_CACHE: &str = "SELECT id, cluster_id, name, plan, enabled, \
-    primary_username, flush_generation, created_at, used_at FROM caches";
+    primary_username, flush_generation, created_at, used_at, operations_per_second, \
+    bytes_per_second FROM caches";
 
 pub(super) fn cache(row: &Row) -> Result<Cache, ControlError> {
     Ok(Cache {
@@ -33,6 +34,7 @@ pub(super) fn cache(row: &Row) -> Result<Cache, ControlError> {
         flush_generation: row.natural(6)?,
         created_at: UnixSeconds(row.natural(7)?),
         used_at: UnixSeconds(row.natural(8)?),
+        rates: Rates { operations_per_second: row.natural(9)?, bytes_per_second: row.natural(10)? },
     })
 }
 

@@ -17,6 +17,7 @@ const MIGRATIONS: &[&str] = &[
     include_str!("../../migrations/sqlite/0009-prefixes.sql"),
     include_str!("../../migrations/sqlite/0010-rules.sql"),
     include_str!("../../migrations/sqlite/0011-latency.sql"),
+    include_str!("../../migrations/sqlite/0012-rates.sql"),
 ];
 
 /// Applies the steps that are missing. Each is one transaction with its own number, so a crash in

@@ -203,6 +203,11 @@ settings! {
     cold_interval_seconds => cold_interval: Duration = Seconds { min: 1, max: 86_400 }, default "600",
         because "what ends one process after another shall not empty a cluster faster than people look";
 
+    /// TLS between nodes: "off" is none; "only" has both ends prove by their certificates which node of the
+    /// cluster they are. To change over while it runs, give all nodes "either" first, then the other.
+    link_tls => link_tls: LinkTls = Choice(LINK_TLS), default "off",
+        because "nodes mostly have a network of their own, and encryption costs a part of each request";
+
     /// From the moment a client asks until it hears that another node could not be asked.
     link_timeout_ms => link_timeout: Duration = Milliseconds { min: 10, max: 60_000 }, default "1000",
         because "clients give up after a second or so";
@@ -247,6 +252,18 @@ settings! {
     log_format => log_format: Format = Choice(FORMATS), default "text",
         because "people read it first";
 }
+
+/// Whether links between nodes are under TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkTls {
+    Off,
+    /// With whom it can be, with others not.
+    Either,
+    Only,
+}
+
+const LINK_TLS: &[(&str, LinkTls)] =
+    &[("off", LinkTls::Off), ("either", LinkTls::Either), ("only", LinkTls::Only)];
 
 impl Default for Settings {
     fn default() -> Self {

@@ -5,7 +5,8 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use control::contract::{
-    CacheView, CachesView, ChangePlan, CreateCache, PlanView, PlansView, SetEnabled, StatisticsView,
+    CacheView, CachesView, ChangePlan, CreateCache, LimitRates, PlanView, PlansView, SetEnabled,
+    StatisticsView,
 };
 use control::model::{CacheName, CacheRef};
 
@@ -21,6 +22,7 @@ Examples:
   larder cache list
   larder cache show shop --env > .env     MEMCACHIER_… as an application reads it
   larder cache stats shop --json
+  larder cache limit shop --ops-per-second 5000
   larder cache delete shop --yes
 
 A cache is named by its name or its id. `larder credential` manages who may use it.")]
@@ -85,6 +87,17 @@ enum CacheCommand {
         cache: CacheRef,
         /// See `larder cache plans`
         plan: String,
+    },
+    /// Let a cache be used so fast, and no faster; whoever wants more waits
+    Limit {
+        #[arg(value_parser = CacheRef::parse)]
+        cache: CacheRef,
+        /// Keys and other commands per second at each proxy; 0 is no limit
+        #[arg(long, value_name = "N")]
+        ops_per_second: Option<u64>,
+        /// Bytes from and to clients per second at each proxy; 0 is no limit
+        #[arg(long, value_name = "N", required_unless_present = "ops_per_second")]
+        bytes_per_second: Option<u64>,
     },
     /// Refuse all clients of a cache until it is enabled; its items stay
     Disable {
@@ -188,6 +201,15 @@ fn answer(client: &Client, command: &CacheCommand, json: bool) -> Result<String,
             let said = format!("Cache {} has plan {}.\n", cache.name, plan_of(&cache));
             Ok(if json { to_json(&cache) } else { said })
         }
+        CacheCommand::Limit { cache, ops_per_second, bytes_per_second } => {
+            let wish = LimitRates {
+                operations_per_second: *ops_per_second,
+                bytes_per_second: *bytes_per_second,
+            };
+            let cache: CacheView = client.put(&format!("/v1/caches/{cache}/rates"), &wish)?;
+            let said = format!("Cache {} has {} per proxy.\n", cache.name, rates_of(&cache));
+            Ok(if json { to_json(&cache) } else { said })
+        }
         CacheCommand::Disable { cache } => set_enabled(client, cache, false, json),
         CacheCommand::Enable { cache } => set_enabled(client, cache, true, json),
         CacheCommand::Plans => {
@@ -246,6 +268,7 @@ fn shown(cache: &CacheView, passwords: bool) -> String {
         ("state", state(cache).to_owned()),
         ("largest item", bytes(u64::from(cache.item_bytes_max))),
         ("connections", format!("at most {}", cache.connections_max)),
+        ("each proxy", rates_of(cache)),
         ("servers", cache.servers.join(",")),
     ]);
     if let Some(url) = &cache.dashboard_url {
@@ -274,6 +297,15 @@ fn plans(view: &PlansView) -> String {
 
 fn plan_of(cache: &CacheView) -> String {
     format!("{} ({})", cache.plan, bytes(cache.memory_bytes))
+}
+
+fn rates_of(cache: &CacheView) -> String {
+    let rate = |rate, unit| match rate {
+        0 => format!("any number of {unit}"),
+        rate => format!("at most {rate} {unit}"),
+    };
+    let operations = rate(cache.operations_per_second, "operations per second");
+    format!("{operations}, {}", rate(cache.bytes_per_second, "bytes per second"))
 }
 
 fn state(cache: &CacheView) -> &'static str {

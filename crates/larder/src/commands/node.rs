@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use backend::peer::{PeerError, PeerServer, PeerSettings};
+use backend::peer::{PeerError, PeerServer, PeerSettings, PeerTls};
 use backend::{Backend, readiness};
 use clap::{Args, Subcommand};
 use cluster::member::MemberName;
@@ -21,7 +21,7 @@ use cluster::ownership::Run;
 use control::contract::{ChangeMembers, TokenView};
 use daemon::clock::Clock;
 use daemon::descriptors;
-use daemon::settings::{self, Settings};
+use daemon::settings::{self, LinkTls, Settings};
 use daemon::shutdown::Shutdown;
 use node::identity::{Identity, IdentityError};
 use node::link::{CHECK_ALL_WITHIN, Link, NodeSettings};
@@ -217,6 +217,8 @@ pub(crate) enum NodeError {
     Name(#[from] InvalidNodeName),
     #[error("cannot join the cluster")]
     Join(#[from] IdentityError),
+    #[error("cannot secure the links to other nodes")]
+    LinkTls(#[source] Box<dyn std::error::Error + Send + Sync>),
     #[error("cannot read the copy in {path}")]
     Copy { path: PathBuf, source: io::Error },
     #[error("cannot serve metrics on {address}")]
@@ -327,14 +329,16 @@ impl ServeArgs {
         let members = self.backends(&identity, settings.memory_bytes)?;
         let backends: Vec<Arc<Backend>> =
             members.iter().map(|(_, backend)| Arc::clone(backend)).collect();
+        let (link_tls, peer_tls) = link_tls(&identity, settings.link_tls)?.unzip();
         let peer_settings = PeerSettings {
             listen: self.peers_listen,
             threads: proxy_settings(&settings, Access::Credentials, 0).threads,
             cluster: identity.cluster,
+            tls: peer_tls,
             drain_timeout: settings.drain_timeout,
         };
         let peers = PeerServer::start(peer_settings, backends.clone(), clock)?;
-        let handle = ClusterHandle::default();
+        let handle = ClusterHandle::new(link_tls);
         let view_identity = ViewIdentity {
             cluster: identity.cluster,
             node: identity.node.clone(),
@@ -473,6 +477,24 @@ impl ServeArgs {
         let ip = self.advertise.or_else(|| self.control.iter().find_map(|it| way_to(it)));
         ip.map_or_else(|| reachable(listening), |ip| SocketAddr::new(ip, listening.port()))
     }
+}
+
+/// What the proxy and the backends of a node need to speak TLS to those of others.
+fn link_tls(
+    identity: &Identity,
+    wish: LinkTls,
+) -> Result<Option<(proxy::tls::LinkTls, PeerTls)>, NodeError> {
+    let is_required = match wish {
+        LinkTls::Off => return Ok(None),
+        LinkTls::Either => false,
+        LinkTls::Only => true,
+    };
+    let client = identity.client_config().map_err(|error| NodeError::LinkTls(error.into()))?;
+    let server = identity.server_config().map_err(|error| NodeError::LinkTls(error.into()))?;
+    Ok(Some((
+        proxy::tls::LinkTls { config: Arc::new(client), is_required },
+        PeerTls { config: Arc::new(server), is_required },
+    )))
 }
 
 /// This machine's address on the way to `host`. Nothing is sent.

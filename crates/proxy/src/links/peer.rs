@@ -4,11 +4,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use cluster::member::{Incarnation, MemberName};
+use wire::control::name::NodeName;
 
 use super::fair::FairQueue;
 use super::latency::Percentile95;
 use super::{LINKS_PER_PEER, Micros};
 use crate::link_usage::MemberLinks;
+use crate::view::ViewMember;
 
 /// Requests on their way over one connection: what a backend does in a few milliseconds, and what
 /// some dozens of clients ask with long multi-gets. More would only wait there instead of here.
@@ -27,6 +29,7 @@ const RECONNECT_MIN: Micros = 10_000;
 
 pub(super) struct Peer {
     pub(super) name: MemberName,
+    pub(super) node: NodeName,
     pub(super) incarnation: Incarnation,
     pub(super) address: SocketAddr,
     pub(super) links: [Link; LINKS_PER_PEER],
@@ -76,15 +79,15 @@ pub(super) enum Phase {
 
 impl Peer {
     pub(super) fn new(
-        name: MemberName,
-        incarnation: Incarnation,
+        member: &ViewMember,
         address: SocketAddr,
         first_serial: u32,
         usage: Arc<MemberLinks>,
     ) -> Self {
         Peer {
-            name,
-            incarnation,
+            name: member.name.clone(),
+            node: member.node.clone(),
+            incarnation: member.incarnation,
             address,
             links: std::array::from_fn(|link| Link::new(first_serial + link as u32)),
             active: 0,

@@ -9,7 +9,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use cluster::map::{ClusterMap, Epoch};
 use cluster::member::{Incarnation, Member, MemberName, Members, Weight};
-use cluster::ownership::Token;
+use cluster::ownership::{RunTag, Token};
 use cluster::scheme::Scheme;
 use cluster::slot::{Slot, SlotKey};
 use protocol::operation::{
@@ -24,7 +24,7 @@ use wire::data::operation::Operation;
 use wire::data::reply::{Answer, Outcome, Refusal, Reply, ReplyHeader};
 use wire::data::request::{Request, RequestHeader};
 
-use super::{Asker, LinkId, LinkSettings, Links, Micros, Sink};
+use super::{Asker, Dial, LinkId, LinkSettings, Links, Micros, Sink};
 use crate::answers::Failure;
 use crate::link_usage::LinkUsage;
 use crate::outbox::{Far, Outbox};
@@ -603,7 +603,7 @@ impl World {
         while let Some(id) = self.links.next_gone() {
             self.pipes.remove(&id);
         }
-        while let Some((id, address)) = self.links.next_dial(self.now) {
+        while let Some(Dial { id, address, .. }) = self.links.next_dial(self.now) {
             let to = usize::from(address.port() - 1);
             if self.backends[to].refuses || (self.faults && self.random.below(5) == 0) {
                 self.links.lost(id, self.now, &mut self.clients);
@@ -755,7 +755,7 @@ impl World {
     fn execute_one(&mut self, me: usize, request: &Request<'_>, say: &mut dyn FnMut(Answer<'_>)) {
         let header = request.header;
         let owner = self.owner(header.slot);
-        let token = Token { epoch: Epoch::new(2), to: Incarnation::new(owner as u64) };
+        let token = Token { epoch: Epoch::new(2), to: RunTag::new(owner as u64) };
         if let Some(key) = request.operation.key() {
             assert_eq!(self.slot(header.cache, key.bytes()), header.slot);
             if owner != me {
@@ -945,6 +945,7 @@ fn view(epoch: u64, members: &[&str], incarnation: u64) -> Arc<ClusterView> {
     let table = Scheme::Maglev.place(&Members::new(owners).expect("good members"));
     let known = members.iter().map(|text| ViewMember {
         name: name(text),
+        node: NodeName::parse(text).expect("a good name"),
         incarnation: Incarnation::new(incarnation),
         place: place(text),
     });

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::IpAddr;
+use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use cluster::ownership::Token;
@@ -18,6 +19,7 @@ use tenancy::id::{CacheId, Username};
 use tenancy::plan::Limits;
 use tenancy::rules::{Network, Rule, RuleId, Ruling};
 use tenancy::secret::SecretKey;
+use wire::control::usage::Figure;
 
 use super::{Session, Then, Turn};
 use crate::link::{BackendLink, NotHere};
@@ -68,6 +70,20 @@ fn a_wrong_password_closes() {
     let mut talk = bench.talk();
     talk.says(b"set someone 0 0 5\r\nwrong\r\n", b"CLIENT_ERROR authentication failure\r\n");
     assert_eq!(talk.then, Then::Close);
+}
+
+#[test]
+fn a_wrong_password_counts_for_the_cache_whose_username_it_came_with() {
+    let bench = Bench::new();
+    for wrong in ["set someone 0 0 5\r\nwrong\r\n", "set nobody 0 0 5\r\nwrong\r\n"] {
+        bench.talk().says(wrong.as_bytes(), b"CLIENT_ERROR authentication failure\r\n");
+    }
+    bench.talk().says(LOGIN, b"STORED\r\n");
+    let figures = bench.usage.known(CACHE).expect("it was used").figures();
+    let count = |wanted| figures.iter().find(|(figure, _)| *figure == wanted).map(|it| it.1);
+    assert_eq!(count(Figure::AuthErrors), Some(1));
+    assert_eq!(count(Figure::TotalConnections), Some(1));
+    assert_eq!(bench.usage.authentication_failures_total.load(Relaxed), 2);
 }
 
 #[test]
@@ -215,7 +231,12 @@ impl Bench {
             usage: Arc::default(),
             link: MapLink::default(),
         };
-        let limits = Limits { memory_bytes: 1 << 20, item_bytes_max: 4096, connections_max: 2 };
+        let limits = Limits {
+            memory_bytes: 1 << 20,
+            item_bytes_max: 4096,
+            connections_max: 2,
+            rates: tenancy::plan::Rates::UNLIMITED,
+        };
         bench.directory.put_cache(CACHE, limits, true);
         bench.allow(Capabilities::ALL);
         bench
@@ -243,6 +264,7 @@ impl Bench {
             output_bytes_max: usize::MAX,
             routing: None,
             outbox: Vec::new(),
+            operations: 0,
         }
     }
 
@@ -274,6 +296,7 @@ struct Talk<'a> {
     output_bytes_max: usize,
     routing: Option<&'a Routing>,
     outbox: Vec<Outgoing>,
+    operations: u64,
 }
 
 impl Talk<'_> {
@@ -284,6 +307,14 @@ impl Talk<'_> {
         self.hears(input);
         let (heard, expected) = (self.heard.escape_ascii(), expected.escape_ascii());
         assert_eq!(heard.to_string(), expected.to_string());
+    }
+
+    /// What is charged: as the connection does.
+    fn charge(&mut self, input: &[u8], now_us: u64) -> (u64, Option<u64>) {
+        self.hears(input);
+        let operations = std::mem::take(&mut self.operations);
+        self.session.count(input.len(), self.heard.len(), operations, now_us);
+        (operations, self.session.held_until(now_us))
     }
 
     fn hears(&mut self, input: &[u8]) {
@@ -300,6 +331,9 @@ impl Talk<'_> {
             output_bytes_max: self.output_bytes_max,
             routing: self.routing,
             outbox: &mut outbox,
+            now_us: 0,
+            operations: 0,
+            bytes: 0,
         };
         let mut room = KeyRoom::new();
         loop {
@@ -318,8 +352,36 @@ impl Talk<'_> {
                 break;
             }
         }
+        self.operations += turn.operations;
         self.outbox.extend(outbox.drain());
     }
+}
+
+#[test]
+fn each_key_and_each_other_command_is_charged_once() {
+    let bench = Bench::new();
+    let mut talk = bench.member();
+    talk.operations = 0;
+    let limits = Limits {
+        memory_bytes: 1 << 20,
+        item_bytes_max: 4096,
+        connections_max: 2,
+        rates: tenancy::plan::Rates { operations_per_second: 10, bytes_per_second: 0 },
+    };
+    bench.directory.put_cache(CACHE, limits, true);
+    let second = 1_000_000;
+    assert_eq!(talk.charge(b"get a\r\n", second), (1, None), "a tenth of a second is saved up");
+    assert_eq!(talk.charge(b"get a b c\r\nversion\r\n", 2 * second), (4, Some(2_300_000)));
+    assert_eq!(talk.charge(b"set a 0 0 1\r\nx\r\nmg a v\r\nmn\r\n", 5 * second).0, 3);
+    // What another of the cache's sessions has used is this one's to wait for, too.
+    let mut other = bench.member();
+    assert_eq!(other.charge(b"", 5 * second).1, talk.charge(b"", 5 * second).1);
+    bench.directory.put_cache(
+        CACHE,
+        Limits { rates: tenancy::plan::Rates::UNLIMITED, ..limits },
+        true,
+    );
+    assert_eq!(talk.charge(b"get a\r\n", 5 * second), (1, None), "the limit was lifted");
 }
 
 /// Items in a map: enough of a backend to talk about, and no more.
@@ -553,6 +615,8 @@ mod far {
         assert!(heard.contains("STAT curr_items 10\r\n") && heard.ends_with("END\r\n"), "{heard}");
         assert_eq!(heard.matches("curr_items").count(), 1, "{heard}");
         assert_eq!(heard.matches("curr_connections").count(), 1, "{heard}");
+        // Of the plan, not of what each of them may hold.
+        assert!(heard.contains("STAT limit_maxbytes 1048576\r\n"), "{heard}");
     }
 
     #[test]
@@ -858,6 +922,7 @@ mod far {
             [Place::Here { backend: 0 }, Place::There { address }, Place::There { address }];
         let members = ["a", "b", "c"].into_iter().zip(places).map(|(text, place)| ViewMember {
             name: name(text),
+            node: NodeName::parse(text).expect("a good name"),
             incarnation: Incarnation::new(1),
             place,
         });

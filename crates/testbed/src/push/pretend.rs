@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use control::push::source::{ChangeSource, Changes, RegisteredNode, Registry, SourceError};
 use tenancy::capability::Capabilities;
 use tenancy::id::{CacheId, Username};
-use tenancy::plan::Limits;
+use tenancy::plan::{Limits, Rates};
 use tenancy::secret::SecretKey;
 use tokio::sync::watch;
 use wire::control::record::{CacheRecord, CredentialRecord, Delta, Record, Revision};
@@ -134,7 +134,12 @@ impl Registry for Pretend {
 pub fn cache(id: u64) -> Record {
     Record::Cache(CacheRecord {
         id: CacheId::new(id),
-        limits: Limits { memory_bytes: 25 << 20, item_bytes_max: 1 << 20, connections_max: 1_000 },
+        limits: Limits {
+            memory_bytes: 25 << 20,
+            item_bytes_max: 1 << 20,
+            connections_max: 1_000,
+            rates: Rates::UNLIMITED,
+        },
         enabled: true,
         flush_generation: 0,
     })

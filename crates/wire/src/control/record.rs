@@ -3,7 +3,7 @@
 //!
 //! | record | bytes |
 //! |---|---|
-//! | cache | `1`, id `u64`, memory `u64`, item max `u32`, connections max `u32`, enabled `u8`, flush generation `u64` |
+//! | cache | `1`, id `u64`, memory `u64`, item max `u32`, connections max `u32`, operations and bytes per second `u64` each (0: no limit), enabled `u8`, flush generation `u64` |
 //! | credential | `2`, length `u8` and username, cache `u64`, hash 32 bytes, capabilities `u8` |
 //! | rule | `3`, id `u64`, `0` or `1` and cache `u64`, `4` or `6` and address, prefix `u8`, allows `u8`, end `u64` |
 //!
@@ -13,7 +13,7 @@ use std::fmt;
 
 use tenancy::capability::Capabilities;
 use tenancy::id::{CacheId, USERNAME_BYTES_MAX, Username};
-use tenancy::plan::Limits;
+use tenancy::plan::{Limits, Rates};
 use tenancy::rules::{Rule, RuleId};
 use tenancy::secret::SecretHash;
 
@@ -163,6 +163,8 @@ impl CacheRecord {
         put_u64(out, self.limits.memory_bytes);
         put_u32(out, self.limits.item_bytes_max);
         put_u32(out, self.limits.connections_max);
+        put_u64(out, self.limits.rates.operations_per_second);
+        put_u64(out, self.limits.rates.bytes_per_second);
         put_bool(out, self.enabled);
         put_u64(out, self.flush_generation);
     }
@@ -174,6 +176,10 @@ impl CacheRecord {
                 memory_bytes: reader.u64()?,
                 item_bytes_max: reader.u32()?,
                 connections_max: reader.u32()?,
+                rates: Rates {
+                    operations_per_second: reader.u64()?,
+                    bytes_per_second: reader.u64()?,
+                },
             },
             enabled: reader.bool()?,
             flush_generation: reader.u64()?,
@@ -282,8 +288,15 @@ pub(crate) mod tests {
         let mut bytes = Vec::new();
         cache.encode(&mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        assert_eq!(hex, "0107000000000000000000100000000000000400000a000000010300000000000000");
-        assert_eq!(SetDigest::of(&cache).to_string(), "5e463ab8602b53ab78e173e33535113d");
+        assert_eq!(
+            hex,
+            concat!(
+                "0107000000000000000000100000000000000400000a000000",
+                "00000000000000000000000000000000",
+                "010300000000000000"
+            )
+        );
+        assert_eq!(SetDigest::of(&cache).to_string(), "87629abae257a4fc854c211bf13c7ea6");
         bytes.clear();
         one_rule(2, Some(7)).encode(&mut bytes);
         let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -301,7 +314,12 @@ pub(crate) mod tests {
     pub(crate) fn one_cache(id: u64) -> Record {
         Record::Cache(CacheRecord {
             id: CacheId::new(id),
-            limits: Limits { memory_bytes: 1 << 20, item_bytes_max: 1024, connections_max: 10 },
+            limits: Limits {
+                memory_bytes: 1 << 20,
+                item_bytes_max: 1024,
+                connections_max: 10,
+                rates: Rates::UNLIMITED,
+            },
             enabled: true,
             flush_generation: 3,
         })
@@ -344,9 +362,11 @@ pub(crate) mod tests {
     }
 
     fn cache() -> impl Strategy<Value = CacheRecord> {
-        (any::<u64>(), any::<(u64, u32, u32)>(), any::<bool>(), any::<u64>()).prop_map(
-            |(id, (memory_bytes, item_bytes_max, connections_max), enabled, flush_generation)| {
-                let limits = Limits { memory_bytes, item_bytes_max, connections_max };
+        (any::<u64>(), any::<(u64, u32, u32, u64, u64)>(), any::<bool>(), any::<u64>()).prop_map(
+            |(id, limits, enabled, flush_generation)| {
+                let (memory_bytes, item_bytes_max, connections_max, operations, bytes) = limits;
+                let rates = Rates { operations_per_second: operations, bytes_per_second: bytes };
+                let limits = Limits { memory_bytes, item_bytes_max, connections_max, rates };
                 CacheRecord { id: CacheId::new(id), limits, enabled, flush_generation }
             },
         )

@@ -4,8 +4,7 @@
 use std::hint::black_box;
 
 use cluster::map::Epoch;
-use cluster::member::Incarnation;
-use cluster::ownership::Token;
+use cluster::ownership::{RunTag, Token};
 use cluster::slot::{SLOTS, Slot};
 use proptest::collection::vec;
 use proptest::option;
@@ -168,7 +167,7 @@ impl Bytes {
             }
             11 => Answer::Refused(Refusal::Moved {
                 to: &self.name,
-                token: Token { epoch: Epoch::new(epoch), to: Incarnation::new(to) },
+                token: Token { epoch: Epoch::new(epoch), to: RunTag::new(to) },
             }),
             12 => Answer::Refused(Refusal::NotYet { ask: Some(&self.name) }),
             13 => Answer::Refused(Refusal::NotYet { ask: None }),
@@ -194,8 +193,7 @@ fn header() -> impl Strategy<Value = RequestHeader> {
             deadline_ms,
             slot: Slot::new(slot).expect("below SLOTS"),
             hops_left,
-            token: token
-                .map(|(epoch, to)| Token { epoch: Epoch::new(epoch), to: Incarnation::new(to) }),
+            token: token.map(|(epoch, to)| Token { epoch: Epoch::new(epoch), to: RunTag::new(to) }),
         },
     )
 }

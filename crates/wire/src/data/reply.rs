@@ -13,8 +13,8 @@
 //! [`Answer::Failed`] may have run, so only reads may.
 
 use cluster::map::Epoch;
-use cluster::member::{Incarnation, MEMBER_NAME_BYTES_MAX};
-use cluster::ownership::Token;
+use cluster::member::MEMBER_NAME_BYTES_MAX;
+use cluster::ownership::{RunTag, Token};
 use protocol::operation::{
     ArithmeticOutcome, DeleteOutcome, GetOutcome, Hit, Lease, StoreOutcome, TouchOutcome,
 };
@@ -426,7 +426,7 @@ fn decode_refusal<'a>(
     Ok(match kind {
         MOVED => {
             let epoch = Epoch::new(reader.u64()?);
-            let token = Token { epoch, to: Incarnation::new(reader.u64()?) };
+            let token = Token { epoch, to: RunTag::new(reader.u64()?) };
             let to = name(reader)?.ok_or(CodecError::Invalid { what: "member's name" })?;
             Refusal::Moved { to, token }
         }

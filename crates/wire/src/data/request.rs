@@ -9,8 +9,7 @@
 //! ```
 
 use cluster::map::Epoch;
-use cluster::member::Incarnation;
-use cluster::ownership::Token;
+use cluster::ownership::{RunTag, Token};
 use cluster::slot::Slot;
 use tenancy::id::CacheId;
 
@@ -127,7 +126,7 @@ impl<'a> Request<'a> {
         let token = if word & TOKEN_BIT == 0 {
             None
         } else {
-            Some(Token { epoch: Epoch::new(reader.u64()?), to: Incarnation::new(reader.u64()?) })
+            Some(Token { epoch: Epoch::new(reader.u64()?), to: RunTag::new(reader.u64()?) })
         };
         let operation = Operation::decode(reader.rest())?;
         let header = RequestHeader { id, cache, epoch, deadline_ms, slot, hops_left, token };

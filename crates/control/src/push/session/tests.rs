@@ -346,7 +346,12 @@ fn name(name: &str) -> NodeName {
 fn cache(id: u64) -> Record {
     Record::Cache(CacheRecord {
         id: CacheId::new(id),
-        limits: Limits { memory_bytes: 1 << 20, item_bytes_max: 1024, connections_max: 10 },
+        limits: Limits {
+            memory_bytes: 1 << 20,
+            item_bytes_max: 1024,
+            connections_max: 10,
+            rates: tenancy::plan::Rates::UNLIMITED,
+        },
         enabled: true,
         flush_generation: 0,
     })

@@ -5,6 +5,8 @@
     reason = "a test names the answers it expects; every other one is shown and fails it"
 )]
 
+mod under_tls;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::sync::Arc;
@@ -12,7 +14,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant};
 
 use backend::Backend;
-use backend::peer::{PeerServer, PeerSettings};
+use backend::peer::{PeerServer, PeerSettings, PeerTls};
 use cluster::digest::Digest;
 use cluster::map::Epoch;
 use cluster::member::{Incarnation, MemberName, Weight};
@@ -72,6 +74,10 @@ struct Node {
 
 /// A node with both members; in the first epoch every slot is a's.
 fn node() -> Node {
+    node_with(None)
+}
+
+fn node_with(tls: Option<PeerTls>) -> Node {
     let member = |member: &str| {
         let backend = Arc::new(Backend::member(64 << 20, 3, run(member)));
         backend.create_cache(CACHE, Plan::DEVELOPMENT.limits).expect("there is room");
@@ -84,6 +90,7 @@ fn node() -> Node {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         threads: 1,
         cluster: CLUSTER,
+        tls,
         drain_timeout: PATIENCE,
     };
     let members = vec![Arc::clone(&a), Arc::clone(&b)];
@@ -109,27 +116,40 @@ fn hasher() -> SlotHasher {
     SlotHasher::new(&SlotKey::new(SLOT_KEY))
 }
 
+fn dial(node: &Node) -> TcpStream {
+    let socket = TcpStream::connect(node.server.address()).expect("it listens");
+    socket.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
+    socket
+}
+
 /// A proxy's end of a link.
-struct Caller {
-    socket: TcpStream,
+struct Caller<S = TcpStream> {
+    socket: S,
     input: Vec<u8>,
     id: u64,
 }
 
 impl Caller {
     fn connect(node: &Node) -> Self {
-        let socket = TcpStream::connect(node.server.address()).expect("it listens");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time-out can be set");
-        Caller { socket, input: Vec::new(), id: 0 }
+        Caller::over(dial(node))
     }
 
     fn welcomed(node: &Node, to: &str) -> Self {
-        let mut caller = Caller::connect(node);
-        match caller.greeted(&hello(to)) {
+        Caller::connect(node).be_welcomed(to)
+    }
+}
+
+impl<S: Read + Write> Caller<S> {
+    fn over(socket: S) -> Self {
+        Caller { socket, input: Vec::new(), id: 0 }
+    }
+
+    fn be_welcomed(mut self, to: &str) -> Self {
+        match self.greeted(&hello(to)) {
             Greeting::Welcome(welcome) => assert_eq!(welcome.version, VERSION_MAX),
             Greeting::Refused(refused) => panic!("{refused}"),
         }
-        caller
+        self
     }
 
     fn greeted(&mut self, hello: &Hello) -> Greeting {
