@@ -239,7 +239,13 @@ fn wrong(random: &mut Random) -> Command {
     let newer = random.newest() && random.once_in(2);
     let among = if newer { WRONG_IN_NEWER_WORDS } else { WRONG };
     let (before, after) = among[random.below(among.len())];
-    let mut command = Command::raw(before);
+    // Some are carried out all the same, such as a get with an empty opaque.
+    let effect = match before {
+        "mg " => Effect::Reads,
+        "ma " => Effect::Counts,
+        _ => Effect::Other,
+    };
+    let mut command = Command::raw(before).with(effect);
     if before.ends_with(' ') {
         command.key(text_key(random));
     }

@@ -179,8 +179,8 @@ fn wrong(random: &mut Random) -> Command {
 fn spelled(random: &mut Random, line: &str) -> Command {
     // Some are carried out all the same.
     let effect = match line.get(..3) {
-        Some("inc" | "dec" | "ma ") => Effect::Counts,
-        Some("get" | "gat" | "mg ") => Effect::Reads,
+        Some("inc" | "dec") => Effect::Counts,
+        Some("get" | "gat") => Effect::Reads,
         _ => Effect::Other,
     };
     let mut command = Command::default().with(effect);
