@@ -38,6 +38,8 @@ impl Introspection<'_> {
             }
             Question::ResetStatistics(cache) => self.reset(*cache),
             Question::Latency => Some(Answer::Latency(Box::new(self.proxy.latency.histogram()))),
+            // Asked of whoever has the rules.
+            Question::Cut(_) => None,
         };
         answer.unwrap_or(Answer::NoCache)
     }

@@ -378,12 +378,8 @@ impl Link {
                 self.links.settled(epoch);
             }
             Step::Share(shares) => self.data_plane.share(&shares),
-            Step::Preview { question, change } => {
-                let cut = self.serving.preview(change, unix_now());
-                FromNode::Cut { question, cut }.encode(version, &mut pipe.out);
-            }
             Step::Answer { number, question } => {
-                let answer = self.data_plane.answer(&question);
+                let answer = self.serving.answer(&question, unix_now());
                 FromNode::Answer { number, answer }.encode(version, &mut pipe.out);
             }
             Step::Certificate(certificate) => match self.identity.renew(certificate) {

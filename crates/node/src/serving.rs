@@ -6,7 +6,7 @@ use std::sync::Arc;
 use tenancy::directory::Directory;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
-use tenancy::rules::{Open, RuleChange};
+use tenancy::rules::Open;
 use wire::control::inquiry::{Answer, Question};
 use wire::control::record::{CacheRecord, Record};
 use wire::control::records::{Change, Records};
@@ -43,7 +43,7 @@ pub trait DataPlane: Send + Sync {
     /// The connections of clients that are open here, by cache and address.
     fn open(&self) -> Vec<Open>;
 
-    /// Answers what a person wants to know. Takes milliseconds at most.
+    /// Answers what a person wants to know of the caches. Takes milliseconds at most.
     fn answer(&self, _: &Question) -> Answer {
         Answer::NoCache
     }
@@ -159,10 +159,19 @@ impl Serving {
         }
     }
 
-    /// Whom a change of the rules for addresses would cut off here. `now` is Unix time in seconds.
-    pub fn preview(&self, change: RuleChange, now: u64) -> Cut {
-        let open = self.data_plane.open();
-        Cut::of(self.directory.rules().cut_by(change, open.into_iter(), now))
+    /// Answers what a person wants to know. `now` is Unix time in seconds.
+    pub fn answer(&self, question: &Question, now: u64) -> Answer {
+        match question {
+            Question::Cut(change) => {
+                let (rules, open) = (self.directory.rules(), self.data_plane.open());
+                Answer::Cut(Cut::of(rules.cut_by(*change, open.into_iter(), now)))
+            }
+            Question::Popular(_)
+            | Question::Key { .. }
+            | Question::Recent(_)
+            | Question::ResetStatistics(_)
+            | Question::Latency => self.data_plane.answer(question),
+        }
     }
 }
 
@@ -204,7 +213,7 @@ mod tests {
 
     use tenancy::capability::Capabilities;
     use tenancy::id::Username;
-    use tenancy::rules::{Network, Rule, RuleId, Ruling};
+    use tenancy::rules::{Network, Rule, RuleChange, RuleId, Ruling};
     use tenancy::secret::SecretKey;
     use wire::control::record::CredentialRecord;
 
@@ -321,7 +330,8 @@ mod tests {
             ruling: Ruling::Block,
             expires_at: 10,
         };
-        let cut = serving.preview(RuleChange::Put(rule), 9);
+        let question = Question::Cut(RuleChange::Put(rule));
+        let Answer::Cut(cut) = serving.answer(&question, 9) else { panic!("another answer") };
         assert_eq!((cut.connections, cut.caches.as_slice()), (6, &[(CacheId::new(1), 3)][..]));
         assert!(directory.rules().is_empty(), "asking changes nothing");
 
@@ -331,7 +341,7 @@ mod tests {
         let is_admitted = || directory.rules().admit(IpAddr::from([192, 0, 2, 1]), None, 9);
         serving.replace(&first, &second);
         assert!(!is_admitted());
-        assert_eq!(serving.preview(RuleChange::Put(rule), 9), Cut::default(), "they are out");
+        assert_eq!(serving.answer(&question, 9), Answer::Cut(Cut::default()), "they are out");
         serving.replace(&second, &first);
         assert!(is_admitted());
     }

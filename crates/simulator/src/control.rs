@@ -333,7 +333,6 @@ impl Control {
                 Act::Used(report) => process.quota.hear(&link.node, &report),
                 Act::Acknowledged(_)
                 | Act::Reported(_)
-                | Act::Cut { .. }
                 | Act::Answered { .. }
                 | Act::Renew { .. }
                 | Act::Alarm(_) => (),

@@ -481,11 +481,8 @@ impl Copy {
             Step::Changed { changes, .. } => self.serving.apply(&changes),
             Step::Replaced { before } => self.serving.replace(&before, self.replica.records()),
             Step::Share(shares) => links.share(&shares),
-            // Nobody asks whom a rule would cut off, or what a cache is asked for.
-            Step::Refused(_)
-            | Step::Certificate(_)
-            | Step::Preview { .. }
-            | Step::Answer { .. } => (),
+            // Nobody asks what a person would want to know.
+            Step::Refused(_) | Step::Certificate(_) | Step::Answer { .. } => (),
             Step::Report => says.push(self.report(disk, links)),
             Step::Prepare(topology) => links.prepare(&topology, self.settled()),
             Step::Commit(topology) => {

@@ -1,8 +1,8 @@
 //! The control API against its own OpenAPI document: schemathesis asks what it likes, and every answer
 //! must be one that the document has; none may be a fault of ours.
 //!
-//! Some 1,000 requests of it to either document belong to the tests. For longer, and against a control plane with nodes:
-//! `LARDER_OPENAPI_EXAMPLES=200 cargo test -p testbed --test openapi -- --include-ignored`.
+//! Some 1,000 requests of it to either document belong to the tests. For longer:
+//! `LARDER_OPENAPI_EXAMPLES=200 cargo test -p testbed --test openapi`.
 
 use std::path::Path;
 use std::process::Command;
@@ -74,7 +74,6 @@ fn every_answer_to_owners_is_one_that_the_document_has() {
 }
 
 #[test]
-#[ignore = "the same again with nodes, of which each change of members takes a moment: see above"]
 fn every_answer_of_a_cluster_is_one_that_the_document_has() {
     let cluster = Cluster::start(2, 1);
     cluster.run(&["cache", "create", "shop", "--plan", "100"]);

@@ -101,16 +101,7 @@ impl Api {
     }
 
     async fn preview(&self, cluster: ClusterId, change: RuleChange) -> Result<Preview, Refusal> {
-        match &self.settings.push {
-            Some(push) if cluster == ClusterId::DEFAULT => Ok(push.preview(change).await),
-            // Its nodes have another control process.
-            Some(_) => Ok(Preview::default()),
-            None => {
-                let cut = self.call(move |control| Ok(control.cut_here(cluster, change))).await?;
-                let nodes = usize::from(cut.is_some());
-                Ok(Preview { nodes, cut: cut.unwrap_or_default(), silent: Vec::new() })
-            }
-        }
+        self.call(move |control| Ok(control.preview(cluster, change))).await
     }
 
     /// From what was asked to what is checked.

@@ -9,10 +9,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::slot::SlotHasher;
+use tenancy::rules::RuleChange;
 use tokio::sync::watch;
 use wire::control::inquiry::{Answer, Command, KeyFigures, Popular, Popularity, Question};
 use wire::control::latency::Histogram;
 use wire::control::name::NodeName;
+use wire::control::rules::Cut;
 
 use super::{Control, Local};
 use crate::data_plane::DataPlaneError;
@@ -22,6 +24,7 @@ use crate::push::PushControl;
 use crate::push::driver::Announced;
 use crate::push::fleet::Fleet;
 use crate::push::quota::place;
+use crate::rules::Preview;
 use crate::usage::LOCAL;
 
 /// How long nodes are waited for: a healthy one answers within milliseconds, and the request that waits
@@ -88,6 +91,7 @@ impl Control {
             | Answer::Key(_)
             | Answer::Done
             | Answer::Latency(_)
+            | Answer::Cut(_)
             | Answer::NoCache => None,
         };
         Ok(answers.into_iter().filter_map(commands).collect())
@@ -127,6 +131,7 @@ impl Control {
             | Answer::Key(_)
             | Answer::Recent(_)
             | Answer::Done
+            | Answer::Cut(_)
             | Answer::NoCache => None,
         };
         answers.into_iter().filter_map(histogram).collect()
@@ -180,6 +185,22 @@ impl Control {
 }
 
 impl Nodes {
+    /// Whom a change of the rules for addresses would cut off, and which nodes did not say so: also
+    /// those that are away.
+    pub(super) fn preview(&self, change: RuleChange) -> Preview {
+        let answers = self.fleet.ask(None, &Question::Cut(change), ANSWER_TIME_MAX).answers;
+        let names = self.fleet.names().into_iter();
+        let silent = names.filter(|name| !answers.contains_key(name));
+        let silent = silent.map(|name| name.to_string()).collect();
+        let mut preview = Preview { nodes: answers.len(), cut: Cut::default(), silent };
+        for answer in answers.into_values() {
+            if let Answer::Cut(cut) = answer {
+                preview.cut.join(cut);
+            }
+        }
+        preview
+    }
+
     fn ask_all(&self, question: &Question) -> BTreeMap<String, Answer> {
         let answers = self.fleet.ask(None, question, ANSWER_TIME_MAX).answers;
         answers.into_iter().map(|(node, answer)| (node.to_string(), answer)).collect()
@@ -215,4 +236,37 @@ fn most_asked(sums: HashMap<Vec<u8>, Popularity>) -> Vec<Popularity> {
     let mut all: Vec<Popularity> = sums.into_values().collect();
     all.sort_by(|a, b| b.requests().cmp(&a.requests()).then_with(|| a.text.cmp(&b.text)));
     all
+}
+
+#[cfg(test)]
+mod tests {
+    use std::thread;
+
+    use tenancy::rules::RuleId;
+
+    use super::*;
+
+    #[test]
+    fn who_does_not_say_whom_a_rule_would_cut_off_is_named() {
+        let name = |text: &str| NodeName::parse(text).expect("a good name");
+        let fleet = Arc::new(Fleet::default());
+        fleet.add(&name("away"));
+        let mut busy = fleet.connect(&name("busy"), 1);
+        let mut ready = fleet.connect(&name("ready"), 1);
+        let change = RuleChange::Remove(RuleId(1));
+        let sessions = thread::spawn(move || {
+            let asked = ready.asked.blocking_recv().expect("it is asked");
+            assert_eq!(asked.question, Question::Cut(change));
+            let cut = Cut { connections: 3, ..Cut::default() };
+            asked.answer.send((name("ready"), Answer::Cut(cut))).expect("it is waited for");
+            // Whoever drops a question answers nothing.
+            drop(busy.asked.blocking_recv());
+            (ready, busy)
+        });
+        let (_, announced) = watch::channel(Announced::default());
+        let preview = Nodes { fleet, announced }.preview(change);
+        assert_eq!((preview.nodes, preview.cut.connections), (1, 3));
+        assert_eq!(preview.silent, ["away", "busy"]);
+        drop(sessions.join().expect("it does not panic"));
+    }
 }

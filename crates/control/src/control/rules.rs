@@ -8,7 +8,7 @@ use super::Control;
 use crate::database::{Change, Database, Effect, Kind, Made};
 use crate::error::ControlError;
 use crate::model::{Actor, By, ClusterId, Committed};
-use crate::rules::{KeptRule, RuleWish, Scope};
+use crate::rules::{KeptRule, Preview, RuleWish, Scope};
 
 /// Rules that are ended at one time; the rest waits for the next look. To nodes they have ended already.
 const ENDED_RULES_AT_ONCE: usize = 100;
@@ -39,12 +39,18 @@ impl Control {
         Ok((cluster, wish.change(cache.as_ref(), self.environment.now())))
     }
 
-    /// Whom a change would cut off in this process; `None` where nodes serve.
-    pub(crate) fn cut_here(&self, cluster: ClusterId, change: RuleChange) -> Option<Cut> {
-        let local = self.local(cluster)?;
-        let (rules, now) = (local.directory.rules(), self.environment.now());
-        let open = local.data_plane.open();
-        Some(Cut::of(rules.cut_by(change, open.into_iter(), now.0)))
+    /// Whom a change would cut off: in this process, or at the nodes. Waits for them as for any answer.
+    pub(crate) fn preview(&self, cluster: ClusterId, change: RuleChange) -> Preview {
+        if let Some(local) = self.local(cluster) {
+            let (rules, open) = (local.directory.rules(), local.data_plane.open());
+            let cut = rules.cut_by(change, open.into_iter(), self.environment.now().0);
+            return Preview { nodes: 1, cut: Cut::of(cut), silent: Vec::new() };
+        }
+        match self.nodes.get() {
+            Some(nodes) if cluster == ClusterId::DEFAULT => nodes.preview(change),
+            // Its nodes have another control process.
+            Some(_) | None => Preview::default(),
+        }
     }
 
     /// Makes a rule, or changes the one for the same network and the same connections.

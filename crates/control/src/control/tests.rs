@@ -878,7 +878,7 @@ fn whom_a_rule_would_cut_off_is_known_before() {
     two.installation.data_plane.connect(all);
     let cut = |wish: &RuleWish| {
         let (cluster, change) = control.rule_change(wish).expect("the cache is there");
-        control.cut_here(cluster, change).expect("it serves here")
+        control.preview(cluster, change).cut
     };
     let shop = cut(&block("198.51.100.0/24", Scope::Cache(cache_ref("shop"))));
     assert_eq!(shop.connections, 4);

@@ -58,9 +58,9 @@ pub struct Link {
 
 /// A question on its way to a node. Whoever asked hears it when this is dropped without an answer.
 #[derive(Debug)]
-pub(super) struct Ask {
-    pub(super) question: Question,
-    pub(super) answer: Sender<(NodeName, Answer)>,
+pub(crate) struct Ask {
+    pub(crate) question: Question,
+    pub(crate) answer: Sender<(NodeName, Answer)>,
 }
 
 /// Questions that wait for one session: people ask them, so there are few.
@@ -132,10 +132,9 @@ impl Fleet {
         self.lock().clone()
     }
 
-    /// Every node, and whether it is connected.
-    pub(super) fn names(&self) -> Vec<(NodeName, bool)> {
-        let nodes = self.lock();
-        nodes.iter().map(|(name, node)| (name.clone(), node.link.is_some())).collect()
+    /// Every node, also one that is away.
+    pub(crate) fn names(&self) -> Vec<NodeName> {
+        self.lock().keys().cloned().collect()
     }
 
     /// `host:port` of every proxy that is connected, as clients reach it.
@@ -227,7 +226,7 @@ impl Fleet {
         }
     }
 
-    pub(super) fn connect(self: &Arc<Self>, name: &NodeName, number: u64) -> Connected {
+    pub(crate) fn connect(self: &Arc<Self>, name: &NodeName, number: u64) -> Connected {
         let (force, end) = (Arc::<Notify>::default(), Arc::<Notify>::default());
         let (asks, asked) = mpsc::channel(ASKS_MAX);
         let link = Link {
@@ -262,14 +261,14 @@ impl Fleet {
 }
 
 /// A session's place in the fleet; given back when it is dropped.
-pub(super) struct Connected {
+pub(crate) struct Connected {
     fleet: Arc<Fleet>,
     name: NodeName,
     number: u64,
     pub(super) force: Arc<Notify>,
     pub(super) end: Arc<Notify>,
     /// What its node is to be asked.
-    pub(super) asked: mpsc::Receiver<Ask>,
+    pub(crate) asked: mpsc::Receiver<Ask>,
 }
 
 impl Connected {

@@ -9,7 +9,7 @@
 //!                                  │ who has what, since when, what is wrong
 //!                                  ├──▶ driver: epochs, PREPARE → COMMIT     (Registry)
 //!                                  ├──▶ quota: what backends hold → their shares of each limit
-//!                                  ├──▶ questions: whom would a rule cut off?
+//!                                  ├──▶ what a person wants to know: ASK → ANSWER
 //!                                  └──▶ API: cluster status, ?wait=applied
 //! ```
 //!
@@ -24,7 +24,6 @@ pub mod fleet;
 pub mod history;
 pub mod operate;
 pub mod publisher;
-mod questions;
 pub mod quota;
 pub mod server;
 pub mod session;
@@ -35,7 +34,6 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
 
-use tenancy::rules::RuleChange;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use wire::control::name::NodeName;
@@ -44,12 +42,10 @@ use self::authority::{Authority, AuthorityError, TOKEN_LIFE};
 use self::driver::{Announced, ClusterRules, Driver, Wishes};
 use self::fleet::Fleet;
 use self::publisher::Publisher;
-use self::questions::Questions;
 use self::quota::{Divider, Quota};
 use self::server::Server;
 use self::source::{ChangeSource, Registry, SourceError};
 use crate::environment::Environment;
-use crate::rules::Preview;
 use crate::usage::Usage;
 
 /// The push of one control plane: its parts, and what the API asks of them.
@@ -60,7 +56,6 @@ pub struct PushControl {
     pub announced: watch::Receiver<Announced>,
     /// What operators want; the driver carries it out.
     wishes: Arc<watch::Sender<Wishes>>,
-    questions: Arc<Questions>,
     rules: ClusterRules,
     environment: Environment,
 }
@@ -91,7 +86,6 @@ impl PushControl {
         let driver = Driver::open(Arc::clone(&registry), Arc::clone(&fleet))?;
         let authority = Arc::new(authority);
         let quota = Arc::<Quota>::default();
-        let questions = Arc::<Questions>::default();
         let divider = Divider {
             quota: Arc::clone(&quota),
             usage: Arc::clone(&usage),
@@ -108,7 +102,6 @@ impl PushControl {
             environment: environment.clone(),
             announced: driver.subscribe(),
             quota,
-            questions: Arc::clone(&questions),
             usage,
             started: Instant::now(),
             started_at: environment.now().0 * 1_000,
@@ -117,16 +110,8 @@ impl PushControl {
         let (announced, wishes) = (driver.subscribe(), driver.wishes());
         let tasks = PushTasks { publisher: Arc::clone(&publisher), driver, divider, server };
         let rules = ClusterRules::default();
-        let push = PushControl {
-            publisher,
-            fleet,
-            authority,
-            announced,
-            wishes,
-            questions,
-            rules,
-            environment,
-        };
+        let push =
+            PushControl { publisher, fleet, authority, announced, wishes, rules, environment };
         Ok((push, tasks))
     }
 
@@ -134,11 +119,6 @@ impl PushControl {
     pub fn keep_to(&mut self, tasks: &mut PushTasks, rules: ClusterRules) {
         tasks.driver.set_failover(rules.failover);
         self.rules = rules;
-    }
-
-    /// Asks the nodes whom a change of the rules for addresses would cut off.
-    pub(crate) async fn preview(&self, change: RuleChange) -> Preview {
-        self.questions.ask(&self.fleet, change).await
     }
 
     /// A token for a node to join with, and when it ends (Unix seconds).

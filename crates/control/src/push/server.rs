@@ -23,8 +23,8 @@ use tokio_rustls::server::TlsStream;
 use wire::codec::CodecError;
 use wire::control::inquiry::{ANSWER_BYTES_MAX, Answer};
 use wire::control::message::{
-    ASK_VERSION, FromControl, FromNode, MESSAGE_BYTES_MAX, RULES_VERSION, Reason, Refusal,
-    SnapshotHead, USAGE_VERSION, VERSIONS,
+    ASK_VERSION, FromControl, FromNode, MESSAGE_BYTES_MAX, Reason, Refusal, SnapshotHead,
+    USAGE_VERSION, VERSIONS,
 };
 use wire::control::name::NodeName;
 use wire::control::usage::{SHARES_MAX, USAGE_BYTES_MAX};
@@ -34,7 +34,6 @@ use super::authority::{Authority, AuthorityError, NODE_CERTIFICATE_LIFE, key_dig
 use super::driver::Announced;
 use super::fleet::{Ask, Connected, Fleet};
 use super::publisher::{Publisher, SnapshotFrames};
-use super::questions::{Question, Questions};
 use super::quota::Quota;
 use super::session::{Act, HEARTBEAT, Moment, Push, Session};
 use super::source::{RegisteredNode, Registry};
@@ -69,7 +68,6 @@ pub struct Server {
     pub environment: Environment,
     pub announced: watch::Receiver<Announced>,
     pub(super) quota: Arc<Quota>,
-    pub(super) questions: Arc<Questions>,
     pub usage: Arc<Usage>,
     pub started: Instant,
     /// The same in milliseconds of Unix time.
@@ -259,7 +257,6 @@ impl Server {
             connected,
             snapshot: None,
             epoch_told: None,
-            previewed: None,
             asked: BTreeMap::new(),
             asked_total: 0,
         };
@@ -320,8 +317,6 @@ struct SessionTask<'a> {
     snapshot: Option<(Arc<SnapshotFrames>, usize)>,
     /// The newest phase this node was told of.
     epoch_told: Option<Announced>,
-    /// The number of the change it was asked about last.
-    previewed: Option<u64>,
     /// Who waits for the answer of this number.
     asked: BTreeMap<u64, Sender<(NodeName, Answer)>>,
     asked_total: u64,
@@ -331,15 +326,12 @@ impl SessionTask<'_> {
     async fn run(&mut self, pipe: &mut Pipe) -> Result<(), SessionError> {
         let mut heads = self.server.publisher.subscribe();
         let mut announced = self.server.announced.clone();
-        let mut questions = self.server.questions.subscribe();
         let mut look = interval(LOOK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut beaten_at = None;
         let (force, end) = (Arc::clone(&self.connected.force), Arc::clone(&self.connected.end));
         loop {
             self.announce(pipe, &announced.borrow_and_update().clone());
-            let question = *questions.borrow_and_update();
-            self.ask(pipe, question);
             self.push(pipe).await?;
             let out_waits = pipe.out.waits();
             tokio::select! {
@@ -358,7 +350,6 @@ impl SessionTask<'_> {
                 sent = pipe.out.send(&mut pipe.write), if out_waits => sent?,
                 moved = heads.changed() => if moved.is_err() { return Ok(()) },
                 told = announced.changed() => if told.is_err() { return Ok(()) },
-                asked = questions.changed() => if asked.is_err() { return Ok(()) },
                 _ = look.tick() => {
                     let now = self.server.now();
                     let acts = self.engine.look(now);
@@ -422,18 +413,6 @@ impl SessionTask<'_> {
             {
                 pipe.out.put(&FromControl::Abort { epoch: given_up.epoch() }, version);
             }
-        }
-    }
-
-    /// Brings the node a question that it was not asked yet.
-    fn ask(&mut self, pipe: &mut Pipe, question: Option<Question>) {
-        let version = self.engine.version();
-        if let Some(Question { number, change }) = question
-            && self.engine.is_open()
-            && RULES_VERSION <= version
-            && self.previewed.replace(number) != Some(number)
-        {
-            pipe.out.put(&FromControl::Preview { question: number, change }, version);
         }
     }
 
@@ -544,9 +523,6 @@ impl SessionTask<'_> {
                     let server = self.server;
                     server.quota.hear(&self.peer.name, &report);
                     server.usage.hear(&self.peer.name, &report, server.started_at);
-                }
-                Act::Cut { question, cut } => {
-                    self.server.questions.hear(&self.peer.name, question, *cut);
                 }
                 Act::Answered { number, answer } => {
                     if let Some(waits) = self.asked.remove(&number) {

@@ -21,7 +21,6 @@ use wire::control::inquiry::Answer;
 use wire::control::message::{FromControl, FromNode, Hello, Reason, Refusal, Report, Versions};
 use wire::control::name::{ClusterId, NodeName};
 use wire::control::record::Revision;
-use wire::control::rules::Cut;
 use wire::control::topology::MemberSet;
 use wire::control::usage::UsageReport;
 
@@ -73,11 +72,6 @@ pub enum Act {
     },
     /// It has told what its caches hold and count.
     Used(Box<UsageReport>),
-    /// It has said whom the change in question would cut off.
-    Cut {
-        question: u64,
-        cut: Box<Cut>,
-    },
     /// It has answered the question of this number.
     Answered {
         number: u64,
@@ -260,7 +254,6 @@ impl Session {
             FromNode::Committed { epoch, digest } => vec![Act::Committed { epoch, digest }],
             FromNode::Renew { public_key } => vec![Act::Renew { public_key }],
             FromNode::Usage(report) => vec![Act::Used(Box::new(report))],
-            FromNode::Cut { question, cut } => vec![Act::Cut { question, cut: Box::new(cut) }],
             FromNode::Answer { number, answer } => {
                 vec![Act::Answered { number, answer: Box::new(answer) }]
             }

@@ -1,5 +1,5 @@
 //! What control asks of nodes when a person wants to know: what a cache is asked for, one key, the last
-//! commands, how long requests take.
+//! commands, how long requests take, whom a rule would cut off.
 //!
 //! ```text
 //!   owner ─▶ control ── ASK(number, question) ──▶ every node (or the one that has the key)
@@ -10,9 +10,11 @@
 //! kilobytes, and never more than [`ANSWER_BYTES_MAX`].
 
 use tenancy::id::CacheId;
+use tenancy::rules::RuleChange;
 
 use super::latency::Histogram;
 use super::message::NODE_BACKENDS_MAX;
+use super::rules::{self, CUT_BYTES_MAX, Cut};
 use crate::codec::{
     CodecError, Reader, put_bool, put_long_bytes, put_short_str, put_u8, put_u32, put_u64,
     put_varint,
@@ -39,6 +41,7 @@ const NAME_BYTES_MAX: usize = 31;
 
 const _: () = assert!(64 + 2 * TOPS_MAX * TOP_BYTES_MAX + SIZES_MAX * 14 < ANSWER_BYTES_MAX);
 const _: () = assert!(64 + COMMANDS_MAX * COMMAND_BYTES_MAX < ANSWER_BYTES_MAX);
+const _: () = assert!(64 + CUT_BYTES_MAX < ANSWER_BYTES_MAX);
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +56,8 @@ pub enum Question {
     ResetStatistics(CacheId),
     /// How long did requests take, all caches together, since the process began?
     Latency,
+    /// Whose open connections would this change of the rules for addresses close?
+    Cut(RuleChange),
 }
 
 /// What a node answers.
@@ -64,6 +69,7 @@ pub enum Answer {
     Recent(Vec<Command>),
     Done,
     Latency(Box<Histogram>),
+    Cut(Cut),
     /// The node does not know the cache (yet).
     NoCache,
 }
@@ -185,6 +191,7 @@ mod kind {
     pub(super) const RESET: u8 = 4;
     pub(super) const LATENCY: u8 = 5;
     pub(super) const NO_CACHE: u8 = 6;
+    pub(super) const CUT: u8 = 7;
 }
 
 impl Question {
@@ -203,13 +210,19 @@ impl Question {
             Question::Recent(cache) => head(out, kind::RECENT, cache),
             Question::ResetStatistics(cache) => head(out, kind::RESET, cache),
             Question::Latency => put_u8(out, kind::LATENCY),
+            Question::Cut(change) => {
+                put_u8(out, kind::CUT);
+                rules::put_change(out, change);
+            }
         }
     }
 
     pub(super) fn decode(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
         let kind = reader.u8()?;
-        if kind == kind::LATENCY {
-            return Ok(Question::Latency);
+        match kind {
+            kind::LATENCY => return Ok(Question::Latency),
+            kind::CUT => return rules::change(reader).map(Question::Cut),
+            _ => (),
         }
         let cache = CacheId::new(reader.u64()?);
         Ok(match kind {
@@ -264,6 +277,10 @@ impl Answer {
                 put_u8(out, kind::LATENCY);
                 histogram.encode(out);
             }
+            Answer::Cut(cut) => {
+                put_u8(out, kind::CUT);
+                cut.encode(out);
+            }
             Answer::NoCache => put_u8(out, kind::NO_CACHE),
         }
     }
@@ -292,6 +309,7 @@ impl Answer {
             }
             kind::RESET => Answer::Done,
             kind::LATENCY => Answer::Latency(Box::new(Histogram::decode(reader)?)),
+            kind::CUT => Answer::Cut(Cut::decode(reader)?),
             kind::NO_CACHE => Answer::NoCache,
             _ => return Err(CodecError::Invalid { what: "kind of answer" }),
         })
@@ -359,6 +377,8 @@ fn cut(text: &[u8]) -> &[u8] {
 
 #[cfg(test)]
 pub(super) mod tests {
+    use tenancy::rules::RuleId;
+
     use super::*;
 
     const CACHE: CacheId = CacheId::new(7);
@@ -370,6 +390,8 @@ pub(super) mod tests {
             Question::Recent(CACHE),
             Question::ResetStatistics(CACHE),
             Question::Latency,
+            Question::Cut(RuleChange::Put(rules::tests::one_rule(9, Some(7), "192.0.2.0/24"))),
+            Question::Cut(RuleChange::Remove(RuleId(3))),
         ]
     }
 
@@ -392,6 +414,7 @@ pub(super) mod tests {
             Answer::Recent(vec![command]),
             Answer::Done,
             Answer::Latency(Box::new(histogram)),
+            Answer::Cut(rules::tests::one_cut()),
             Answer::NoCache,
         ]
     }

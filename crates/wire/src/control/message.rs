@@ -11,13 +11,11 @@ use std::sync::Arc;
 use cluster::digest::Digest;
 use cluster::map::Epoch;
 use cluster::member::Incarnation;
-use tenancy::rules::RuleChange;
 
 use super::digest::SetDigest;
 use super::inquiry::{Answer, Question};
 use super::name::{ClusterId, NodeName};
 use super::record::{DELTA_BYTES_MAX, Delta, RECORD_BYTES_MAX, Record, Revision};
-use super::rules::{self, Cut};
 use super::topology::{MemberSet, Topology, address, put_address};
 use super::usage::{SHARES_MAX, Share, UsageReport};
 use crate::codec::{
@@ -293,12 +291,6 @@ pub enum FromNode {
     },
     /// What its caches hold and count. Only from [`USAGE_VERSION`] on.
     Usage(UsageReport),
-    /// Whom the change of the PREVIEW with this number would cut off here. Only from
-    /// [`RULES_VERSION`] on.
-    Cut {
-        question: u64,
-        cut: Cut,
-    },
     /// To the question of this number. Only from [`ASK_VERSION`] on.
     Answer {
         number: u64,
@@ -345,12 +337,6 @@ pub enum FromControl {
     Certificate(Certificate),
     /// What the node's backends may hold. Only from [`USAGE_VERSION`] on.
     Shares(Vec<Share>),
-    /// Asks whom a change of the rules for addresses would cut off; changes nothing. Only from
-    /// [`RULES_VERSION`] on.
-    Preview {
-        question: u64,
-        change: RuleChange,
-    },
     /// Wants an answer under this number. Only from [`ASK_VERSION`] on.
     Ask {
         number: u64,
@@ -388,7 +374,6 @@ mod kind {
     pub(super) const COMMITTED: u8 = 7;
     pub(super) const RENEW: u8 = 8;
     pub(super) const USAGE: u8 = 9;
-    pub(super) const CUT: u8 = 11;
     pub(super) const ANSWER: u8 = 10;
 
     pub(super) const WELCOME: u8 = 65;
@@ -404,7 +389,6 @@ mod kind {
     pub(super) const ABORT: u8 = 75;
     pub(super) const CERTIFICATE: u8 = 76;
     pub(super) const SHARES: u8 = 77;
-    pub(super) const PREVIEW: u8 = 79;
     pub(super) const ASK: u8 = 78;
 }
 
@@ -425,7 +409,6 @@ impl FromNode {
             FromNode::Committed { .. } => kind::COMMITTED,
             FromNode::Renew { .. } => kind::RENEW,
             FromNode::Usage(_) => kind::USAGE,
-            FromNode::Cut { .. } => kind::CUT,
             FromNode::Answer { .. } => kind::ANSWER,
         }
     }
@@ -452,10 +435,6 @@ impl FromNode {
             FromNode::Committed { epoch, digest } => put_epoch(out, *epoch, digest),
             FromNode::Renew { public_key } => put_long_bytes(out, public_key),
             FromNode::Usage(report) => report.encode(out),
-            FromNode::Cut { question, cut } => {
-                put_u64(out, *question);
-                cut.encode(out);
-            }
             FromNode::Answer { number, answer } => {
                 put_u64(out, *number);
                 answer.encode(out);
@@ -499,7 +478,6 @@ impl FromNode {
             }
             kind::RENEW => FromNode::Renew { public_key: public_key(reader)? },
             kind::USAGE => FromNode::Usage(UsageReport::decode(reader)?),
-            kind::CUT => FromNode::Cut { question: reader.u64()?, cut: Cut::decode(reader)? },
             kind::ANSWER => {
                 FromNode::Answer { number: reader.u64()?, answer: Answer::decode(reader)? }
             }
@@ -525,7 +503,6 @@ impl FromControl {
             FromControl::Abort { .. } => "ABORT",
             FromControl::Certificate(_) => "CERTIFICATE",
             FromControl::Shares(_) => "SHARES",
-            FromControl::Preview { .. } => "PREVIEW",
             FromControl::Ask { .. } => "ASK",
         }
     }
@@ -550,7 +527,6 @@ impl FromControl {
             FromControl::Abort { .. } => kind::ABORT,
             FromControl::Certificate(_) => kind::CERTIFICATE,
             FromControl::Shares(_) => kind::SHARES,
-            FromControl::Preview { .. } => kind::PREVIEW,
             FromControl::Ask { .. } => kind::ASK,
         }
     }
@@ -586,10 +562,6 @@ impl FromControl {
             FromControl::Shares(shares) => {
                 put_count(out, shares.len());
                 shares.iter().for_each(|share| share.encode(out));
-            }
-            FromControl::Preview { question, change } => {
-                put_u64(out, *question);
-                rules::put_change(out, change);
             }
             FromControl::Ask { number, question } => {
                 put_u64(out, *number);
@@ -643,9 +615,6 @@ impl FromControl {
                 let count = reader.count_u32("shares", SHARES_MAX)?;
                 let shares = (0..count).map(|_| Share::decode(reader)).collect::<Result<_, _>>()?;
                 FromControl::Shares(shares)
-            }
-            kind::PREVIEW => {
-                FromControl::Preview { question: reader.u64()?, change: rules::change(reader)? }
             }
             kind::ASK => {
                 FromControl::Ask { number: reader.u64()?, question: Question::decode(reader)? }
@@ -825,7 +794,6 @@ mod tests {
     use cluster::scheme::Scheme;
     use proptest::prelude::{any, proptest};
     use tenancy::id::CacheId;
-    use tenancy::rules::RuleId;
 
     use super::*;
     use crate::control::topology::Placement;
@@ -938,14 +906,12 @@ mod tests {
             FromNode::Committed { epoch, digest: hash },
             FromNode::Renew { public_key: vec![4; 65] },
             FromNode::Usage(crate::control::usage::tests::one_report()),
-            FromNode::Cut { question: 9, cut: rules::tests::one_cut() },
         ]);
         all
     }
 
     fn from_control() -> Vec<FromControl> {
         use crate::control::record::tests::{one_cache, one_credential, one_rule};
-        use crate::control::rules::tests;
         let (revision, digest) = (Revision::new(7), SetDigest::from_number(9));
         let (epoch, hash) = (Epoch::new(3), Digest::new([5; 32]));
         let certificate = Certificate { der: vec![9; 400], not_after: 1_800_000_000 };
@@ -989,11 +955,6 @@ mod tests {
             FromControl::Abort { epoch },
             FromControl::Certificate(certificate),
             FromControl::Shares(vec![Share { cache: CacheId::new(7), backend: 1, bytes: 1 << 40 }]),
-            FromControl::Preview {
-                question: 9,
-                change: RuleChange::Put(tests::one_rule(3, None, "2001:db8::/32")),
-            },
-            FromControl::Preview { question: 10, change: RuleChange::Remove(RuleId(3)) },
         ]);
         all
     }

@@ -10,8 +10,6 @@
 //!    │── REPORT(revision, digest, epoch, alarms), for every heartbeat ───▶│
 //!    │── USAGE(what caches hold and count), every second ────────────────▶│
 //!    │◀─ SHARES(what each backend may hold of them) ──────────────────────│
-//!    │◀─ PREVIEW(a change of the rules for addresses) ────────────────────│
-//!    │── CUT(whom it would cut off) ─────────────────────────────────────▶│
 //!    │◀─ ASK(number, what a person wants to know) ────────────────────────│
 //!    │── ANSWER(number, …) ──────────────────────────────────────────────▶│
 //!    │◀─ PREPARE(topology) ───────────────────────────────────────────────│
@@ -22,7 +20,7 @@
 //! [`record`] says what is pushed, [`digest`] how two sides find out that they have the same,
 //! [`topology`] who the members are, [`message`] how it is all said. [`usage`] is what nodes count, and
 //! what they may hold; [`inquiry`] what they are asked, and [`latency`] how long requests take. [`rules`]
-//! is how rules for addresses are said, and asked about. [`records`] and [`replica`] are a
+//! is how rules for addresses are said, and whom a change of them would cut off. [`records`] and [`replica`] are a
 //! node's copy and the rules by which it changes, [`epochs`] the same for topologies, and
 //! [`node_session`] puts them to work on one connection.
 

@@ -14,7 +14,6 @@
 use std::sync::Arc;
 
 use cluster::map::Epoch;
-use tenancy::rules::RuleChange;
 
 use super::epochs::Epochs;
 use super::inquiry::Question;
@@ -50,8 +49,6 @@ pub enum Step {
     Certificate(Certificate),
     /// Let the backends hold so much.
     Share(Vec<Share>),
-    /// Answer [`FromNode::Cut`] with this number: whom the change would cut off.
-    Preview { question: u64, change: RuleChange },
     /// Send the answer under this number.
     Answer { number: u64, question: Question },
 }
@@ -172,7 +169,6 @@ impl NodeSession {
             }
             FromControl::Certificate(certificate) => vec![Step::Certificate(certificate)],
             FromControl::Shares(shares) => vec![Step::Share(shares)],
-            FromControl::Preview { question, change } => vec![Step::Preview { question, change }],
             FromControl::Ask { number, question } => vec![Step::Answer { number, question }],
             other @ (FromControl::Welcome { .. }
             | FromControl::Joined { .. }

@@ -1,12 +1,6 @@
-//! Rules for addresses as they are pushed, and the question whom a change of them would cut off.
+//! Rules for addresses as they are pushed, and whom a change of them would cut off.
 //!
-//! ```text
-//!   control                                                     node
-//!    │── PREVIEW(question, a rule to put or to remove) ─────────▶│  looks who is connected
-//!    │◀─ CUT(question, connections by cache and address) ────────│
-//! ```
-//!
-//! A preview changes nothing. It is asked of the nodes when somebody wants to know, because telling
+//! The latter is asked of the nodes when somebody wants to know ([`super::inquiry`]), because telling
 //! control of every client all the time would cost more than all else that nodes tell.
 
 use std::cmp::Reverse;
@@ -23,6 +17,9 @@ pub const CUT_CACHES_MAX: usize = 1_000;
 /// Addresses that are named in an answer: a page to look through.
 pub const CUT_CLIENTS_MAX: usize = 100;
 
+/// The longest encoding of a [`Cut`].
+pub(super) const CUT_BYTES_MAX: usize =
+    8 + (4 + CUT_CACHES_MAX * (8 + 8)) + (4 + CUT_CLIENTS_MAX * (OPTIONAL_CACHE_BYTES + 17 + 4));
 /// The longest encoding of a rule, without its kind.
 pub(super) const RULE_BYTES_MAX: usize = 8 + OPTIONAL_CACHE_BYTES + 17 + 1 + 1 + 8;
 const OPTIONAL_CACHE_BYTES: usize = 1 + 8;
@@ -226,6 +223,7 @@ pub(super) mod tests {
         assert!(cut.clients.iter().all(|open| open.connections == 3));
         let mut bytes = Vec::new();
         cut.encode(&mut bytes);
+        assert!(bytes.len() <= CUT_BYTES_MAX);
         assert_eq!(Cut::decode(&mut Reader::new(&bytes)), Ok(cut));
     }
 }
