@@ -533,7 +533,9 @@ impl<L: BackendLink> EventLoop<L> {
         self.drain_until = Some(Instant::now() + self.shared.settings.drain_timeout);
         self.plain = None;
         self.tls = None;
-        self.sweep();
+        // In the next round, which begins at once: a request of which something has arrived, though
+        // nothing was read yet, is one that was begun.
+        self.next_sweep = self.woke;
     }
 
     fn is_drained(&self) -> bool {

@@ -116,7 +116,6 @@ fn who_has_begun_a_request_may_finish_it_when_the_process_shall_end() {
     client.ask("set k 0 0 5\r\nvalue\r\n", "STORED\r\n");
     let mut idle = larder.connect();
     client.send(b"set k 0 0 10\r\n01234");
-    // So that the half request has surely arrived.
     idle.ask("mn\r\n", "MN\r\n");
     larder.process.signal(Signal::TERM);
     idle.expect_close();
