@@ -11,6 +11,7 @@ needed='
 /usr/bin/memcached memcached
 /usr/bin/memccapable libmemcached-tools
 /usr/bin/prlimit util-linux
+/usr/lib/*/faketime/libfaketimeMT.so.1 libfaketime
 /usr/bin/valgrind valgrind
 /usr/lib/postgresql/*/bin/initdb postgresql
 /usr/sbin/saslpasswd2 sasl2-bin

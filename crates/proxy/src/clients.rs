@@ -28,6 +28,11 @@ use crate::links::{Asker, Micros, Sink};
 /// What one operation costs beyond its bytes: about what copying so many would take.
 const OPERATION_COST: u64 = 512;
 
+/// What the turn of a stranger costs beyond that: a password is compared, and the system is asked twice,
+/// for one client's sake, about 10 µs in all. Ten thousand who come back at once shall not stand before
+/// those who stayed.
+const STRANGER_COST: u64 = 12 * 1024;
+
 /// What a cache may use in one turn: thirty small operations, or a part of one large value.
 const QUANTUM: u64 = 16 * 1024;
 
@@ -36,6 +41,9 @@ const EASY_COST: u64 = 128 * 1024;
 
 /// What a round may cost before sockets are looked at again: about a millisecond.
 const ROUND_COST: u64 = 1 << 20;
+
+// A dozen strangers wait for their turn, and no round is theirs for longer than a millisecond.
+const _: () = assert!(EASY_COST / STRANGER_COST <= 12 && ROUND_COST / STRANGER_COST <= 100);
 
 /// Who is held is looked at again after this time at the latest, because limits may be raised.
 const HOLD_MAX: Micros = 1_000_000;
@@ -114,10 +122,18 @@ impl<L: BackendLink> Clients<L> {
         !self.late.is_empty()
     }
 
-    /// What a connection's turn has cost. `late` is its cache if it had waited for it.
+    /// What a connection's turn has cost. `late` is its cache if it had waited for it; `was_stranger`
+    /// whether it had not authenticated before.
     #[inline]
-    pub(crate) fn charge(&mut self, late: Option<CacheId>, operations: u64, bytes: u64) {
-        let cost = OPERATION_COST * (1 + operations) + bytes;
+    pub(crate) fn charge(
+        &mut self,
+        late: Option<CacheId>,
+        was_stranger: bool,
+        operations: u64,
+        bytes: u64,
+    ) {
+        let more = if was_stranger { STRANGER_COST } else { 0 };
+        let cost = OPERATION_COST * (1 + operations) + bytes + more;
         self.cost += cost;
         if let Some(cache) = late {
             self.late.charge(cache, cost);

@@ -190,6 +190,11 @@ impl<L: BackendLink> Connection<L> {
         self.session.cache().unwrap_or(STRANGERS)
     }
 
+    /// Whether it has not authenticated yet.
+    pub(crate) fn is_stranger(&self) -> bool {
+        !self.session.is_authenticated()
+    }
+
     /// An answer came from another node. The connection wants a turn.
     pub(crate) fn answered(
         &mut self,

@@ -49,8 +49,8 @@ use crate::usage::ProxyUsage;
 /// Ready sockets taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
 
-/// Connections accepted before those already open get their turn.
-const ACCEPTS_PER_TURN_MAX: usize = 64;
+/// Connections accepted before those already open get their turn: two or three tenths of a millisecond.
+const ACCEPTS_PER_TURN_MAX: usize = 16;
 
 /// How often every connection is looked at for time-outs and revoked credentials. A quarter of the
 /// second within which a change must be felt.
@@ -351,6 +351,7 @@ impl<L: BackendLink> EventLoop<L> {
         let now_ms = self.now_ms();
         let Some(connection) = self.clients.connections.get_mut(key) else { return };
         let serial = connection.serial();
+        let was_stranger = connection.is_stranger();
         let shared = &*self.shared;
         let mut context = Turn {
             link: &*shared.link,
@@ -376,7 +377,7 @@ impl<L: BackendLink> EventLoop<L> {
             shared.usage.latency.note(until.saturating_sub(since));
         }
         let (operations, bytes) = (context.operations, context.bytes);
-        self.clients.charge(late, operations, bytes);
+        self.clients.charge(late, was_stranger, operations, bytes);
         let Some(connection) = self.clients.connections.get(key) else { return };
         let held_after = connection.input_bytes_held();
         self.input_bytes_held = self.input_bytes_held + held_after - held_before;

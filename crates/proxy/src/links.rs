@@ -30,6 +30,11 @@
 //! silent for [`LinkSettings::silence`] while something was asked of it is taken for silent: all
 //! that waits for it fails, and what comes fails at once, until it is heard again. Its slots have
 //! no other owner meanwhile: nobody re-hashes because of what one proxy sees.
+//!
+//! One connection that says nothing is not yet a silent backend: a lost packet is sent again after
+//! 200 ms at the earliest where nobody has told the kernel otherwise. So before a backend is taken for
+//! silent it is asked for a sign of life on its other connection. While it gives one, requests wait,
+//! reads are hedged, and a connection that stays stuck for as long as a request may take is given up.
 
 mod budget;
 mod fair;
@@ -530,7 +535,7 @@ impl Links {
         if self.peers[id.peer].links[id.link].phase != Phase::Up {
             let Some((greeting, length)) = Greeting::decode(bytes)? else { return Ok(0) };
             consumed += length;
-            self.greeted(id, &greeting, now)?;
+            self.greeted(id, &greeting)?;
         }
         loop {
             match Reply::decode(&bytes[consumed..], self.seal)? {
@@ -546,10 +551,12 @@ impl Links {
     }
 
     fn heard(&mut self, id: LinkId, now: Micros) {
-        self.peers[id.peer].links[id.link].heard = now;
+        let peer = &mut self.peers[id.peer];
+        peer.heard = now;
+        peer.links[id.link].heard = now;
     }
 
-    fn greeted(&mut self, id: LinkId, greeting: &Greeting, now: Micros) -> Result<(), LinkFault> {
+    fn greeted(&mut self, id: LinkId, greeting: &Greeting) -> Result<(), LinkFault> {
         let welcome = match greeting {
             Greeting::Welcome(welcome) => welcome,
             Greeting::Refused(refused) => return Err(LinkFault::Refused(refused.clone())),
@@ -563,7 +570,6 @@ impl Links {
         }
         peer.usage.connects_total.fetch_add(1, Relaxed);
         peer.links[id.link].phase = Phase::Up;
-        peer.links[id.link].heard = now;
         peer.takes_many = many::VERSION <= welcome.version;
         set_silent(peer, false);
         Ok(())
@@ -956,7 +962,7 @@ impl Links {
             link.wrote(bytes);
             if !link.unwritten().is_empty() {
                 // It was full, and took something: whoever reads is not silent.
-                link.heard = now;
+                self.heard(id, now);
             }
             self.pump(id.peer, now, sink);
         }
@@ -1094,7 +1100,7 @@ impl Links {
     fn due_of_sent(&self, request: &Request, silence: Micros, now: Micros) -> Option<Due> {
         let copy = request.copies.iter().flatten().next()?;
         let peer = &self.peers[copy.peer];
-        let quiet_since = copy.at.max(peer.links[copy.link].heard);
+        let quiet_since = copy.at.max(peer.heard);
         if !peer.is_silent && quiet_since + silence <= now {
             return Some(Due::Silent { peer: copy.peer });
         }
@@ -1171,8 +1177,10 @@ impl Links {
         self.write(id, peer, link, now);
     }
 
-    /// Keep-alive and connections that are dead.
+    /// Keep-alive, signs of life, and connections that are dead or stuck.
     fn look_after_links(&mut self, now: Micros, sink: &mut impl Sink) {
+        let silence = self.settings.silence.as_micros() as Micros;
+        let stuck = (self.settings.request_timeout.as_micros() as Micros).min(DEAD);
         let mut quiet = Vec::new();
         let mut dead = Vec::new();
         for (peer, known) in &self.peers {
@@ -1180,6 +1188,27 @@ impl Links {
                 match on.phase {
                     Phase::Up if 0 < on.in_flight && on.heard + DEAD <= now => {
                         dead.push((peer, link));
+                    }
+                    // The backend is there, so it is the connection.
+                    Phase::Up
+                        if 0 < on.in_flight
+                            && on.heard + stuck <= now
+                            && now < known.heard + silence =>
+                    {
+                        dead.push((peer, link));
+                    }
+                    // In time for the answer to come before the backend is taken for silent.
+                    Phase::Up
+                        if 0 < on.in_flight
+                            && on.heard.max(known.heard) + silence / 2 <= now
+                            && !known.is_silent =>
+                    {
+                        let other = known.other(link);
+                        quiet.extend(
+                            other
+                                .filter(|&other| known.links[other].in_flight == 0)
+                                .map(|other| (peer, other)),
+                        );
                     }
                     Phase::Up if on.in_flight == 0 && on.heard + KEEP_ALIVE <= now => {
                         quiet.push((peer, link));

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Output;
 use std::time::Duration;
 
 /// How long a cluster may take to agree on an epoch. It takes less than a second; test machines stall.
@@ -33,6 +33,8 @@ pub struct Cluster {
     nodes_dir: DataDir,
     backends: usize,
     settings: Vec<(String, String)>,
+    /// Words before control's own.
+    control_under: Vec<String>,
 }
 
 /// One node: a proxy and its backends.
@@ -44,6 +46,8 @@ pub struct Node {
     /// What it was started with beside what all are, and is started with again.
     arguments: Vec<String>,
     under: Vec<String>,
+    /// Another program than the one under test.
+    program: Option<PathBuf>,
 }
 
 /// What `larder cluster diagnose` found.
@@ -82,9 +86,20 @@ impl Cluster {
         backends: usize,
         settings: &[(&str, &str)],
     ) -> Cluster {
+        Cluster::start_control_under(&[], nodes_listen, backends, settings)
+    }
+
+    /// The same under a program that becomes it: these words come before its own.
+    #[track_caller]
+    pub fn start_control_under(
+        under: &[String],
+        nodes_listen: &str,
+        backends: usize,
+        settings: &[(&str, &str)],
+    ) -> Cluster {
         let dir = DataDir::new();
-        let settings = variables(settings);
-        let (control, control_address) = start_control(&dir, nodes_listen, &settings);
+        let (settings, control_under) = (variables(settings), under.to_vec());
+        let (control, control_address) = start_control(under, &dir, nodes_listen, &settings);
         let mut nodes_listen = resolve(nodes_listen);
         nodes_listen.set_port(resolve(&control_address).port());
         let (nodes, nodes_dir) = (Vec::new(), DataDir::new());
@@ -97,6 +112,7 @@ impl Cluster {
             nodes_dir,
             backends,
             settings,
+            control_under,
         }
     }
 
@@ -113,7 +129,7 @@ impl Cluster {
         let token = self.run(&["node", "token", "--name", name]);
         let token = token["token"].as_str().expect("a token is text").to_owned();
         let arguments: Vec<String> = arguments.iter().map(|&it| it.to_owned()).collect();
-        let node = self.start_node(under, name, &arguments, &["--join", &token]);
+        let node = self.start_node(under, None, name, &arguments, &["--join", &token]);
         self.nodes.push(node);
     }
 
@@ -179,22 +195,36 @@ impl Cluster {
         process.wait_for_end(SETTLED_TIME_MAX);
     }
 
+    /// Asks a node's process to end, as a service manager does.
+    pub fn end(&mut self, node: usize) {
+        let process = &mut self.nodes[node].process;
+        process.signal(Signal::TERM);
+        process.wait_for_end(SETTLED_TIME_MAX);
+    }
+
+    /// Has a node be another program from its next start on, such as an older one; `None` is the one under
+    /// test.
+    pub fn become_program(&mut self, node: usize, program: Option<&Path>) {
+        self.nodes[node].program = program.map(Path::to_owned);
+    }
+
     /// Starts the process of a killed node again, with its data directory.
     #[track_caller]
     pub fn restart(&mut self, node: usize) {
-        let Node { name, arguments, under, .. } = &self.nodes[node];
-        self.nodes[node] = self.start_node(under, name, arguments, &[]);
+        let Node { name, arguments, under, program, .. } = &self.nodes[node];
+        self.nodes[node] = self.start_node(under, program.as_deref(), name, arguments, &[]);
     }
 
     /// Has another machine take the place of a killed node: its name, an empty data directory, and the
     /// token of `larder node replace`.
     #[track_caller]
     pub fn replace(&mut self, node: usize) {
-        let Node { name, arguments, under, .. } = &self.nodes[node];
+        let Node { name, arguments, under, program, .. } = &self.nodes[node];
         std::fs::remove_dir_all(self.data_of(name)).expect("the folder of a node that has ended");
         let token = self.run(&["node", "replace", name]);
         let token = token["token"].as_str().expect("a token is text");
-        self.nodes[node] = self.start_node(under, name, arguments, &["--join", token]);
+        let joining = ["--join", token];
+        self.nodes[node] = self.start_node(under, program.as_deref(), name, arguments, &joining);
     }
 
     /// Kills the control plane, if it has not ended yet, and starts it again at the same address.
@@ -205,7 +235,9 @@ impl Cluster {
             self.control.wait_for_end(SETTLED_TIME_MAX);
         }
         let listen = self.nodes_listen.to_string();
-        (self.control, self.control_address) = start_control(&self.dir, &listen, &self.settings);
+        let under = &self.control_under;
+        (self.control, self.control_address) =
+            start_control(under, &self.dir, &listen, &self.settings);
     }
 
     /// Starts a node's process: with its own arguments, those of this one start, and what all have that
@@ -214,6 +246,7 @@ impl Cluster {
     fn start_node(
         &self,
         under: &[String],
+        other: Option<&Path>,
         name: &str,
         arguments: &[String],
         this_time: &[&str],
@@ -223,7 +256,7 @@ impl Cluster {
         let backends = self.backends.to_string();
         // Clients reach it at every address of this machine that it may be told to advertise.
         let listen = if says("--advertise") { "0.0.0.0:0" } else { "127.0.0.1:0" };
-        let mut command = command_under(under, program());
+        let mut command = command_under(under, other.unwrap_or_else(|| program()));
         command.args(["node", "--name", name]).arg("--data").arg(data).args(arguments);
         for (flag, value) in [
             ("--control", self.control_address.as_str()),
@@ -242,7 +275,8 @@ impl Cluster {
         let addr =
             resolve(&process.line_after("MEMCACHIER_SERVERS=").expect("it is written before"));
         let (arguments, under) = (arguments.to_vec(), under.to_vec());
-        Node { name: name.to_owned(), process, addr, arguments, under }
+        let program = other.map(Path::to_owned);
+        Node { name: name.to_owned(), process, addr, arguments, under, program }
     }
 
     /// Gives a setting another value, for processes that are started from now on.
@@ -336,11 +370,12 @@ pub(crate) fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
 
 #[track_caller]
 fn start_control(
+    under: &[String],
     dir: &DataDir,
     nodes_listen: &str,
     settings: &[(String, String)],
 ) -> (Process, String) {
-    let mut command = Command::new(program());
+    let mut command = command_under(under, program());
     command.args(["control", "--listen", "127.0.0.1:0", "--nodes-listen", nodes_listen, "--data"]);
     command.arg(dir.path()).envs(settings.iter().cloned());
     let mut control = Process::start(&mut command);

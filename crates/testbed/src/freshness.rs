@@ -29,7 +29,11 @@ pub struct Freshness {
     writers: Vec<JoinHandle<()>>,
     stop: Arc<AtomicBool>,
     tally: Arc<Tally>,
+    addresses: Addresses,
 }
+
+/// Where the proxies are, by their numbers.
+type Addresses = Arc<Mutex<Vec<SocketAddr>>>;
 
 #[derive(Default)]
 struct Tally {
@@ -58,10 +62,13 @@ impl Freshness {
     #[track_caller]
     pub fn start(proxies: &[SocketAddr], login: &Login, writers: usize) -> Freshness {
         let (stop, tally) = (Arc::<AtomicBool>::default(), Arc::<Tally>::default());
+        let addresses: Addresses = Arc::new(Mutex::new(proxies.to_vec()));
         let start = |_| {
             let number = WRITERS.fetch_add(1, Relaxed);
             let (stop, tally) = (Arc::clone(&stop), Arc::clone(&tally));
-            let through = proxies.iter().map(|&addr| Proxy { addr, connection: None }).collect();
+            let proxy =
+                |number| Proxy { number, addresses: Arc::clone(&addresses), connection: None };
+            let through = (0..proxies.len()).map(proxy).collect();
             let login = login.clone();
             let mut writer = Writer { number, login, through, keys: vec![Key::default(); KEYS] };
             thread::spawn(move || {
@@ -70,9 +77,15 @@ impl Freshness {
                 }
             })
         };
-        let freshness = Freshness { writers: (0..writers).map(start).collect(), stop, tally };
+        let writers = (0..writers).map(start).collect();
+        let freshness = Freshness { writers, stop, tally, addresses };
         freshness.wait_for_rounds(2);
         freshness
+    }
+
+    /// A proxy of those it was started with is somewhere else from now on, as after a restart.
+    pub fn moved(&self, proxy: usize, to: SocketAddr) {
+        self.addresses.lock().unwrap_or_else(PoisonError::into_inner)[proxy] = to;
     }
 
     /// Waits until the writers have gone through some more of their keys.
@@ -134,7 +147,8 @@ struct Key {
 }
 
 struct Proxy {
-    addr: SocketAddr,
+    number: usize,
+    addresses: Addresses,
     connection: Option<Connection>,
 }
 
@@ -199,7 +213,8 @@ impl Proxy {
     }
 
     fn open(&self, login: &Login) -> io::Result<Connection> {
-        let mut connection = log_in(self.addr, login).inspect_err(|_| {
+        let addr = self.addresses.lock().unwrap_or_else(PoisonError::into_inner)[self.number];
+        let mut connection = log_in(addr, login).inspect_err(|_| {
             // A proxy that is gone refuses at once; asking it without a pause helps nobody.
             thread::sleep(Duration::from_millis(5));
         })?;

@@ -120,6 +120,6 @@ fn command(number: u64) -> String {
 }
 
 /// The value of a key; of different lengths, so that a mix-up is noticed.
-fn value(number: u64) -> String {
+pub(crate) fn value(number: u64) -> String {
     format!("{:0width$}", number, width = 10 + (number % 50) as usize)
 }

@@ -63,6 +63,9 @@ const STOOD_STILL_MS: u64 = 1_000;
 const PARKED_LOOK: Duration = Duration::from_millis(1);
 /// Silence after which a stopping server closes a link.
 const DRAIN_QUIET_MS: u64 = 100;
+/// How long a stopping server goes on refusing who asks without a pause. A proxy that is refused asks
+/// again until it has waited too long, and one that finds nobody hears so at once.
+const DRAIN_ASKED_MS: u64 = 500;
 /// How long accepting rests when the process has no descriptor left.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(15);
@@ -88,6 +91,8 @@ pub(super) struct EventLoop {
     turn_cost: u64,
     next_sweep: Instant,
     drain_until: Option<Instant>,
+    /// When it was told to stop.
+    drain_from_ms: u64,
 }
 
 /// A request that waits, with bytes of its own.
@@ -142,6 +147,7 @@ impl EventLoop {
             turn_cost: 0,
             next_sweep: started + SWEEP_EVERY,
             drain_until: None,
+            drain_from_ms: 0,
         }
     }
 
@@ -649,8 +655,13 @@ impl EventLoop {
     fn sweep(&mut self) {
         self.next_sweep = Instant::now() + SWEEP_EVERY;
         let draining = self.drain_until.is_some();
+        // What was asked before has been answered, and the answers have had time to arrive.
+        let is_done = self.late.is_empty()
+            && self.parked.is_empty()
+            && self.drain_from_ms + DRAIN_ASKED_MS <= self.now_ms;
+        let quiet_ms = if is_done { 0 } else { DRAIN_QUIET_MS };
         let over = |link: &Link| {
-            link.is_overdue(self.now_ms) || draining && link.is_quiet(self.now_ms, DRAIN_QUIET_MS)
+            link.is_overdue(self.now_ms) || draining && link.is_quiet(self.now_ms, quiet_ms)
         };
         let overdue: Vec<usize> =
             self.links.iter().filter(|(_, link)| over(link)).map(|(key, _)| key).collect();
@@ -661,6 +672,7 @@ impl EventLoop {
 
     fn begin_to_drain(&mut self) {
         self.drain_until = Some(Instant::now() + self.shared.settings.drain_timeout);
+        self.drain_from_ms = self.now_ms;
         self.door = None;
         self.sweep();
     }

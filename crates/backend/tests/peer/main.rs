@@ -616,6 +616,32 @@ fn a_server_that_stops_refuses_what_still_comes() {
     node.server.join();
 }
 
+#[test]
+fn a_server_that_stops_does_not_wait_for_who_asks_without_a_pause() {
+    let node = node();
+    let settings = PeerSettings {
+        listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+        threads: 1,
+        cluster: CLUSTER,
+        tls: None,
+        // Whoever waited for it would wait too long.
+        drain_timeout: Duration::from_secs(3_600),
+    };
+    let members = vec![Arc::clone(&node.a)];
+    let server = PeerServer::start(settings, members, Clock::start()).expect("a free port");
+    let socket = TcpStream::connect(server.address()).expect("it listens");
+    let mut caller = Caller::over(socket).be_welcomed("a");
+    assert_eq!(caller.ask(set("k", b"v")), "stored");
+    server.drain();
+    let began = Instant::now();
+    let frame = caller.frame(CACHE, get("k"), Change::default());
+    while caller.socket.write_all(&frame).is_ok() && caller.fill() {
+        caller.input.clear();
+        assert!(began.elapsed() < 3 * PATIENCE, "it goes on refusing");
+    }
+    server.join();
+}
+
 /// Does housekeeping until the slot that waits for it is served.
 fn sweep(backend: &Backend) {
     let deadline = Instant::now() + PATIENCE;

@@ -35,6 +35,8 @@ pub(super) struct Peer {
     pub(super) links: [Link; LINKS_PER_PEER],
     /// The connection that requests take. The other one takes hedges, and all when this is lost.
     pub(super) active: usize,
+    /// When a byte came last, on any of the connections.
+    pub(super) heard: Micros,
     /// Nothing was heard for so long that requests fail at once, until something is heard.
     pub(super) is_silent: bool,
     /// The active connection is about to be another; nothing is sent until it is.
@@ -57,7 +59,7 @@ pub(super) struct Link {
     /// Bytes that were ever appended to `out` for this connection.
     pub(super) queued_total: u64,
     pub(super) in_flight: usize,
-    /// When a byte came last.
+    /// When a byte came last, or when it was asked something after it had nothing to say.
     pub(super) heard: Micros,
     /// Whether the shell has been told that there is something to write.
     pub(super) is_dirty: bool,
@@ -91,6 +93,7 @@ impl Peer {
             address,
             links: std::array::from_fn(|link| Link::new(first_serial + link as u32)),
             active: 0,
+            heard: 0,
             is_silent: false,
             is_changing: false,
             takes_many: false,

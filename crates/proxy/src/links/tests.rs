@@ -121,7 +121,7 @@ fn a_late_reply_of_a_request_that_was_given_up_reaches_nobody_and_closes_nothing
     world.backends[1].silent_until = world.now + 400_000;
     world.ask_directly(0, 1);
     world.run_until(|world| world.clients.answered == 1);
-    assert_eq!(world.links.requests.len(), 1, "its place is kept for the reply");
+    assert_eq!(world.links.requests.len(), 2, "its place, and that of the sign of life, is kept");
     world.run_until(|world| world.links.requests.len() == 0);
     assert_eq!(world.clients.answered, 1);
     assert_eq!(world.total(|usage| &usage.poisoned_total), 0);
@@ -157,6 +157,45 @@ fn a_slow_get_is_asked_again_on_the_other_connection() {
     assert_eq!(world.clients.failed, 0);
     assert_eq!(world.usage("b").hedges_total.load(Relaxed), 1);
     world.settle();
+}
+
+#[test]
+fn a_connection_that_stalls_fails_nothing_while_its_backend_is_heard_on_the_other() {
+    let mut world = World::new(7, LinkSettings { hedge: false, ..LinkSettings::default() });
+    world.connect_all();
+    let busy = world.active_pipe("b");
+    // What a lost packet costs where the kernel sends it again twice.
+    let until = world.now + 600_000;
+    world.pipes.get_mut(&busy).expect("it is up").stalled_until = until;
+    world.ask_directly(0, 1);
+    world.run_until(|world| {
+        assert_eq!(world.usage("b").loops_silent.load(Relaxed), 0, "it is heard");
+        world.clients.answered == 1
+    });
+    assert!(until <= world.now && world.now < until + 10_000, "{}", world.now - until);
+    assert_eq!(world.clients.failed, 0);
+    // Signs of life are asked for a few times in that time, and not all the time.
+    let asked = world.usage("b").requests_total.load(Relaxed);
+    assert!((3..=10).contains(&asked), "{asked}");
+    world.settle();
+}
+
+#[test]
+fn a_connection_that_is_stuck_is_given_up_and_the_other_one_serves() {
+    let mut world = World::new(8, LinkSettings { hedge: false, ..LinkSettings::default() });
+    world.connect_all();
+    let (busy, began) = (world.active_pipe("b"), world.now);
+    world.pipes.get_mut(&busy).expect("it is up").stalled_until = Micros::MAX;
+    world.ask_directly(0, 1);
+    world.run_until(|world| !world.pipes.contains_key(&busy));
+    let took = world.now - began;
+    assert!((1_000_000..=1_010_000).contains(&took), "{took}");
+    world.settle();
+    let failed = world.clients.failed;
+    world.ask_directly(0, 1);
+    world.settle();
+    assert_eq!(world.clients.failed, failed);
+    assert_eq!(world.usage("b").loops_silent.load(Relaxed), 0);
 }
 
 #[test]

@@ -39,12 +39,36 @@ const KEYS: u64 = 2_000;
 /// From the end of a fault until every key is answered through every proxy.
 const HEALED: Bar = Bar::AtMost(5.0);
 
-pub(super) const MATRIX: Experiment = Experiment {
-    name: "matrix",
+pub(super) const NODES_ROW: Experiment = Experiment {
+    name: "matrix-nodes",
     goals: "6.3",
-    what: "every fault of the matrix that exists, one after the other on one cluster under load",
+    what: "the matrix: one fault of a node after the other on one cluster under load",
     is_quick: false,
-    run: matrix,
+    run: |report, length| matrix(report, length, NODE_CELLS),
+};
+
+pub(super) const CONTROL_ROW: Experiment = Experiment {
+    name: "matrix-control",
+    goals: "6.3",
+    what: "the matrix: faults of the control plane",
+    is_quick: false,
+    run: |report, length| matrix(report, length, CONTROL_CELLS),
+};
+
+pub(super) const LINKS_ROW: Experiment = Experiment {
+    name: "matrix-links",
+    goals: "6.3",
+    what: "the matrix: faults of what is between nodes",
+    is_quick: false,
+    run: |report, length| matrix(report, length, LINK_CELLS),
+};
+
+pub(super) const CLIENTS_ROW: Experiment = Experiment {
+    name: "matrix-clients",
+    goals: "6.3",
+    what: "the matrix: faults of clients and of their way to a node",
+    is_quick: false,
+    run: |report, length| matrix(report, length, CLIENT_CELLS),
 };
 
 /// One fault of one victim.
@@ -55,7 +79,7 @@ struct Cell {
     act: fn(&mut Bed, Duration) -> Result<(), String>,
 }
 
-const CELLS: &[Cell] = &[
+const NODE_CELLS: &[Cell] = &[
     Cell { victim: "node", fault: "SIGKILL", act: |bed, time| bed.end_node(Signal::KILL, time) },
     Cell { victim: "node", fault: "SIGTERM", act: |bed, time| bed.end_node(Signal::TERM, time) },
     Cell { victim: "node", fault: "SIGSTOP 1 s", act: |bed, _| bed.stop_node(1) },
@@ -78,6 +102,9 @@ const CELLS: &[Cell] = &[
     },
     Cell { victim: "node", fault: "descriptors", act: |bed, time| bed.exhaust_descriptors(time) },
     Cell { victim: "node", fault: "disk full", act: |bed, time| bed.fill_disk(time) },
+];
+
+const CONTROL_CELLS: &[Cell] = &[
     Cell {
         victim: "control",
         fault: "SIGKILL",
@@ -110,6 +137,9 @@ const CELLS: &[Cell] = &[
             Ok(())
         },
     },
+];
+
+const LINK_CELLS: &[Cell] = &[
     Cell {
         victim: "links",
         fault: "15 % of packets 5 to 15 ms late",
@@ -169,6 +199,9 @@ const CELLS: &[Cell] = &[
             Ok(())
         },
     },
+];
+
+const CLIENT_CELLS: &[Cell] = &[
     Cell {
         victim: "client link",
         fault: "reset each 1 s",
@@ -186,13 +219,13 @@ struct Bed {
     login: Login,
 }
 
-fn matrix(report: &mut Report, length: Length) -> Result<(), NotHere> {
+fn matrix(report: &mut Report, length: Length, cells: &[Cell]) -> Result<(), NotHere> {
     let time = length.pick(Duration::from_secs(1), Duration::from_secs(10));
     let network = Network::new(NODES).map_err(NotHere)?;
     let cluster = cluster_on(&network, NODES, 2, Some((DISK, DISK_KILOBYTES)));
     let login = cluster.create_cache("shop", "dev");
     let mut bed = Bed { cluster, network, login };
-    for Cell { victim, fault, act } in CELLS {
+    for Cell { victim, fault, act } in cells {
         let name = format!("{victim}: {fault}");
         bed.wait_until_whole();
         keys::set(&mut bed.cluster.connect(0, &bed.login), 0..KEYS);

@@ -12,9 +12,11 @@
 //! Some experiments are also tests of `tests/`, where they are called with the shortest time that shows
 //! what they are about, and where only laws count.
 //!
-//! * [`views`]: nodes that do not see what the others see. [`loss`]: nodes that end.
+//! * [`views`]: nodes that do not see what the others see. [`loss`]: nodes that end. [`rolling`]: all of
+//!   them, one after another; [`clocks`]: clocks that jump.
 //! * [`slow`]: nodes that stop or crawl. [`bad_network`]: packets that come late, or not.
 //! * [`crowd`]: very many connections. [`overload`]: more requests than there is time for.
+//! * [`link_tls`]: what TLS between nodes costs.
 //! * [`control`]: without control, and how fast it tells. [`logs`]: what a million errors write.
 //! * [`abuse`]: clients that misbehave beside one that does not. [`quota`]: how full a cache gets;
 //!   [`memory`]: how full a process.
@@ -23,8 +25,10 @@
 
 pub mod abuse;
 pub mod bad_network;
+pub mod clocks;
 pub mod control;
 pub mod crowd;
+pub mod link_tls;
 pub mod logs;
 pub mod loss;
 pub mod matrix;
@@ -32,6 +36,7 @@ pub mod memory;
 pub mod overload;
 pub mod quota;
 pub mod report;
+pub mod rolling;
 pub mod slow;
 pub mod steady;
 pub mod views;
@@ -70,17 +75,24 @@ pub const ALL: &[Experiment] = &[
     loss::KILLED_PROXY,
     slow::STOPPED,
     slow::CRAWLING,
+    rolling::RESTART,
+    rolling::UPGRADE,
+    clocks::CLOCKS,
     bad_network::BAD_NETWORK,
     control::AWAY,
     control::CHANGES,
     logs::STORM,
     overload::OVERLOAD,
+    link_tls::LINK_TLS,
     quota::FIRST_EVICTION,
     memory::LIMIT,
     crowd::IDLE,
     crowd::STORM,
     abuse::ABUSE,
-    matrix::MATRIX,
+    matrix::NODES_ROW,
+    matrix::CONTROL_ROW,
+    matrix::LINKS_ROW,
+    matrix::CLIENTS_ROW,
 ];
 
 /// How much time an experiment takes for each of its parts.
