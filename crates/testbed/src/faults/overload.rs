@@ -7,12 +7,14 @@
 //! ```
 //!
 //! A client behaves as the libraries do: one request at a time; who has no answer in time gives up, closes
-//! the connection, and logs in again for the next one. So what is answered too late is work for nothing,
+//! the connection, and logs in again for the next one. A request that is due when all clients wait is
+//! not sent, and counts as one that failed. So what is answered too late is work for nothing,
 //! and giving up makes more work: what brings services down and keeps them down (Bronson et al., "Metastable
 //! failures", HotOS 2021). It is done twice: with so few clients that they cannot all give up, as the
 //! queue of all their requests is short, and with so many that the queue alone is longer than their patience.
 
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -37,7 +39,7 @@ use crate::workload::chance::Random;
 /// that stands still most of the time.
 const CORE_PART: f64 = 0.1;
 const CORE_PERIOD: Duration = Duration::from_millis(10);
-/// How long a client waits for an answer, from when it wanted to ask.
+/// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_millis(500);
 /// Keys of one request: much work for nodes, and little for who asks, as only one of them is there.
 const KEYS_ASKED: usize = 100;
@@ -258,7 +260,7 @@ impl Drop for Crowd {
 
 /// How many come at the same time: a queue that any listener has room for.
 const COMING_MAX: usize = 100;
-/// How often who has nothing to ask looks whether that has changed.
+/// How often what cannot be waited for is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
 
 async fn crowd(
@@ -268,37 +270,54 @@ async fn crowd(
     tell: std::sync::mpsc::Sender<()>,
 ) -> Asked {
     let asked = Rc::<RefCell<Asked>>::default();
-    let (login, requests) = (Rc::new(login.text()), Rc::new(requests()));
-    let coming = Rc::new(tokio::sync::Semaphore::new(COMING_MAX));
-    let everybody = Rc::new(tokio::sync::Barrier::new(shared.clients as usize + 1));
-    let clients: Vec<_> = (0..shared.clients)
-        .map(|number| {
-            let mut client = Client {
-                addr,
-                login: Rc::clone(&login),
-                requests: Rc::clone(&requests),
-                random: Random::new(u64::from(number) + 1),
-                connection: None,
-            };
-            let (shared, asked) = (Arc::clone(&shared), Rc::clone(&asked));
-            let (coming, everybody) = (Rc::clone(&coming), Rc::clone(&everybody));
-            tokio::task::spawn_local(async move {
-                {
-                    let _one = coming.acquire().await.expect("it is never closed");
-                    while client.connect().await.is_err() {
-                        tokio::time::sleep(LOOK_EVERY).await;
-                    }
-                }
-                everybody.wait().await;
-                client.work(&shared, &asked).await;
-            })
-        })
+    let requests = Rc::new(requests());
+    let login = Rc::new(login.text());
+    let pool = Rc::<RefCell<VecDeque<Client>>>::default();
+    let mut coming: VecDeque<Client> = (0..shared.clients)
+        .map(|_| Client { addr, login: Rc::clone(&login), connection: None })
         .collect();
-    everybody.wait().await;
+    while !coming.is_empty() {
+        let some = coming.drain(..COMING_MAX.min(coming.len()));
+        let some: Vec<_> = some.map(|client| tokio::task::spawn_local(client.come())).collect();
+        for one in some {
+            let client = one.await.expect("a client that comes does not panic");
+            pool.borrow_mut().push_back(client);
+        }
+    }
     // Whoever started the crowd may have given up.
     tell.send(()).ok();
-    for client in clients {
-        client.await.expect("a client counts what goes wrong and does not panic");
+
+    let mut random = Random::new(1);
+    let mut due = Instant::now();
+    while !shared.stop.load(Relaxed) {
+        let rate = f64::from_bits(shared.rate.load(Relaxed));
+        // Whoever was late is not late for ever: the distances are drawn anew for each moment.
+        due = due.max(Instant::now() - LOOK_EVERY);
+        while due <= Instant::now() && 0.0 < rate {
+            let free = pool.borrow_mut().pop_front();
+            match free {
+                Some(mut client) => {
+                    let (asked, pool) = (Rc::clone(&asked), Rc::clone(&pool));
+                    let requests = Rc::clone(&requests);
+                    let request = random.below(requests.len() as u64) as usize;
+                    tokio::task::spawn_local(async move {
+                        let from = Instant::now();
+                        let ended = client.ask(&requests[request]).await;
+                        asked.borrow_mut().0.push((from, from.elapsed(), ended));
+                        pool.borrow_mut().push_back(client);
+                    });
+                }
+                None if rate.is_infinite() => break,
+                // All wait for answers: this one is not even sent.
+                None => asked.borrow_mut().0.push((due, Duration::ZERO, Ended::Failed)),
+            }
+            due += Duration::from_secs_f64(-(1.0 - random.unit()).ln() / rate);
+        }
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    // What is still on its way ends within its patience.
+    while pool.borrow().len() < shared.clients as usize {
+        tokio::time::sleep(LOOK_EVERY).await;
     }
     asked.take()
 }
@@ -320,45 +339,20 @@ fn requests() -> Vec<Request> {
 struct Client {
     addr: SocketAddr,
     login: Rc<String>,
-    requests: Rc<Vec<Request>>,
-    random: Random,
     connection: Option<TcpStream>,
 }
 
 impl Client {
-    async fn work(&mut self, shared: &Shared, asked: &RefCell<Asked>) {
-        let mut due = Instant::now();
-        while !shared.stop.load(Relaxed) {
-            let rate = f64::from_bits(shared.rate.load(Relaxed)) / f64::from(shared.clients);
-            if rate <= 0.0 {
-                tokio::time::sleep(LOOK_EVERY).await;
-                due = Instant::now();
-                continue;
-            }
-            let pause = -(1.0 - self.random.unit()).ln() / rate;
-            due += Duration::from_secs_f64(pause);
-            while Instant::now() < due && !shared.stop.load(Relaxed) {
-                // In short steps, as the end may come before.
-                let step = due.saturating_duration_since(Instant::now()).min(LOOK_EVERY * 10);
-                tokio::time::sleep(step).await;
-            }
-            if rate.is_infinite() {
-                due = Instant::now();
-            }
-            let ended = if due + PATIENCE <= Instant::now() {
-                // The one before took so long that nobody waits for this one any more.
-                Ended::Failed
-            } else {
-                self.ask(due).await
-            };
-            asked.borrow_mut().0.push((due, due.elapsed(), ended));
+    /// Until it is let in.
+    async fn come(mut self) -> Client {
+        while self.connect().await.is_err() {
+            tokio::time::sleep(LOOK_EVERY).await;
         }
+        self
     }
 
-    async fn ask(&mut self, due: Instant) -> Ended {
-        let request = self.random.below(self.requests.len() as u64) as usize;
-        let answer = tokio::time::timeout_at((due + PATIENCE).into(), self.answer(request)).await;
-        match answer {
+    async fn ask(&mut self, request: &Request) -> Ended {
+        match tokio::time::timeout(PATIENCE, self.answer(request)).await {
             Ok(Ok(ended)) => ended,
             Ok(Err(_)) | Err(_) => {
                 // What comes later would be taken for the answer to the next one.
@@ -368,12 +362,11 @@ impl Client {
         }
     }
 
-    async fn answer(&mut self, request: usize) -> std::io::Result<Ended> {
+    async fn answer(&mut self, Request { words, answer }: &Request) -> std::io::Result<Ended> {
         if self.connection.is_none() {
             self.connect().await?;
         }
         let connection = self.connection.as_mut().expect("it is open by now");
-        let Request { words, answer } = &self.requests[request];
         connection.write_all(words.as_bytes()).await?;
         let mut heard = Vec::with_capacity(answer.len());
         while !heard.ends_with(b"END\r\n") {
