@@ -28,10 +28,11 @@ use crate::links::{Asker, Micros, Sink};
 /// What one operation costs beyond its bytes: about what copying so many would take.
 const OPERATION_COST: u64 = 512;
 
-/// What the turn of a stranger costs beyond that: a password is compared, and the system is asked twice,
-/// for one client's sake, about 10 µs in all. Ten thousand who come back at once shall not stand before
-/// those who stayed.
-const STRANGER_COST: u64 = 12 * 1024;
+/// What the turn of a stranger costs beyond that. A password is compared, and the system is asked twice, for
+/// one client's sake: about 10 µs in all. It is charged four times that, so that of a loop that has
+/// more to do than it can strangers have a fifth: ten thousand who come back at once shall not stand before
+/// those who stayed, nor those who give up and come again before those who wait.
+const STRANGER_COST: u64 = 48 * 1024;
 
 /// What a cache may use in one turn: thirty small operations, or a part of one large value.
 const QUANTUM: u64 = 16 * 1024;
@@ -42,8 +43,12 @@ const EASY_COST: u64 = 128 * 1024;
 /// What a round may cost before sockets are looked at again: about a millisecond.
 const ROUND_COST: u64 = 1 << 20;
 
-// A dozen strangers wait for their turn, and no round is theirs for longer than a millisecond.
-const _: () = assert!(EASY_COST / STRANGER_COST <= 12 && ROUND_COST / STRANGER_COST <= 100);
+/// A line of one cache that takes longer is not served in order any more: half of what impatient clients
+/// wait.
+const LINE_TIME_MAX: Micros = 250_000;
+
+// A few strangers at once, and no round is theirs for longer than a part of a millisecond.
+const _: () = assert!(EASY_COST / STRANGER_COST <= 4 && ROUND_COST / STRANGER_COST <= 25);
 
 /// Who is held is looked at again after this time at the latest, because limits may be raised.
 const HOLD_MAX: Micros = 1_000_000;
@@ -75,7 +80,7 @@ impl<L: BackendLink> Clients<L> {
         Clients {
             connections: Slab::new(),
             again: VecDeque::new(),
-            late: Turns::new(QUANTUM),
+            late: Turns::new(QUANTUM, LINE_TIME_MAX),
             held: HashMap::new(),
             held_until: None,
             cost: 0,
@@ -97,7 +102,7 @@ impl<L: BackendLink> Clients<L> {
 
     /// Whether this connection may have its turn at once. If not, it is made to wait for its cache's.
     #[inline]
-    pub(crate) fn may_go(&mut self, key: usize) -> bool {
+    pub(crate) fn may_go(&mut self, key: usize, now: Micros) -> bool {
         if self.cost <= EASY_COST && self.late.is_empty() {
             return true;
         }
@@ -107,14 +112,30 @@ impl<L: BackendLink> Clients<L> {
             return true;
         }
         if !std::mem::replace(&mut connection.is_queued, true) {
-            self.late.push(cache, key);
+            connection.is_late = true;
+            self.late.push(cache, key, now);
         }
         false
     }
 
+    /// Whether this connection waits in a line that is served out of order: if its client hangs up now, it is
+    /// because of that. It may only have said its last word and still listen; that one has no answer,
+    /// either, as others have none while there is more to do than can be done.
+    pub(crate) fn waits_in_vain(&self, key: usize, now: Micros) -> bool {
+        let waiting = self.connections.get(key).filter(|connection| connection.is_late);
+        waiting.is_some_and(|connection| self.late.stands(connection.cache(), now))
+    }
+
+    /// A connection is gone; so it needs no turn.
+    pub(crate) fn forget(&mut self, key: usize, connection: &Connection<L>) {
+        if connection.is_late {
+            self.late.forget(connection.cache(), &key);
+        }
+    }
+
     /// The next connection that waited for its cache's turn, while the round is not over.
-    pub(crate) fn next_late(&mut self) -> Option<(CacheId, usize)> {
-        if ROUND_COST < self.cost { None } else { self.late.pop() }
+    pub(crate) fn next_late(&mut self, now: Micros) -> Option<(CacheId, usize)> {
+        if ROUND_COST < self.cost { None } else { self.late.pop(now) }
     }
 
     /// Whether some wait for their cache's turn.

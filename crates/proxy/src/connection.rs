@@ -83,6 +83,8 @@ pub(crate) struct Connection<L: BackendLink> {
     serial: u64,
     /// Whether the loop has it in its queue of those that have more to do.
     pub(crate) is_queued: bool,
+    /// Whether it waits there for its cache's turn.
+    pub(crate) is_late: bool,
     /// Whether the loop has it among those whose caches were used too fast.
     pub(crate) is_held: bool,
     phase: Phase,
@@ -159,6 +161,7 @@ impl<L: BackendLink> Connection<L> {
             session: Session::new(),
             serial,
             is_queued: false,
+            is_late: false,
             is_held: false,
             phase: Phase::Open,
             readable: false,

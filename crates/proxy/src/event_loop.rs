@@ -221,7 +221,7 @@ impl<L: BackendLink> EventLoop<L> {
                     self.turn_or_wait(key);
                 }
             }
-            while let Some((cache, key)) = self.clients.next_late() {
+            while let Some((cache, key)) = self.clients.next_late(self.now_us) {
                 self.unqueued(key);
                 self.turn(key, Some(cache));
             }
@@ -285,6 +285,7 @@ impl<L: BackendLink> EventLoop<L> {
     fn unqueued(&mut self, key: usize) {
         if let Some(connection) = self.clients.connections.get_mut(key) {
             connection.is_queued = false;
+            connection.is_late = false;
         }
     }
 
@@ -327,9 +328,14 @@ impl<L: BackendLink> EventLoop<L> {
                 self.sockets.ready(token, event, &mut self.links, now, &mut self.clients);
             }
             Token(key) => {
+                let is_ended = event.is_read_closed() || event.is_error();
+                if is_ended && self.clients.waits_in_vain(key, self.now_us) {
+                    // Nobody waits for an answer, and there is more to do than can be done.
+                    return self.close(key);
+                }
                 let Some(connection) = self.clients.connections.get_mut(key) else { return };
-                if event.is_readable() || event.is_read_closed() || event.is_error() {
-                    connection.became_readable(event.is_read_closed() || event.is_error());
+                if event.is_readable() || is_ended {
+                    connection.became_readable(is_ended);
                     if self.sampling.is_next() {
                         connection.time_from(nanoseconds(self.woke.duration_since(self.started)));
                     }
@@ -341,7 +347,7 @@ impl<L: BackendLink> EventLoop<L> {
 
     #[inline]
     fn turn_or_wait(&mut self, key: usize) {
-        if self.clients.may_go(key) {
+        if self.clients.may_go(key, self.now_us) {
             self.turn(key, None);
         }
     }
@@ -411,6 +417,7 @@ impl<L: BackendLink> EventLoop<L> {
 
     fn close(&mut self, key: usize) {
         let mut connection = self.clients.connections.remove(key);
+        self.clients.forget(key, &connection);
         self.input_bytes_held -= connection.input_bytes_held();
         // Closing the descriptor takes it out of epoll as well; this keeps mio's books.
         drop(self.poll.registry().deregister(connection.transport().socket()));

@@ -6,16 +6,30 @@
 //! cache waits, another's waits for at most one quantum of each. What each piece costs is said when it
 //! is done, because nobody knows before.
 //!
-//! Pure: no socket, no clock.
+//! Within a line, who came first is served first, until the line stands: when it is long, and its first has
+//! waited for longer than a line may take, there is more to do than can be done, and in order nobody would be served before he has
+//! given up. Then who came last goes first, and is served in time (Maurer, "Fail at Scale", ACM Queue 2015:
+//! adaptive LIFO). Those before hang up, or have their turn when there is less to do; and every fourth is the
+//! first of the line all the same, so that whoever is patient is served in the end.
+//!
+//! Pure: no socket, no clock. Times are in the caller's unit.
 
 use std::collections::{HashMap, VecDeque};
 
 use crate::id::CacheId;
 
+/// Of those served from a line that stands, every such one is its first.
+const FIRST_EVERY: u64 = 4;
+
+/// A shorter line does not stand, however long its first has waited: it is the process that stood still.
+const CROWD: usize = 100;
+
 /// What waits, by cache. `T` is one piece of work.
 #[derive(Debug)]
 pub struct Turns<T> {
     quantum: u64,
+    /// A long line whose first has waited for so long is served from its end.
+    patience: u64,
     caches: HashMap<CacheId, Line<T>>,
     /// Caches with something waiting, each once; the first has its turn.
     ring: VecDeque<CacheId>,
@@ -23,15 +37,19 @@ pub struct Turns<T> {
 
 #[derive(Debug)]
 struct Line<T> {
-    waiting: VecDeque<T>,
+    /// How many were served while it stood.
+    served_standing: u64,
+    /// Since when each waits.
+    waiting: VecDeque<(u64, T)>,
     /// What the cache may still use in this turn; less than nothing after a large piece.
     credit: i64,
 }
 
 impl<T> Turns<T> {
-    /// `quantum` is what a cache may use in one turn.
-    pub fn new(quantum: u64) -> Self {
-        Turns { quantum, caches: HashMap::new(), ring: VecDeque::new() }
+    /// `quantum` is what a cache may use in one turn, `patience` how long a line may take that is served
+    /// in order.
+    pub fn new(quantum: u64, patience: u64) -> Self {
+        Turns { quantum, patience, caches: HashMap::new(), ring: VecDeque::new() }
     }
 
     #[inline]
@@ -45,17 +63,17 @@ impl<T> Turns<T> {
         !self.is_empty() && self.caches.contains_key(&cache)
     }
 
-    pub fn push(&mut self, cache: CacheId, piece: T) {
+    pub fn push(&mut self, cache: CacheId, piece: T, now: u64) {
         let quantum = i64::try_from(self.quantum).unwrap_or(i64::MAX);
         let line = self.caches.entry(cache).or_insert_with(|| {
             self.ring.push_back(cache);
-            Line { waiting: VecDeque::new(), credit: quantum }
+            Line { served_standing: 0, waiting: VecDeque::new(), credit: quantum }
         });
-        line.waiting.push_back(piece);
+        line.waiting.push_back((now, piece));
     }
 
     /// What goes next; when it is done, say with [`Turns::charge`] what it cost.
-    pub fn pop(&mut self) -> Option<(CacheId, T)> {
+    pub fn pop(&mut self, now: u64) -> Option<(CacheId, T)> {
         loop {
             let cache = *self.ring.front()?;
             let line = self.caches.get_mut(&cache).expect("who stands in the ring has a line");
@@ -65,13 +83,38 @@ impl<T> Turns<T> {
                 self.ring.rotate_left(1);
                 continue;
             }
-            let piece = line.waiting.pop_front().expect("an empty line is dropped");
+            let stands = line.stands(self.patience, now);
+            line.served_standing += u64::from(stands);
+            let from_end = stands && !line.served_standing.is_multiple_of(FIRST_EVERY);
+            let next = if from_end { line.waiting.pop_back() } else { line.waiting.pop_front() };
+            let (_, piece) = next.expect("it has a first");
             if line.waiting.is_empty() {
                 // Whoever has nothing waiting saves nothing up, and owes nothing.
                 self.caches.remove(&cache);
                 self.ring.pop_front();
             }
             return Some((cache, piece));
+        }
+    }
+
+    /// Whether this cache's line is served out of order, because there is more to do than can be done.
+    pub fn stands(&self, cache: CacheId, now: u64) -> bool {
+        self.caches.get(&cache).is_some_and(|line| line.stands(self.patience, now))
+    }
+
+    /// Takes a piece out that needs no turn any more, if it waits. Looks for it from the front, where those
+    /// are who waited in vain.
+    pub fn forget(&mut self, cache: CacheId, piece: &T)
+    where
+        T: PartialEq,
+    {
+        let Some(line) = self.caches.get_mut(&cache) else { return };
+        if let Some(at) = line.waiting.iter().position(|(_, other)| other == piece) {
+            line.waiting.remove(at);
+        }
+        if line.waiting.is_empty() {
+            self.caches.remove(&cache);
+            self.ring.retain(|other| *other != cache);
         }
     }
 
@@ -82,21 +125,30 @@ impl<T> Turns<T> {
     }
 }
 
+impl<T> Line<T> {
+    fn stands(&self, patience: u64, now: u64) -> bool {
+        let first = self.waiting.front();
+        let has_waited = first.is_some_and(|(since, _)| since.saturating_add(patience) <= now);
+        has_waited && CROWD <= self.waiting.len()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const FLOOD: CacheId = CacheId::new(1);
     const QUIET: CacheId = CacheId::new(2);
+    const PATIENCE: u64 = 100;
 
     #[test]
     fn a_quiet_cache_waits_for_one_quantum_of_a_flood_and_each_keeps_its_order() {
-        let mut turns = Turns::new(10);
-        (0..1_000).for_each(|piece| turns.push(FLOOD, piece));
-        turns.push(QUIET, 5_000);
+        let mut turns = Turns::new(10, PATIENCE);
+        (0..1_000).for_each(|piece| turns.push(FLOOD, piece, 0));
+        turns.push(QUIET, 5_000, 0);
         let mut before = 0;
         let mut last = -1;
-        while let Some((cache, piece)) = turns.pop() {
+        while let Some((cache, piece)) = turns.pop(0) {
             if cache == QUIET {
                 break;
             }
@@ -111,18 +163,49 @@ mod tests {
 
     #[test]
     fn caches_get_the_same_however_dear_their_pieces_are() {
-        let mut turns = Turns::new(1_000);
+        let mut turns = Turns::new(1_000, PATIENCE);
         for piece in 0..900 {
-            turns.push(FLOOD, piece);
-            turns.push(QUIET, piece);
+            turns.push(FLOOD, piece, 0);
+            turns.push(QUIET, piece, 0);
         }
         let mut used = [0_u64; 2];
         while turns.has(FLOOD) && turns.has(QUIET) {
-            let (cache, _) = turns.pop().expect("both wait");
+            let (cache, _) = turns.pop(0).expect("both wait");
             let (who, cost) = if cache == FLOOD { (0, 50_000) } else { (1, 300) };
             used[who] += cost;
             turns.charge(cache, cost);
         }
         assert!(used[0].abs_diff(used[1]) <= 51_000, "{used:?}");
+    }
+    #[test]
+    fn a_line_that_stands_serves_who_came_last_and_every_fourth_time_the_first() {
+        let mut turns = Turns::new(1_000, PATIENCE);
+        let crowd = CROWD as u64;
+        (0..crowd + 5).for_each(|piece| turns.push(FLOOD, piece, 0));
+        assert_eq!(turns.pop(PATIENCE - 1), Some((FLOOD, 0)));
+        assert!(turns.stands(FLOOD, PATIENCE) && !turns.stands(FLOOD, PATIENCE - 1));
+        let mut last = (1..crowd + 5).rev();
+        for wanted in [last.next(), last.next(), last.next(), Some(1)] {
+            assert_eq!(turns.pop(PATIENCE), wanted.map(|piece| (FLOOD, piece)));
+        }
+        // It is short again, and served in order.
+        assert_eq!(turns.pop(PATIENCE), last.next().map(|piece| (FLOOD, piece)));
+        assert!(!turns.stands(FLOOD, PATIENCE));
+        assert_eq!(turns.pop(PATIENCE), Some((FLOOD, 2)));
+    }
+
+    #[test]
+    fn who_has_hung_up_has_no_turn() {
+        let mut turns = Turns::new(1_000, PATIENCE);
+        (0..4).for_each(|piece| turns.push(FLOOD, piece, 0));
+        turns.push(QUIET, 9, 0);
+        turns.forget(FLOOD, &0);
+        turns.forget(FLOOD, &2);
+        turns.forget(QUIET, &9);
+        // Those that do not wait are none's business.
+        turns.forget(QUIET, &9);
+        assert!(!turns.has(QUIET));
+        assert_eq!((turns.pop(0), turns.pop(0)), (Some((FLOOD, 1)), Some((FLOOD, 3))));
+        assert!(turns.is_empty() && turns.pop(0).is_none());
     }
 }

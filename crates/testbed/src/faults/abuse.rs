@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::report::{Amount, Bar, Report};
 use super::steady::Steady;
@@ -76,9 +76,18 @@ fn abuse(report: &mut Report, length: Length) -> Result<(), NotHere> {
 
     for kind in KINDS {
         let memory = cluster.nodes[0].process.memory_bytes();
+        let steady = Steady::start(addr, &quiet, (0..KEYS).collect(), PER_SECOND);
+        steady.wait_until_at_work();
         let abusers = Abusers::start(kind, addr, &noisy);
-        let beside = Steady::of(addr, &quiet, (0..KEYS).collect(), PER_SECOND, time);
+        let from = steady.now();
+        thread::sleep(time / 2);
+        let comes = Instant::now();
+        drop(cluster.connect(0, &quiet));
+        let let_in = comes.elapsed();
+        thread::sleep((time / 2).saturating_sub(let_in));
+        let to = steady.now();
         let done = abusers.finish();
+        let beside = steady.finish().between(from, to);
         let grown = cluster.nodes[0].process.memory_bytes().saturating_sub(memory);
         let name = kind.name;
         report.figure(&format!("{name}: quiet cache, p99"), Amount::ms(beside.p99()), {
@@ -90,6 +99,7 @@ fn abuse(report: &mut Report, length: Length) -> Result<(), NotHere> {
             Bar::AtMost(0.0),
         );
         report.never(&format!("{name}: quiet cache, lost"), beside.count(Ended::Miss));
+        report.figure(&format!("{name}: quiet cache, let in after"), Amount::ms(let_in), Bar::None);
         // What one client may hold is 4 MiB of answers by default; strangers may hold nothing.
         let allowed_mib = 64.0 + 5.0 * kind.clients.min(16) as f64;
         report.figure(

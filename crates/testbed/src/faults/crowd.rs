@@ -25,6 +25,9 @@ const KIB: f64 = 1024.0;
 /// The largest plan's connections, and room in this process for their other ends.
 const PLAN: &str = "1000";
 
+/// Of the client that stays: some hundreds in the part of a second that such a storm takes.
+const READS_PER_SECOND: u32 = 2_000;
+
 pub(super) const IDLE: Experiment = Experiment {
     name: "idle-crowd",
     goals: "R1, F5",
@@ -196,8 +199,13 @@ fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
 
     // What the others own, read on connections that stay.
     let survivors: Vec<SocketAddr> = cluster.nodes[..2].iter().map(|node| node.addr).collect();
-    let all =
-        Steady::of(survivors[0], &login, (0..keys_count).collect(), 500, Duration::from_secs(3));
+    let all = Steady::of(
+        survivors[0],
+        &login,
+        (0..keys_count).collect(),
+        READS_PER_SECOND,
+        Duration::from_secs(3),
+    );
     cluster.kill(2);
     let owned: Vec<u64> = eventually("what the others own is found", DEADLINE, || {
         let each = keys::get_each(&mut client, 0..keys_count).ok()?;
@@ -206,9 +214,11 @@ fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
         (!hits.is_empty()).then_some(hits)
     });
     let overflows = listen_overflows();
-    let steady = Steady::start(survivors[0], &login, owned, 500);
-    let from = steady.now();
+    let steady = Steady::start(survivors[0], &login, owned, READS_PER_SECOND);
+    // Or it would have to come with all the others.
+    steady.wait_until_at_work();
     drop(std::mem::take(&mut clients.open));
+    let from = steady.now();
     let began = Instant::now();
     let again = runtime.block_on(come(&survivors, &login, count));
     let took = began.elapsed();

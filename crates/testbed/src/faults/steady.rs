@@ -6,21 +6,26 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::connection::{Connection, Login};
+use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::log_in;
 use crate::keys::{self, Ended};
 
 /// An answer that has not come by then never will.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// Answers after which a client is not just beginning.
+const SURELY_AT_WORK: u64 = 100;
+
 /// At work until [`Steady::finish`].
 pub struct Steady {
     thread: Option<JoinHandle<Answers>>,
     stop: Arc<AtomicBool>,
+    answered: Arc<AtomicU64>,
     began: Instant,
 }
 
@@ -42,13 +47,22 @@ impl Steady {
     #[track_caller]
     pub fn start(addr: SocketAddr, login: &Login, numbers: Vec<u64>, per_second: u32) -> Steady {
         assert!(!numbers.is_empty(), "there is something to read");
-        let stop = Arc::<AtomicBool>::default();
+        let (stop, answered) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
         let began = Instant::now();
         let thread = thread::spawn({
-            let (stop, login) = (Arc::clone(&stop), login.clone());
-            move || work(addr, &login, &numbers, per_second, began, &stop)
+            let (stop, answered) = (Arc::clone(&stop), Arc::clone(&answered));
+            let login = login.clone();
+            move || work(addr, &login, &numbers, per_second, began, &stop, &answered)
         });
-        Steady { thread: Some(thread), stop, began }
+        Steady { thread: Some(thread), stop, answered, began }
+    }
+
+    /// Waits until it has had some answers, so that it surely is connected and at its rate.
+    #[track_caller]
+    pub fn wait_until_at_work(&self) {
+        eventually("the client reads at its rate", DEADLINE, || {
+            (SURELY_AT_WORK <= self.answered.load(Relaxed)).then_some(())
+        });
     }
 
     /// How long it has been at work: what [`Answer::at`] is compared with.
@@ -128,6 +142,7 @@ fn work(
     per_second: u32,
     began: Instant,
     stop: &AtomicBool,
+    answered: &AtomicU64,
 ) -> Answers {
     let every = Duration::from_secs(1) / per_second;
     let mut answers = Answers::default();
@@ -146,6 +161,7 @@ fn work(
         };
         let ended = read(addr, login, &mut connection, number);
         answers.0.push(Answer { at: since - began, waited: since.elapsed(), ended });
+        answered.fetch_add(u64::from(ended != Ended::Failure), Relaxed);
         due += every;
     }
     answers
