@@ -38,7 +38,7 @@ pub(crate) struct Usage {
 }
 
 struct Told {
-    figures: Figures,
+    figures: Said,
     parts: Vec<Reported>,
     last_used_at: u64,
     /// Bytes read from its clients when that was noted.
@@ -62,7 +62,7 @@ impl Usage {
         if anew {
             self.next = None;
             for told in self.told.values_mut() {
-                told.figures = Figures::default();
+                told.figures.forget();
                 told.parts.iter_mut().for_each(Reported::forget);
             }
         }
@@ -110,7 +110,7 @@ impl Usage {
             return None;
         }
         let told = self.told.entry(id).or_insert_with(|| Told {
-            figures: Figures::default(),
+            figures: Said::default(),
             parts: vec![Reported::default(); self.backends.len()],
             last_used_at: 0,
             bytes_read: 0,
@@ -120,14 +120,10 @@ impl Usage {
             told.last_used_at = u64::try_from(now.unix).unwrap_or(0);
         }
         let mut report = CacheReport { last_used_at: told.last_used_at, ..CacheReport::new(id) };
-        report.figures.extend(Figure::ALL.iter().filter_map(|&figure| {
-            let count = figures.get(figure);
-            (count != told.figures.get(figure)).then_some((figure, count))
-        }));
+        report.figures = told.figures.changed(&figures);
         for ((number, part), stats) in (0..).zip(&mut told.parts).zip(&stats) {
             report.parts.extend(part.changed(number, stats));
         }
-        told.figures = figures;
         (!report.figures.is_empty() || !report.parts.is_empty()).then_some(report)
     }
 
@@ -147,5 +143,54 @@ impl Usage {
             figures.join(Figure::CurrConnections, entry.connections().into());
         }
         (figures, stats)
+    }
+}
+
+/// The figures of a cache as they were said last.
+#[derive(Debug, Default)]
+struct Said(Figures);
+
+/// Stands for what was said on a connection that is lost: nobody knows whether it was heard.
+const PERHAPS_HEARD: u64 = u64::MAX;
+
+impl Said {
+    /// Those that are to be said now.
+    fn changed(&mut self, now: &Figures) -> Vec<(Figure, u64)> {
+        let counts = Figure::ALL.iter().map(|&figure| (figure, now.get(figure)));
+        let changed: Vec<_> =
+            counts.filter(|&(figure, count)| count != self.0.get(figure)).collect();
+        changed.iter().for_each(|&(figure, count)| self.0.set(figure, count));
+        changed
+    }
+
+    /// Has all be said anew, also that something is nothing any more.
+    fn forget(&mut self) {
+        let said: Vec<Figure> = self.0.counted().map(|(figure, _)| figure).collect();
+        said.into_iter().for_each(|figure| self.0.set(figure, PERHAPS_HEARD));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Figure, Figures, Said};
+
+    #[test]
+    fn what_may_not_have_been_heard_is_said_again_even_if_it_is_nothing_now() {
+        let mut said = Said::default();
+        let mut figures = Figures::default();
+        assert_eq!(said.changed(&figures), []);
+        figures.set(Figure::CmdGet, 5);
+        figures.set(Figure::CurrItems, 3);
+        assert_eq!(said.changed(&figures), [(Figure::CmdGet, 5), (Figure::CurrItems, 3)]);
+        assert_eq!(said.changed(&figures), []);
+        // Flushed, and told on a connection that was lost: control may have heard of the items only.
+        figures.set(Figure::CurrItems, 0);
+        assert_eq!(said.changed(&figures), [(Figure::CurrItems, 0)]);
+        said.forget();
+        assert_eq!(said.changed(&figures), [(Figure::CmdGet, 5), (Figure::CurrItems, 0)]);
+        said.forget();
+        said.forget();
+        assert_eq!(said.changed(&figures), [(Figure::CmdGet, 5), (Figure::CurrItems, 0)]);
+        assert_eq!(said.changed(&figures), []);
     }
 }

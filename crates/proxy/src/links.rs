@@ -22,6 +22,9 @@
 //! request looks for its owner the session sends nothing more. Requests of the same client and slot
 //! that were on their way already wait behind the first of them.
 //!
+//! Who asks twice leaves one trace: a read that may have been carried out goes out again as one that is
+//! counted nowhere, so what a client asks is counted once.
+//!
 //! Several reads of one client for one backend go in one frame ([`crate::outbox`]) and are answered
 //! in order. One that is refused goes its own way from then on; a connection that is lost, a repetition
 //! and a time-out are about all of them.
@@ -353,6 +356,7 @@ impl Links {
             numbers: outgoing.numbers,
             reads_done: 0,
             operation: outgoing.operation,
+            may_be_counted: false,
             deadline: now + self.settings.request_timeout.as_micros() as Micros,
             hops_left: HOPS_MAX,
             token: None,
@@ -388,7 +392,7 @@ impl Links {
             slot: request.slot,
             token: request.token,
             // Errands are rare, so a copy does no harm.
-            operation: request.operation.clone(),
+            operation: request.to_ask().into_owned(),
         })
     }
 
@@ -462,7 +466,7 @@ impl Links {
             hops_left: request.hops_left,
             token: request.token,
         };
-        header.encode(&mut on.out, &request.operation, self.seal);
+        header.encode(&mut on.out, &request.to_ask(), self.seal);
         on.queued_total += (on.out.len() - before) as u64;
         if on.in_flight == 0 {
             // Silence counts from the moment something was asked.
@@ -477,7 +481,9 @@ impl Links {
             end: on.queued_total,
             at: now,
             reads_answered: 0,
+            is_counted: !request.may_be_counted,
         });
+        request.may_be_counted = true;
         request.stage = Stage::Sent;
         to.usage.requests_total.fetch_add(weight as u64, Relaxed);
         to.usage.in_flight.fetch_add(weight, Relaxed);
@@ -594,9 +600,14 @@ impl Links {
         }
         let is_over = request.stage == Stage::Over;
         let is_many = request.is_many();
-        let others = self.copy_answered(on, id, now).ok_or(LinkFault::Stray)?;
+        let (copy, others) = self.copy_answered(on, id, now).ok_or(LinkFault::Stray)?;
         if is_over {
             return Ok(());
+        }
+        if matches!(reply.answer, Answer::Refused(_))
+            && let Some(request) = self.requests.get(id)
+        {
+            request.note_not_done(&copy);
         }
         match &reply.answer {
             Answer::Done(outcome) => {
@@ -624,9 +635,9 @@ impl Links {
         Ok(())
     }
 
-    /// A frame that was written to this connection is answered. Returns how many other copies of its
-    /// request are not; `None` when there was no such frame.
-    fn copy_answered(&mut self, on: LinkId, id: u64, now: Micros) -> Option<usize> {
+    /// A frame that was written to this connection is answered. Returns it, and how many other copies
+    /// of its request are not; `None` when there was no such frame.
+    fn copy_answered(&mut self, on: LinkId, id: u64, now: Micros) -> Option<(Copy, usize)> {
         let request = self.requests.get(id)?;
         let copy = request.take_copy(on)?;
         let (others, weight) = (request.copies(), request.weight());
@@ -641,7 +652,7 @@ impl Links {
         if is_over && others == 0 {
             self.requests.remove(id);
         }
-        Some(others)
+        Some((copy, others))
     }
 
     /// Answers came for the next of several reads.
@@ -656,7 +667,8 @@ impl Links {
         let request = self.requests.get(id).ok_or(LinkFault::Stray)?;
         let (weight, is_over) = (request.weight(), request.stage == Stage::Over);
         let asker = request.asker.filter(|_| request.is_many()).ok_or(LinkFault::Stray)?;
-        let first = request.copy_on(on).ok_or(LinkFault::Stray)?.reads_answered;
+        let copy = *request.copy_on(on).ok_or(LinkFault::Stray)?;
+        let first = copy.reads_answered;
         // Taken out for the while, so that requests can be made of what is refused.
         let operation = std::mem::take(&mut request.operation);
         let numbers = std::mem::take(&mut request.numbers);
@@ -697,6 +709,9 @@ impl Links {
                         self.peers[on.peer].usage.moved_total.fetch_add(1, Relaxed);
                     }
                     let alone = self.alone(id, asker, read, was_held_to);
+                    if let Some(alone) = self.requests.get(alone) {
+                        alone.note_not_done(&copy);
+                    }
                     self.refused(alone, &refusal, now, sink);
                 }
                 Answer::Failed => {
@@ -750,6 +765,7 @@ impl Links {
             numbers: Vec::new(),
             reads_done: 0,
             operation: read.operation.to_vec(),
+            may_be_counted: together.may_be_counted,
             deadline: together.deadline,
             hops_left: together.hops_left,
             token: None,
@@ -1038,7 +1054,11 @@ impl Links {
         sink: &mut impl Sink,
     ) {
         let Some(request) = self.requests.get(id) else { return };
-        request.take_copy(on);
+        if let Some(copy) = request.take_copy(on)
+            && !may_have_run
+        {
+            request.note_not_done(&copy);
+        }
         if 0 < request.copies() {
             return;
         }
@@ -1302,6 +1322,7 @@ impl Links {
             numbers: Vec::new(),
             reads_done: 0,
             operation: encoded,
+            may_be_counted: false,
             deadline: now + self.settings.request_timeout.as_micros() as Micros,
             hops_left: 0,
             token: None,

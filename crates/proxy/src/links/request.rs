@@ -1,10 +1,13 @@
 //! A request on its way to another node, from the moment a session gives it away until the last
 //! reply that may still come for it has come.
 
+use std::borrow::Cow;
+
 use cluster::ownership::Token;
 use cluster::slot::Slot;
 use slab::Slab;
 use tenancy::id::CacheId;
+use wire::data::operation;
 
 use super::{LinkId, Micros};
 
@@ -35,6 +38,9 @@ pub(super) struct Request {
     pub(super) reads_done: usize,
     /// As it stands in a frame; empty once the request is over.
     pub(super) operation: Vec<u8>,
+    /// Whether a backend may have carried it out, and so counted it: whatever asks again shall leave no
+    /// trace.
+    pub(super) may_be_counted: bool,
     pub(super) deadline: Micros,
     pub(super) hops_left: u8,
     pub(super) token: Option<Token>,
@@ -59,6 +65,8 @@ pub(super) struct Copy {
     pub(super) at: Micros,
     /// How many of several reads were answered on that connection.
     pub(super) reads_answered: usize,
+    /// Whether it is counted where it is carried out.
+    pub(super) is_counted: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +94,19 @@ impl Request {
     /// How many requests of clients it is.
     pub(super) fn weight(&self) -> usize {
         self.numbers.len().max(1)
+    }
+
+    /// The operation as it is to be asked now.
+    pub(super) fn to_ask(&self) -> Cow<'_, [u8]> {
+        match self.may_be_counted {
+            false => Cow::Borrowed(&self.operation),
+            true => Cow::Owned(operation::without_trace(&self.operation)),
+        }
+    }
+
+    /// This copy was certainly not carried out.
+    pub(super) fn note_not_done(&mut self, copy: &Copy) {
+        self.may_be_counted &= !copy.is_counted;
     }
 
     pub(super) fn add_copy(&mut self, copy: Copy) {

@@ -68,6 +68,7 @@ fn without_faults_nothing_fails_and_little_is_asked_twice() {
         world.play(200_000);
         world.settle();
         assert_eq!(world.clients.failed, 0, "seed {seed}");
+        assert_eq!(world.counted, world.asked, "seed {seed}");
         assert!(world.total(|usage| &usage.hedges_total) * 10 <= world.clients.answered);
     }
 }
@@ -156,7 +157,9 @@ fn a_slow_get_is_asked_again_on_the_other_connection() {
     assert!(world.now - began < 10_000, "{}", world.now - began);
     assert_eq!(world.clients.failed, 0);
     assert_eq!(world.usage("b").hedges_total.load(Relaxed), 1);
+    // Both copies come to the backend, and one of them counts.
     world.settle();
+    assert_eq!(world.counted, world.asked);
 }
 
 #[test]
@@ -257,6 +260,9 @@ struct World {
     /// Reads that came together with others, and those of them that were refused.
     together: u64,
     parted: u64,
+    /// By key: gets of clients, and those that backends have counted.
+    asked: HashMap<(CacheId, Vec<u8>), u64>,
+    counted: HashMap<(CacheId, Vec<u8>), u64>,
 }
 
 /// One connection: bytes on their way, and when they arrive.
@@ -378,6 +384,8 @@ impl World {
             version: if seed % 5 == 4 { MANY_VERSION - 1 } else { MANY_VERSION },
             together: 0,
             parted: 0,
+            asked: HashMap::new(),
+            counted: HashMap::new(),
         }
     }
 
@@ -435,6 +443,10 @@ impl World {
         }
         for talk in &self.clients.talks {
             assert_eq!(talk.held, 0);
+        }
+        for (key, counted) in &self.counted {
+            let asked = self.asked.get(key).copied().unwrap_or(0);
+            assert!(*counted <= asked, "invariant: a get is counted once: {counted} of {asked}");
         }
     }
 
@@ -609,6 +621,9 @@ impl World {
         talk.next += 1;
         talk.asked.push_back((number, Asked { cache, key, wrote, at: self.now }, None));
         let bytes = key_bytes(client, key);
+        if wrote.is_none() {
+            *self.asked.entry((cache, bytes.clone())).or_default() += 1;
+        }
         let key = Key::new(&bytes).expect("short");
         let value = wrote.map(|number| value_bytes(cache, &bytes, number));
         let operation = match &value {
@@ -821,8 +836,12 @@ impl World {
         }
         let items = &mut self.backends[me].items;
         match request.operation {
-            Operation::Get(get) => {
-                let found = items.get(&(header.cache, get.key.bytes().to_vec()));
+            Operation::Get(Get { key, .. }) | Operation::Peek(key) => {
+                let place = (header.cache, key.bytes().to_vec());
+                if matches!(request.operation, Operation::Get(_)) {
+                    *self.counted.entry(place.clone()).or_default() += 1;
+                }
+                let found = items.get(&place);
                 let found: GetOutcome<'_> = found.map(|value| hit(value));
                 say(Answer::Done(Outcome::Get(found)));
             }
@@ -836,8 +855,7 @@ impl World {
             Operation::Who => {
                 say(Answer::Refused(Refusal::Unknown { epoch: Epoch::new(2) }));
             }
-            Operation::Peek(_)
-            | Operation::Delete(_)
+            Operation::Delete(_)
             | Operation::Arithmetic(_)
             | Operation::Touch(_)
             | Operation::Flush { .. }

@@ -147,7 +147,7 @@ impl Figures {
         Figure::ALL.iter().map(|&figure| (figure.name(), self.get(figure)))
     }
 
-    /// Those that are not 0.
+    /// Those that are not 0, or were not once.
     pub fn counted(&self) -> impl Iterator<Item = (Figure, u64)> {
         self.0.iter().copied()
     }

@@ -16,9 +16,11 @@ use protocol::operation::{
 };
 use tenancy::id::CacheId;
 
+use crate::codec::CodecError;
+
 use super::frame::{Decoded, Seal, WrongFrame};
 use super::many::{self, AnswersWriter, READS_MAX, Reads};
-use super::operation::Operation;
+use super::operation::{Operation, without_trace};
 use super::reply::{Answer, Busy, Figures, Outcome, Refusal, Reply, ReplyHeader};
 use super::request::{HOPS_MAX, Request, RequestHeader};
 
@@ -341,6 +343,23 @@ proptest! {
         let mut again = Vec::new();
         frame.encode(&mut again, seal);
         prop_assert_eq!(again, written);
+        // Asked a second time, of the same keys in the same order, and nobody counts it.
+        let untraced = without_trace(&operation);
+        prop_assert!(untraced.len() <= operation.len());
+        let Ok(Operation::Many(reads)) = Operation::decode(&untraced) else { panic!("still many") };
+        for (read, (bytes, _, at)) in reads.iter().zip(&all) {
+            let peek = bytes.operation(1);
+            prop_assert_eq!((read.slot.get(), shown(&read.decode())), (*at, shown(&Ok::<_, CodecError>(peek))));
+        }
+        prop_assert_eq!(reads.iter().count(), all.len());
+    }
+
+    #[test]
+    fn only_a_get_is_asked_otherwise_when_it_is_asked_again(bytes in bytes(), kind in 0..11usize) {
+        let (mut operation, mut expected) = (Vec::new(), Vec::new());
+        bytes.operation(kind).encode(&mut operation);
+        bytes.operation(kind.max(1)).encode(&mut expected);
+        prop_assert_eq!(without_trace(&operation), expected);
     }
 
     #[test]

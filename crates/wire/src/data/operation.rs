@@ -17,7 +17,7 @@ use protocol::operation::{
 };
 
 use crate::codec::{CodecError, Reader};
-use crate::data::many::Reads;
+use crate::data::many::{self, Reads};
 
 /// One thing asked.
 #[derive(Debug, Clone, Copy)]
@@ -283,6 +283,23 @@ impl Head {
         self.bytes[2..4].copy_from_slice(&self.bits.to_le_bytes());
         out.extend_from_slice(&self.bytes[..self.length]);
     }
+}
+
+/// A read as it is asked a second time, of the same bytes: the answer is the same, and whoever executes
+/// both counts one. What is no read stays as it is.
+pub fn without_trace(operation: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(operation.len());
+    match Operation::decode(operation) {
+        Ok(Operation::Get(get)) => Operation::Peek(get.key).encode(&mut out),
+        Ok(Operation::Many(reads)) => {
+            many::begin(&mut out);
+            for read in reads.iter() {
+                many::push_encoded(&mut out, read.slot, &without_trace(read.operation));
+            }
+        }
+        Ok(_) | Err(_) => out.extend_from_slice(operation),
+    }
+    out
 }
 
 /// What is left to read of an operation.
