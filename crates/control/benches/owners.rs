@@ -2,8 +2,9 @@
 //! and operators ask, memory, and a minute in which every cache was used.
 //!
 //! `cargo bench -p control --bench owners` measures on SQLite, in one process with its data plane, and then
-//! on PostgreSQL, with a node that reports; `-- sqlite` or `-- postgres` only one of them. PostgreSQL is
-//! started for it by `clients/postgres.sh`.
+//! on PostgreSQL, with a node that reports; `-- sqlite` or `-- postgres` only one of them, and a number is
+//! that of the caches: `-- postgres 1000` says in seconds whether it works. PostgreSQL is started for it by
+//! `clients/postgres.sh`.
 
 use std::io::{self, BufRead as _};
 use std::path::Path;
@@ -29,8 +30,11 @@ use tokio::net::TcpListener;
 use wire::control::name::NodeName;
 use wire::control::usage::{CacheReport, Figure, Figures, UsageReport};
 
+/// Unless another number is asked for.
 const CACHES: u64 = 100_000;
 const CREDENTIALS_PER_CACHE: u64 = 10;
+/// Nothing is under way any more by then.
+const SHUTDOWN_TIME_MAX: Duration = Duration::from_secs(10);
 /// Requests of each kind.
 const REQUESTS: usize = 2_000;
 
@@ -78,15 +82,15 @@ fn totals(id: CacheId) -> [(Figure, u64); 8] {
 }
 
 /// What a node tells of all caches, in messages of a few thousand.
-fn report(control: &Control) {
+fn report(control: &Control, caches: u64) {
     let (node, usage) = (NodeName::parse("n0").expect("good"), control.usage_of_nodes());
-    for first in (1..=CACHES).step_by(4_096) {
+    for first in (1..=caches).step_by(4_096) {
         let of_cache = |number: u64| {
             let cache = CacheId::new(number);
             CacheReport { figures: totals(cache).to_vec(), ..CacheReport::new(cache) }
         };
-        let caches = (first..(first + 4_096).min(CACHES + 1)).map(of_cache).collect();
-        let report = UsageReport { run: 1, is_first: false, is_catching_up: false, caches };
+        let some = (first..(first + 4_096).min(caches + 1)).map(of_cache).collect();
+        let report = UsageReport { run: 1, is_first: false, is_catching_up: false, caches: some };
         usage.hear(&node, &report, 0);
     }
 }
@@ -131,17 +135,17 @@ impl Server {
         postgres::Client::connect(&self.url, postgres::NoTls).expect("the server is there")
     }
 
-    fn fill(&self) {
+    fn fill(&self, caches: u64) {
         let fill = format!(
             "BEGIN;
              INSERT INTO caches (cluster_id, name, plan, enabled, primary_username, created_at, used_at)
                  SELECT 1, 'cache-' || n, '100', TRUE, 'USER' || n || 'N0', 0, 0
-                 FROM generate_series(1, {CACHES}) n;
+                 FROM generate_series(1, {caches}) n;
              INSERT INTO credentials (username, cache_id, capabilities, password_hash,
                  sealed_password, created_at)
                  SELECT 'USER' || n || 'N' || k, n, 7, decode(md5(n::TEXT) || md5(k::TEXT), 'hex'),
                      decode(repeat(md5(k::TEXT), 4), 'hex'), 0
-                 FROM generate_series(1, {CACHES}) n,
+                 FROM generate_series(1, {caches}) n,
                      generate_series(0, {CREDENTIALS_PER_CACHE} - 1) k;
              COMMIT; ANALYZE;"
         );
@@ -182,10 +186,10 @@ impl Place {
         }
     }
 
-    fn fill(&self, dir: &Path) {
+    fn fill(&self, dir: &Path, caches: u64) {
         match self {
-            Place::Sqlite => fill(dir),
-            Place::Postgres(server) => server.fill(),
+            Place::Sqlite => fill(dir, caches),
+            Place::Postgres(server) => server.fill(caches),
         }
     }
 
@@ -199,17 +203,17 @@ impl Place {
     }
 
     /// The end of a round: nodes have told what they count.
-    fn report(&self, control: &Control) {
+    fn report(&self, control: &Control, caches: u64) {
         if let Place::Postgres(_) = self {
-            report(control);
+            report(control, caches);
         }
     }
 }
 
-fn fill(dir: &Path) {
+fn fill(dir: &Path, caches: u64) {
     let mut connection = Connection::open(dir.join("control.sqlite")).expect("it was made");
     let transaction = connection.transaction().expect("nobody else uses it");
-    for cache in 1..=CACHES {
+    for cache in 1..=caches {
         let insert =
             "INSERT INTO caches (cluster_id, name, plan, enabled, primary_username, created_at,
             used_at) VALUES (1, 'cache-' || ?1, '100', 1, ?2, 0, 0)";
@@ -262,25 +266,27 @@ fn measure(what: &str, url: &str, method: &str, authorization: &str) {
 
 fn main() {
     let wanted = std::env::args().find(|word| word == "sqlite" || word == "postgres");
+    let caches = std::env::args().find_map(|word| word.parse().ok()).unwrap_or(CACHES);
     match wanted.as_deref() {
-        Some("sqlite") => run(&Place::Sqlite),
-        Some(_) => run(&Place::Postgres(Server::start())),
+        Some("sqlite") => run(&Place::Sqlite, caches),
+        Some(_) => run(&Place::Postgres(Server::start()), caches),
         // A process for each, so that neither's memory is counted with the other's.
-        None => ["sqlite", "postgres"].into_iter().for_each(again),
+        None => ["sqlite", "postgres"].into_iter().for_each(|place| again(place, caches)),
     }
 }
 
-fn again(place: &str) {
-    say(&format!("--- {place}"), "");
+fn again(place: &str, caches: u64) {
+    say(&format!("--- {place}, {caches} caches"), "");
     let program = std::env::current_exe().expect("a running program has a path");
-    let status = Command::new(program).arg(place).status().expect("it runs again");
+    let status = Command::new(program).args([place, &caches.to_string()]).status();
+    let status = status.expect("it runs again");
     assert!(status.success(), "{place} failed");
 }
 
-fn run(place: &Place) {
+fn run(place: &Place, caches: u64) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     drop(place.open(dir.path()));
-    place.fill(dir.path());
+    place.fill(dir.path(), caches);
     let begun = Instant::now();
     let control = Arc::new(place.open(dir.path()));
     say("start", &format!("{:.2?}", begun.elapsed()));
@@ -320,8 +326,8 @@ fn run(place: &Place) {
     measure("GET info (owner)", &own("info"), "GET", &owner);
     measure("GET stats (owner)", &own("stats"), "GET", &owner);
     measure("POST flush (owner; a commit)", &own("flush"), "POST", &owner);
-    let caches = format!("http://{address}/v1/caches?limit=100&after=50000");
-    measure("GET 100 caches (operator)", &caches, "GET", &operator);
+    let page = format!("http://{address}/v1/caches?limit=100&after={}", caches / 2);
+    measure("GET 100 caches (operator)", &page, "GET", &operator);
     say("memory after the requests", &format!("{} MiB", memory_mib()));
 
     let sampled = |what: &str| {
@@ -333,7 +339,7 @@ fn run(place: &Place) {
     for _ in 0..10 {
         ROUND.fetch_add(1, Ordering::Relaxed);
         NOW.fetch_add(60, Ordering::Relaxed);
-        place.report(&control);
+        place.report(&control, caches);
         sampled("a minute in which every cache was used");
     }
     let begun = Instant::now();
@@ -343,7 +349,8 @@ fn run(place: &Place) {
     say("memory after that", &format!("{} MiB", memory_mib()));
     let series = own("insight/processed_stats?names=hit_rate,request_rate,bytes");
     measure("GET a day in minutes (owner)", &series, "GET", &owner);
-    // Tasks that wait for connections do not end by themselves.
-    runtime.shutdown_background();
+    // Tasks that wait for connections do not end by themselves. They end here, while we hold control: its
+    // connection to PostgreSQL cannot be closed by one of them.
+    runtime.shutdown_timeout(SHUTDOWN_TIME_MAX);
     drop(campaign);
 }
