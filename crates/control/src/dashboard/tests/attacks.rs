@@ -8,12 +8,14 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, Request, StatusCode};
 use tenancy::capability::Capabilities;
 use tenancy::id::Username;
+use tenancy::rules::{Network, RuleId, Ruling};
 use tenancy::secret::Secret;
 use wire::control::inquiry::{Popular, Popularity};
 
 use super::{Browser, PASSWORD, Pages, assets, escaped, owners_pages};
 use crate::alerts::{AlertWish, Trigger, Way};
 use crate::model::{Actor, Cache, CacheRef, Issued};
+use crate::rules::{RuleWish, Scope};
 
 /// Every form of a cache's pages: where it goes, and with what it is accepted by the cache of [`Shop`].
 const FORMS: &[(&str, &[(&str, &str)])] = &[
@@ -46,7 +48,33 @@ const ALERT: &[(&str, &str)] = &[
     ("description", "call Ann"),
     ("enabled", "on"),
 ];
+/// Every form of the operators' pages, each accepted with what stands there.
+const OPERATORS_FORMS: &[(&str, &[(&str, &str)])] = &[
+    ("caches/<cache>/visit", &[]),
+    // Shown, then made; shown, then removed.
+    ("rules", RULE),
+    ("rules", CONFIRMED_RULE),
+    ("rules/<rule>/remove", &[]),
+    ("rules/<rule>/remove", &[("confirmed", "yes")]),
+    ("leave", &[]),
+];
+const RULE: &[(&str, &str)] = &[
+    ("network", "203.0.113.0/24"),
+    ("ruling", "block"),
+    ("cache", CACHE_NAME),
+    ("reason", "a flood"),
+    ("seconds", "3600"),
+];
+const CONFIRMED_RULE: &[(&str, &str)] = &[
+    ("network", "203.0.113.0/24"),
+    ("ruling", "block"),
+    ("cache", CACHE_NAME),
+    ("reason", "a flood"),
+    ("seconds", "3600"),
+    ("confirmed", "yes"),
+];
 // Stand for what the cache has.
+const CACHE_NAME: &str = "<cache name>";
 const USERNAME: &str = "<second username>";
 const PREFIX: &str = "<prefix>";
 const ALERT_ID: &str = "<alert>";
@@ -73,8 +101,13 @@ const OPERATORS_QUESTIONS: &[&str] = &[
     "/operator/caches?search={}&after=1",
     "/operator/caches/{}",
     "/operator/log?before={}",
+    "/operator/rules?after={}",
+    "/operator/rules?cache={}",
+    "/operator/rules?done={}",
     "/operator/{}",
 ];
+const OPERATORS_PAGES: &[&str] =
+    &["caches", "caches/<cache>", "top", "nodes", "rules", "log", "login"];
 
 const HTML: &str = "\"><script>alert(1)</script><img src=x onerror=alert(1)>'";
 
@@ -104,6 +137,8 @@ struct Shop {
     alert: u64,
     delivery: u64,
     free_delivery: u64,
+    /// A rule for addresses of its clients.
+    rule: RuleId,
     owner: Browser,
 }
 
@@ -135,12 +170,25 @@ impl Shop {
             ..Popular::default()
         };
         pages.installation.data_plane.ask_for(cache.id, popular);
+        let rule = RuleWish {
+            scope: Scope::Cache(which.clone()),
+            network: Network::parse("198.51.100.0/24").expect("a network"),
+            ruling: Ruling::Block,
+            reason: "a flood before".to_owned(),
+            seconds: 3_600,
+        };
+        let rule = control.put_rule(Actor::Operator, &rule).expect("room").value.rule.id;
         let owner = pages.owner(&cache);
-        Shop { cache, issued, second, prefix, alert, delivery, free_delivery, owner }
+        Shop { cache, issued, second, prefix, alert, delivery, free_delivery, rule, owner }
     }
 
     fn path(&self, act: &str) -> String {
         format!("/dashboard/{}/{act}", self.cache.id)
+    }
+
+    fn operators_path(&self, act: &str) -> String {
+        let act = act.replace("<cache>", &self.cache.id.to_string());
+        format!("/operator/{}", act.replace("<rule>", &self.rule.to_string()))
     }
 
     /// The fields of a form for this cache.
@@ -152,6 +200,7 @@ impl Shop {
                 ALERT_ID => self.alert.to_string(),
                 DELIVERY => self.delivery.to_string(),
                 FREE_DELIVERY => self.free_delivery.to_string(),
+                CACHE_NAME => self.cache.name.to_string(),
                 other => other.to_owned(),
             };
             (*name, value)
@@ -164,7 +213,10 @@ impl Shop {
         let (control, which) = (pages.control(), CacheRef::Id(self.cache.id));
         let issued = control.issued(&which).expect("it is there");
         let (alerts, prefixes) = (control.alerts(&which), control.prefixes(&which));
-        format!("{issued:?} {alerts:?} {prefixes:?} {:?}", control.deliveries(&which))
+        let rules = control.rules(0, 1_000).expect("readable");
+        let rules = rules.iter().filter(|kept| kept.rule.cache == Some(self.cache.id));
+        let rules: Vec<_> = rules.collect();
+        format!("{issued:?} {alerts:?} {prefixes:?} {rules:?} {:?}", control.deliveries(&which))
     }
 }
 
@@ -202,6 +254,34 @@ fn the_table_has_every_form_and_they_are_accepted() {
 }
 
 #[test]
+fn the_table_has_every_form_of_operators_and_they_are_accepted() {
+    let mut acts = BTreeSet::new();
+    for (act, fields) in OPERATORS_FORMS {
+        let pages = Pages::new();
+        pages.add_operator("ann");
+        let (shop, ann) = (Shop::open(&pages, "shop"), pages.operator("ann"));
+        for page in OPERATORS_PAGES {
+            let text = pages.get(&shop.operators_path(page), &ann.cookie).text;
+            for form in text.split("<form ").skip(1).filter(|form| form.contains("\"post\"")) {
+                let action = form.split("action=\"").nth(1).expect("a form goes somewhere");
+                let action = action.split('"').next().expect("an end");
+                let known =
+                    OPERATORS_FORMS.iter().find(|(act, _)| shop.operators_path(act) == action);
+                // That of the login has no session, and so no token.
+                acts.insert(known.map_or(action.to_owned(), |(act, _)| (*act).to_owned()));
+            }
+        }
+        let fields = shop.filled(fields);
+        let got = pages.submit(&ann, &shop.operators_path(act), &borrowed(&fields));
+        let asks = act.starts_with("rules") && !fields.iter().any(|(name, _)| *name == "confirmed");
+        let wanted = if asks { StatusCode::OK } else { StatusCode::SEE_OTHER };
+        assert_eq!(got.status, wanted, "{act}: {}", got.text);
+    }
+    let known = OPERATORS_FORMS.iter().map(|(act, _)| (*act).to_owned());
+    assert_eq!(acts, known.chain(["/operator/login".to_owned()]).collect());
+}
+
+#[test]
 fn a_form_without_its_token_does_nothing() {
     let pages = Pages::new();
     pages.add_operator("ann");
@@ -212,8 +292,8 @@ fn a_form_without_its_token_does_nothing() {
     let mut forms: Vec<_> =
         FORMS.iter().map(|(act, fields)| (shop.path(act), shop.filled(fields))).collect();
     let owners = forms.len();
-    forms.push((format!("/operator/caches/{}/visit", shop.cache.id), Vec::new()));
-    forms.push(("/operator/leave".to_owned(), Vec::new()));
+    let operators = OPERATORS_FORMS.iter();
+    forms.extend(operators.map(|(act, fields)| (shop.operators_path(act), shop.filled(fields))));
     for (at, (path, fields)) in forms.iter().enumerate() {
         let (browser, stranger) = if at < owners { (&shop.owner, &other) } else { (&ann, &bob) };
         for token in [None, Some(""), Some("x"), Some(stranger.token.as_str())] {
@@ -223,7 +303,11 @@ fn a_form_without_its_token_does_nothing() {
             assert_eq!(got.status, StatusCode::FORBIDDEN, "{path} with {token:?}");
             assert!(got.cookie.is_none(), "{path}");
         }
-        assert_eq!(pages.get(path, &browser.cookie).status, StatusCode::METHOD_NOT_ALLOWED);
+        // What reads changes nothing.
+        let got = pages.get(&format!("{path}?confirmed=yes"), &browser.cookie);
+        let is_page = path == "/operator/rules";
+        let wanted = if is_page { StatusCode::OK } else { StatusCode::METHOD_NOT_ALLOWED };
+        assert_eq!(got.status, wanted, "{path}");
     }
     let after = (pages.control().audit(0, 1_000).expect("readable").len(), shop.record(&pages));
     assert_eq!(after, before);
@@ -345,8 +429,20 @@ fn an_owner_reaches_no_other_cache_by_its_id() {
     let got = pages.submit(&mine.owner, &mine.path("alerts/put"), &borrowed(&deliver_there));
     assert_eq!(got.status, StatusCode::NOT_FOUND);
     assert_eq!(theirs.record(&pages), before);
-    // Nor the operators' pages, nor one that is not there.
+    // Nor the operators' pages and forms, not for his own cache either; nor one that is not there.
     let cookie = &mine.owner.cookie;
+    let own = mine.record(&pages);
+    for (act, fields) in OPERATORS_FORMS {
+        for shop in [&mine, &theirs] {
+            let fields = shop.filled(fields);
+            let got = pages.submit(&mine.owner, &shop.operators_path(act), &borrowed(&fields));
+            assert_eq!(got.location, "/operator/login", "{act}: {} {}", got.status, got.text);
+        }
+    }
+    assert_eq!((mine.record(&pages), theirs.record(&pages)), (own, before));
+    for page in OPERATORS_PAGES.iter().filter(|page| **page != "login") {
+        assert_eq!(pages.get(&theirs.operators_path(page), cookie).location, "/operator/login");
+    }
     assert_eq!(pages.get("/operator/caches", cookie).location, "/operator/login");
     assert_eq!(pages.get("/dashboard/999", cookie).status, StatusCode::FORBIDDEN);
     assert_eq!(pages.get("/dashboard/mine", cookie).status, StatusCode::NOT_FOUND);
@@ -377,6 +473,19 @@ fn code_in_every_field_is_only_text(pages: &Pages) {
                 harmless(&format!("{bad:?} as {tried} of {act}"), &got);
             }
         }
+        for (act, fields) in OPERATORS_FORMS {
+            let fields = [shop.filled(fields), vec![("token", ann.token.clone())]].concat();
+            let tried = fields.iter().filter(|(name, _)| *name != "confirmed");
+            for (tried, _) in tried {
+                let mut fields = borrowed(&fields);
+                let field = fields.iter_mut().find(|(name, _)| name == tried);
+                field.expect("it is one of them").1 = bad;
+                let got = pages.post(&shop.operators_path(act), &ann.cookie, &fields);
+                harmless(&format!("{bad:?} as {tried} of {act}"), &got);
+            }
+        }
+        let path = format!("/operator/rules/{}/remove", escaped(bad));
+        harmless(&path, &pages.submit(&ann, &path, &[("confirmed", "yes")]));
         let ask = |questions: &[&str], browser: &Browser| {
             for question in questions {
                 let path = question.replace("{cache}", &shop.cache.id.to_string());
@@ -398,6 +507,15 @@ fn code_in_every_field_is_only_text(pages: &Pages) {
         harmless(&page, &pages.get(&page, &shop.owner.cookie));
     }
     let shown = pages.get(&shop.path("introspection"), &shop.owner.cookie).text;
+    assert!(shown.contains("&#60;script&#62;alert"), "{shown}");
+    let mut rule = shop.filled(CONFIRMED_RULE);
+    rule.iter_mut().find(|(name, _)| *name == "reason").expect("it has one").1 = HTML.to_owned();
+    let made = pages.submit(&ann, "/operator/rules", &borrowed(&rule));
+    assert_eq!(made.status, StatusCode::SEE_OTHER, "{}", made.text);
+    for page in OPERATORS_PAGES {
+        harmless(page, &pages.get(&shop.operators_path(page), &ann.cookie));
+    }
+    let shown = pages.get("/operator/rules", &ann.cookie).text;
     assert!(shown.contains("&#60;script&#62;alert"), "{shown}");
     // And nobody else has noticed.
     assert_eq!(bystander.record(pages), before);
