@@ -84,14 +84,6 @@ impl Dashboard {
         Ok(self.api.call(call).await?)
     }
 
-    /// `host:port` of each proxy, as clients reach it.
-    fn servers(&self) -> Vec<String> {
-        match &self.api.settings.push {
-            Some(push) => push.fleet.servers(),
-            None => self.api.settings.servers.clone(),
-        }
-    }
-
     /// Whether browsers reach us over TLS: then cookies go no other way.
     fn is_secure(&self) -> bool {
         self.api.settings.public_url.starts_with("https://")

@@ -463,7 +463,7 @@ impl Api {
     }
 
     /// `host:port` of each proxy, as clients reach it.
-    pub(super) fn servers(&self) -> Vec<String> {
+    pub(crate) fn servers(&self) -> Vec<String> {
         match &self.settings.push {
             Some(push) => push.fleet.servers(),
             None => self.settings.servers.clone(),
@@ -471,7 +471,7 @@ impl Api {
     }
 
     /// What clients call a server, by the name that its figures have.
-    pub(super) fn server(&self, name: &str) -> String {
+    pub(crate) fn server(&self, name: &str) -> String {
         let address = match &self.settings.push {
             Some(push) => push.fleet.server(name),
             None => self.settings.servers.first().cloned(),

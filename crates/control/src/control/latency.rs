@@ -45,23 +45,34 @@ impl Control {
         let now = self.environment.now().0;
         let from = from.max(now.saturating_sub(Step::Day.kept_seconds()));
         let step = Fineness::for_range(from, to, now);
-        let mut servers: BTreeMap<String, Vec<LatencyPoint>> = BTreeMap::new();
-        let mut database = self.lock();
-        let names = database.server_names()?;
-        for (at, server, histogram) in database.latencies(step, (from, to))? {
-            let Some(name) = names.get(&server) else { continue };
-            servers.entry(name.clone()).or_default().push(LatencyPoint { at, histogram });
-        }
-        drop(database);
+        let mut series = self.latency_sampled(step, from, to)?;
         if now <= to {
             let at = step.begin(now);
             for (server, histogram) in under_way {
-                let points = servers.entry(server).or_default();
+                let points = series.servers.entry(server).or_default();
                 match points.last_mut().filter(|last| last.at == at) {
                     Some(last) => last.histogram.add(&histogram),
                     None => points.push(LatencyPoint { at, histogram }),
                 }
             }
+        }
+        Ok(series)
+    }
+
+    /// The same as far as it has been sampled, in this step. Asks no proxy, so it costs little enough for
+    /// pages that renew themselves.
+    pub(crate) fn latency_sampled(
+        &self,
+        step: Fineness,
+        from: u64,
+        to: u64,
+    ) -> Result<LatencySeries, ControlError> {
+        let mut servers: BTreeMap<String, Vec<LatencyPoint>> = BTreeMap::new();
+        let mut database = self.lock_reader();
+        let names = database.server_names()?;
+        for (at, server, histogram) in database.latencies(step, (from, to))? {
+            let Some(name) = names.get(&server) else { continue };
+            servers.entry(name.clone()).or_default().push(LatencyPoint { at, histogram });
         }
         Ok(LatencySeries { step_seconds: step.seconds(), servers })
     }

@@ -22,7 +22,6 @@ pub(super) enum Unit {
     Bytes,
     Count,
     /// Nanoseconds, on a logarithmic axis.
-    #[cfg_attr(not(test), expect(dead_code, reason = "latency is not measured yet"))]
     Latency,
 }
 
@@ -51,8 +50,8 @@ pub(super) struct Line {
 /// One chart with all it shows.
 pub(super) struct Chart {
     /// Distinguishes it on its page.
-    pub(super) id: &'static str,
-    pub(super) title: &'static str,
+    pub(super) id: String,
+    pub(super) title: String,
     pub(super) unit: Unit,
     /// At most three, for there are three colours.
     pub(super) lines: Vec<Line>,
@@ -76,8 +75,8 @@ struct Drawn {
 #[derive(askama::Template)]
 #[template(path = "chart.html")]
 pub(super) struct ChartView {
-    id: &'static str,
-    title: &'static str,
+    id: String,
+    title: String,
     lines: Vec<Drawn>,
     /// Nothing was measured at all.
     is_empty: bool,
@@ -106,8 +105,8 @@ impl Chart {
             line.values.iter().map(say).collect::<Vec<_>>().join(";")
         });
         ChartView {
-            id: self.id,
-            title: self.title,
+            id: self.id.clone(),
+            title: self.title.clone(),
             lines: lines.map(|(line, class)| self.draw(line, class, &axis)).collect(),
             is_empty: self.lines.iter().all(|line| line.values.iter().all(Option::is_none)),
             top: self.unit.say(axis.top),
@@ -232,7 +231,7 @@ mod tests {
     fn chart(unit: Unit, values: &[Option<f64>]) -> Chart {
         let lines = vec![Line { name: "gets".to_owned(), values: values.to_vec() }];
         let times = (0..values.len()).map(|at| format!("12:0{at}")).collect();
-        Chart { id: "x", title: "X", unit, lines, times, at_least: 0.0 }
+        Chart { id: "x".to_owned(), title: "X".to_owned(), unit, lines, times, at_least: 0.0 }
     }
 
     #[test]

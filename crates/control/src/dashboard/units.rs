@@ -74,6 +74,11 @@ pub(super) fn clock(at: UnixSeconds) -> String {
     format!("{:02}:{:02}", at.0 / 3_600 % 24, at.0 / 60 % 60)
 }
 
+/// `11:34:05`.
+pub(super) fn clock_with_seconds(at: UnixSeconds) -> String {
+    format!("{}:{:02}", clock(at), at.0 % 60)
+}
+
 /// `11-21 11:34`.
 pub(super) fn day_and_clock(at: UnixSeconds) -> String {
     let (_, month, day) = date(at.0 / 86_400);

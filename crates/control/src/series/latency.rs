@@ -45,6 +45,12 @@ impl Fineness {
         }
     }
 
+    /// The finest in which so long a time has no more points than these.
+    pub(crate) fn for_points(seconds: u64, points_max: usize) -> Self {
+        let fits = |fineness: &Fineness| seconds / fineness.seconds() <= points_max as u64;
+        Fineness::ALL.into_iter().find(fits).unwrap_or(Fineness::Coarse(Step::Day))
+    }
+
     pub(crate) fn for_range(from: u64, to: u64, now: u64) -> Self {
         match Step::for_range(from, to, now) {
             Step::Minute => Fineness::Sample,

@@ -155,7 +155,7 @@ pub(super) async fn show(
         frame: frame(&who, cache.name.as_str()),
         operator: OperatorFrame::new(&who, "caches"),
         cluster: cache.cluster.0,
-        servers: dashboard.servers().join(", "),
+        servers: dashboard.api.servers().join(", "),
         credentials,
         flushes: cache.flush_generation,
         statistics: statistics.collect(),

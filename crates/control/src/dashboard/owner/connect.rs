@@ -42,7 +42,7 @@ pub(super) async fn show(
 ) -> Result<Response, Failure> {
     let asked = asked.client.as_deref();
     let chosen = SNIPPETS.iter().find(|snippet| Some(snippet.id) == asked).unwrap_or(&SNIPPETS[0]);
-    let servers = dashboard.servers();
+    let servers = dashboard.api.servers();
     let username = owner.cache.primary.to_string();
     let choice = |snippet: &Snippet| Choice {
         id: snippet.id,

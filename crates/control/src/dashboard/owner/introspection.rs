@@ -1,14 +1,15 @@
 //! What a cache is asked for: its popular keys and prefixes, the prefixes that its owner watches, one key,
-//! and what it would hit with more or less memory.
+//! the last commands, and what it would hit with more or less memory.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::Deserialize;
 use tenancy::id::CacheId;
-use wire::control::inquiry::{KeyFigures, Popular, Popularity};
+use wire::control::inquiry::{Command, KeyFigures, Popular, Popularity};
 
 use super::{CacheFrame, Done, back, frame};
 use crate::control::Control;
@@ -18,11 +19,13 @@ use crate::dashboard::page::{Frame, in_query, render};
 use crate::dashboard::session::{Owner, Sent};
 use crate::dashboard::units;
 use crate::error::ControlError;
-use crate::model::{Cache, CacheRef};
+use crate::model::{Cache, CacheRef, UnixSeconds};
 
 const TAB: &str = "introspection";
 /// Keys or prefixes in a list: what one takes in at a glance.
 const LIST_MAX: usize = 10;
+/// Last commands that are shown, of all proxies together.
+const COMMANDS_MAX: usize = 25;
 /// Longest key and prefix in bytes, as in memcached.
 const KEY_BYTES_MAX: usize = 250;
 /// Further hits in percent of all gets from which on more memory is worth a word.
@@ -51,7 +54,18 @@ struct Panel {
     sizes: Vec<SizeRow>,
     /// What more memory would bring, in words.
     verdict: Option<String>,
+    commands: Vec<CommandRow>,
+    /// Whether there is more than one proxy, so that it matters which one was asked.
+    has_proxies: bool,
     at: String,
+}
+
+/// What proxies and backends say of a cache.
+#[derive(Default)]
+struct Seen {
+    popular: Popular,
+    /// By the proxy's address, the oldest first.
+    recent: BTreeMap<String, Vec<Command>>,
 }
 
 /// The keys with most of one kind of request.
@@ -96,6 +110,36 @@ struct SizeRow {
     /// For the bar.
     percent: u64,
     is_now: bool,
+}
+
+/// One of the last commands.
+struct CommandRow {
+    time: String,
+    proxy: String,
+    key: Shown,
+    command: String,
+    status: &'static str,
+    size: Option<String>,
+}
+
+/// The last of all, the newest first.
+fn last_commands(cache: CacheId, recent: BTreeMap<String, Vec<Command>>) -> Vec<CommandRow> {
+    let of_proxy = |(proxy, commands): (String, Vec<Command>)| {
+        commands.into_iter().rev().map(move |command| (proxy.clone(), command))
+    };
+    let mut all: Vec<(String, Command)> = recent.into_iter().flat_map(of_proxy).collect();
+    // Within a second those of a proxy stay in their order.
+    all.sort_by_key(|(_, command)| Reverse(command.at));
+    all.truncate(COMMANDS_MAX);
+    let row = |(proxy, command): (String, Command)| CommandRow {
+        time: units::clock_with_seconds(UnixSeconds(command.at)),
+        proxy,
+        key: Shown::new(cache, &command.key),
+        command: command.name,
+        status: command.status.name(),
+        size: (command.value_bytes != 0).then(|| units::bytes(command.value_bytes.into())),
+    };
+    all.into_iter().map(row).collect()
 }
 
 /// What is known of one key.
@@ -201,7 +245,7 @@ impl Panel {
     fn new(
         cache: &Cache,
         token: String,
-        popular: &Popular,
+        Seen { popular, recent }: Seen,
         watched: Vec<(u64, String)>,
         at: String,
     ) -> Self {
@@ -237,6 +281,8 @@ impl Panel {
                 .collect(),
             sizes: sizes.into_iter().map(|size| SizeRow::new(size, limit_bytes)).collect(),
             verdict: verdict(&curve, limit_bytes),
+            has_proxies: 1 < recent.len(),
+            commands: last_commands(id, recent),
             at,
         }
     }
@@ -286,18 +332,30 @@ pub(super) async fn live(
 
 async fn panel(dashboard: &Dashboard, owner: &Owner) -> Result<Panel, Failure> {
     let (cache, token) = (owner.cache.clone(), owner.token.reveal().to_owned());
+    let api = dashboard.api.clone();
     dashboard
         .call(move |control| {
             let which = CacheRef::Id(cache.id);
-            let popular = match control.popular(&which) {
+            let seen = match see(control, &which, |proxy| api.server(proxy)) {
                 // Nodes that do not answer have nothing to tell.
-                Err(ControlError::DataPlane(_)) => Popular::default(),
+                Err(ControlError::DataPlane(_)) => Seen::default(),
                 other => other?,
             };
             let watched = control.prefixes(&which)?;
-            Ok(Panel::new(&cache, token, &popular, watched, units::time(control.now())))
+            Ok(Panel::new(&cache, token, seen, watched, units::time(control.now())))
         })
         .await
+}
+
+/// `server` is what clients call a proxy.
+fn see(
+    control: &Control,
+    cache: &CacheRef,
+    server: impl Fn(&str) -> String,
+) -> Result<Seen, ControlError> {
+    let (popular, recent) = (control.popular(cache)?, control.recent(cache)?);
+    let recent = recent.into_iter().map(|(proxy, commands)| (server(&proxy), commands));
+    Ok(Seen { popular, recent: recent.collect() })
 }
 
 fn look(control: &Control, cache: &CacheRef, key: &[u8]) -> Result<Found, ControlError> {
@@ -339,6 +397,8 @@ pub(super) async fn unwatch(
 
 #[cfg(test)]
 mod tests {
+    use wire::control::inquiry::Status;
+
     use super::*;
 
     const CACHE: CacheId = CacheId::new(1);
@@ -366,6 +426,32 @@ mod tests {
         let keys: Vec<_> = row.keys.iter().map(|key| key.text.as_str()).collect();
         assert_eq!(keys, ["user:1", "user:2"]);
         assert!(WatchedRow::new(CACHE, (8, "none".to_owned()), &[]).figures.is_none());
+    }
+
+    #[test]
+    fn the_last_commands_of_all_proxies_are_told_the_newest_first() {
+        let command = |at: u64, key: &str| Command {
+            at,
+            key: key.into(),
+            name: "get".to_owned(),
+            status: Status::Hit,
+            value_bytes: 5,
+        };
+        let one = vec![command(9, "a"), command(10, "b"), command(10, "c")];
+        let many = (0..100).map(|at| command(at % 10, "old")).collect();
+        let recent = [("p:1", one), ("q:1", vec![command(11, "d")]), ("r:1", many)];
+        let recent = recent.map(|(proxy, commands)| (proxy.to_owned(), commands));
+        let rows = last_commands(CACHE, recent.into());
+        assert_eq!(rows.len(), COMMANDS_MAX);
+        let told = |row: &CommandRow| (row.time.clone(), row.proxy.clone(), row.key.text.clone());
+        let first: Vec<_> = rows.iter().take(4).map(told).collect();
+        let expected =
+            [("11", "q:1", "d"), ("10", "p:1", "c"), ("10", "p:1", "b"), ("09", "p:1", "a")];
+        let expected = expected.map(|(seconds, proxy, key)| {
+            (format!("00:00:{seconds}"), proxy.to_owned(), key.to_owned())
+        });
+        assert_eq!(first, expected);
+        assert_eq!((rows[0].status, rows[0].size.as_deref()), ("HIT", Some("5 bytes")));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use axum::extract::{Query, State};
 use axum::response::Response;
 use serde::Deserialize;
 
-use super::charts::{RANGES, Range, charts};
+use super::charts::{RANGES, Range, charts, latency_charts};
 use super::{CacheFrame, Done, frame};
 use crate::control::Control;
 use crate::dashboard::Dashboard;
@@ -39,6 +39,8 @@ struct LivePanel {
     /// Why there are no figures.
     silent: Option<&'static str>,
     charts: Vec<ChartView>,
+    /// Proxies whose latency has no chart.
+    left_out: usize,
     at: String,
 }
 
@@ -92,11 +94,13 @@ async fn panel(
     owner: &Owner,
     range: &'static Range,
 ) -> Result<LivePanel, Failure> {
-    let cache = owner.cache.clone();
+    let (cache, api) = (owner.cache.clone(), dashboard.api.clone());
     dashboard
         .call(move |control| {
-            let charts = charts(control, &cache, range)?;
-            Ok(LivePanel { charts, ..look(control, &cache)? })
+            let mut charts = charts(control, &cache, range)?;
+            let latency = latency_charts(control, range, |proxy| api.server(proxy))?;
+            charts.extend(latency.charts);
+            Ok(LivePanel { charts, left_out: latency.left_out, ..look(control, &cache)? })
         })
         .await
 }
@@ -127,6 +131,7 @@ impl LivePanel {
             advice: Vec::new(),
             silent: Some("The nodes that serve this cache have not reported yet."),
             charts: Vec::new(),
+            left_out: 0,
             at: units::time(now),
         }
     }
@@ -174,6 +179,7 @@ impl LivePanel {
             memory: Some(memory),
             silent: None,
             charts: Vec::new(),
+            left_out: 0,
             at: units::time(now),
         }
     }

@@ -55,7 +55,7 @@ pub(super) async fn show(
         created: units::time(owner.cache.created_at),
         item_bytes_max: units::bytes(limits.item_bytes_max.into()),
         connections_max: units::grouped(limits.connections_max.into()),
-        servers: dashboard.servers(),
+        servers: dashboard.api.servers(),
         plans: PLANS.iter().map(choice).collect(),
         sleeps: owner.cache.plan == Plan::DEVELOPMENT,
     }))
