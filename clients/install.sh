@@ -19,6 +19,12 @@ needed='
 /usr/share/rubygems-integration/all/specifications/dalli-*.gemspec ruby-dalli
 /usr/bin/php php-cli
 /usr/lib/php/*/memcached.so php-memcached
+/usr/share/rubygems-integration/all/specifications/activesupport-*.gemspec ruby-activesupport
+/usr/share/rubygems-integration/all/specifications/connection_pool-*.gemspec ruby-connection-pool
+/usr/share/php/Illuminate/Cache/autoload.php php-illuminate-cache
+/usr/share/php/Illuminate/Container/autoload.php php-illuminate-container
+/usr/bin/javac default-jdk-headless
+/usr/share/java/spymemcached.jar libspymemcached-java
 /usr/bin/go golang-go
 /usr/share/gocode/src/github.com/bradfitz/gomemcache golang-github-bradfitz-gomemcache-dev
 /usr/bin/python3 python3

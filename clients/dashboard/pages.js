@@ -1,7 +1,8 @@
 // Drives the dashboard in a browser, as a person does, and prints one line per fact. The test in
 // crates/testbed/tests/dashboard.rs starts a Larder and reads the lines.
 //
-// With LARDER_PICTURES every page is also kept as a picture: light, dark, and as wide as a phone.
+// With LARDER_PICTURES every page is also kept as a picture: light, dark, and as wide as a phone. With
+// LARDER_NODE_PIDS it is a cluster, whose nodes are these processes, and only what is other there is looked at.
 
 const fs = require("fs");
 const http = require("http");
@@ -50,8 +51,8 @@ const click = (page, locator) => go(page, () => locator.click());
 
 // One memcached connection that says whether it is still let in.
 class Connection {
-  constructor(username = env.LARDER_USERNAME, password = env.LARDER_PASSWORD) {
-    const [host, port] = env.LARDER_SERVER.split(/:(?=\d+$)/);
+  constructor(username = env.LARDER_USERNAME, password = env.LARDER_PASSWORD, server = env.LARDER_SERVER) {
+    const [host, port] = server.split(/:(?=\d+$)/);
     this.said = "";
     this.ended = false;
     this.socket = net.connect(Number(port), host);
@@ -100,6 +101,7 @@ async function another(page, options) {
 const secret = (text) => console.log(`secret ${text}`);
 
 const FACTS = {};
+const FACTS_OF_CLUSTER = {};
 // Of the credential that is made, restricted and deleted.
 let connection;
 const seen = new Set();
@@ -150,7 +152,7 @@ async function main() {
   let failed = false;
   try {
     const page = await browser.newPage();
-    for (const [name, fact] of Object.entries(FACTS)) {
+    for (const [name, fact] of Object.entries(env.LARDER_NODE_PIDS ? FACTS_OF_CLUSTER : FACTS)) {
       try {
         await fact(page);
         console.log(`ok ${name}`);
@@ -197,10 +199,21 @@ FACTS["charts-tell-the-past"] = async (page) => {
     await chart.locator("svg").hover({ force: true });
     return /^\d\d:\d\d: gets [\d.]+\/s, sets /.test(await chart.locator(".readout").innerText());
   });
-  for (const name of ["hits", "memory", "evictions", "connections"]) {
+  for (const name of ["hits", "memory", "evictions", "connections", "latency-local"]) {
     const line = await page.locator(`#chart-${name} path.one`).getAttribute("d");
     equal(line.length > 1000, true, `${name} has a line`);
   }
+  // How long requests took, on an axis on which each power of ten has its room.
+  const latency = page.locator("#chart-latency-local");
+  await latency.getByText("In figures").click();
+  const took = {};
+  for (const row of await latency.locator("tbody tr").all()) {
+    took[await row.getByRole("rowheader").innerText()] = (await row.getByRole("cell").allInnerTexts())[3];
+  }
+  equal(Object.keys(took).join(" "), "p50 p95 p99", "quantiles");
+  equal(/^\d\d\d? µs$/.test(took.p50) && /^[\d.]+ ms$/.test(took.p99), true, `the longest, of ${Object.values(took)}`);
+  const axis = (await latency.locator(".y span").allInnerTexts()).join(" ");
+  equal(/^10 ms \d+ µs 10 µs$/.test(axis), true, `powers of ten, of ${axis}`);
   await click(page, page.getByRole("link", { name: "90 days" }));
   equal(await page.locator("#chart-hits path.one").count(), 1, "lines of 90 days");
   await click(page, page.getByRole("link", { name: "1 hour" }));
@@ -343,6 +356,18 @@ FACTS["keys-and-prefixes-are-told"] = async (page) => {
   equal(await first("Most changed", 1), "counter_1", "most changed");
   equal((await first("Popular prefixes", 9)).includes("user:"), true, "prefixes");
   equal((await page.getByRole("region", { name: /^Hits with/ }).innerText()).includes("200 MiB"), true, "twice the plan");
+  // Of one second no more than so many commands are recorded, so it is asked again.
+  const commands = () => page.getByRole("region", { name: "Last commands" }).locator("tbody tr");
+  await eventually("a command is told", async () => {
+    const late = new Connection();
+    await late.ask("get user:1\r\nget nobody\r\nset user:3 0 0 7\r\nsecrets\r\nmn\r\n", "MN\r\n");
+    late.socket.destroy();
+    await page.reload();
+    return (await commands().first().innerText()).includes("user:3");
+  });
+  const told = (await commands().allInnerTexts()).slice(0, 3).map((row) => row.replace(/\d\d:\d\d:\d\d/, "").split(/\s+/).join(" "));
+  equal(told.join("; "), "user:3 set STORED 7 bytes; nobody get MISS –; user:1 get HIT 5 bytes", "the last commands");
+  equal((await page.locator("main").innerText()).includes("secrets"), false, "a value is told");
 
   const facts = () => page.locator(".facts").innerText();
   await click(page, page.getByRole("link", { name: "user:1", exact: true }).first());
@@ -538,20 +563,22 @@ FACTS["the-policy-stops-what-no-page-should-do"] = async (page) => {
   await context.close();
 };
 
+// Fills in the operators' login.
+async function enter(page, password) {
+  await page.getByLabel("Name").fill(env.LARDER_OPERATOR);
+  await page.getByLabel("Password").fill(password);
+  await go(page, () => page.keyboard.press("Enter"));
+}
+
 FACTS["operators-log-in-and-look"] = async (page) => {
   const origin = new URL(env.LARDER_DASHBOARD).origin;
   await page.goto(`${origin}/`);
   await inspect(page, "entrance");
   await click(page, page.getByRole("link", { name: "Log in" }));
-  const enter = async (password) => {
-    await page.getByLabel("Name").fill(env.LARDER_OPERATOR);
-    await page.getByLabel("Password").fill(password);
-    await go(page, () => page.keyboard.press("Enter"));
-  };
-  await enter("not the password");
+  await enter(page, "not the password");
   equal((await page.getByRole("alert").innerText()).includes("wrong"), true, "a wrong password is said");
   await inspect(page, "login");
-  await enter(env.LARDER_OPERATOR_PASSWORD);
+  await enter(page, env.LARDER_OPERATOR_PASSWORD);
   equal(await heading(page), "Caches", "heading");
   for (const cookie of await page.context().cookies(page.url())) secret(cookie.value);
   await inspect(page, "operator-caches");
@@ -597,6 +624,54 @@ FACTS["an-operator-visits-a-cache"] = async (page) => {
   await page.goBack();
   await page.reload();
   equal(await heading(page), "Operators", "what was seen before");
+};
+
+FACTS_OF_CLUSTER["commands-of-every-proxy-are-told"] = async (page) => {
+  await page.goto(env.LARDER_DASHBOARD);
+  await open(page, "Introspection");
+  const servers = env.LARDER_SERVER.split(",");
+  const rows = page.getByRole("region", { name: "Last commands" }).locator("tbody tr");
+  await eventually("each proxy has told of its command", async () => {
+    for (const server of servers) {
+      const client = new Connection(undefined, undefined, server);
+      await client.ask(`get from:${server}\r\n`, "END\r\n");
+      client.socket.destroy();
+    }
+    await page.reload();
+    const told = await rows.allInnerTexts();
+    return servers.every((server) => told.some((row) => row.includes(`from:${server}`) && row.split(server).length === 3));
+  });
+  await inspect(page, "introspection-cluster");
+};
+
+FACTS_OF_CLUSTER["nodes-are-told-and-one-that-is-gone-is-named"] = async (page) => {
+  await page.goto(`${new URL(env.LARDER_DASHBOARD).origin}/operator/login`);
+  await enter(page, env.LARDER_OPERATOR_PASSWORD);
+  await open(page, "Nodes");
+  const pids = env.LARDER_NODE_PIDS.split(",").map(Number);
+  const [nodes, backends] = [page.locator("tbody").first().locator("tr"), page.locator("tbody").last().locator("tr")];
+  await eventually("nothing is wrong", async () => {
+    await page.reload();
+    return (await page.locator(".notice").allInnerTexts()).join().startsWith("Nothing is wrong");
+  });
+  equal(await nodes.filter({ hasText: "good" }).count(), pids.length, "good nodes");
+  const shares = (await backends.locator("td:last-child").allInnerTexts()).map(parseFloat);
+  const sum = shares.reduce((sum, share) => sum + share, 0);
+  equal(Math.abs(sum - 100) < 1 && shares.length >= pids.length, true, `all slots, of ${shares}`);
+  const revisions = new Set(await nodes.locator('[data-label="Revision"]').allInnerTexts());
+  equal(revisions.size, 1, "revisions");
+  const digests = new Set(await nodes.locator('[data-label="Digest"]').allInnerTexts());
+  equal(digests.size, 1, "digests");
+  await inspect(page, "operator-nodes-cluster");
+
+  const gone = await nodes.last().locator("th").innerText();
+  process.kill(pids[pids.length - 1], "SIGKILL");
+  await eventually("the node is named", async () => {
+    await page.reload();
+    return (await page.locator(".notice.bad").allInnerTexts()).some((finding) => finding.includes(gone));
+  });
+  equal(await nodes.filter({ hasText: "good" }).count() < pids.length, true, "all nodes are good");
+  await inspect(page, "operator-nodes-broken");
 };
 
 main().catch((error) => {

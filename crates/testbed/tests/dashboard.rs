@@ -10,6 +10,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use testbed::client_scripts::{self, installed, script};
+use testbed::connection::Login;
+use testbed::fleet::{Cluster, PATIENT};
 use testbed::larder::Larder;
 use testbed::process::Process;
 
@@ -34,6 +36,13 @@ const FACTS: &[&str] = &[
     "operators-log-in-and-look",
     "a-rule-is-shown-before-it-is-made",
     "an-operator-visits-a-cache",
+    "nothing-from-elsewhere",
+];
+
+/// Of a cluster.
+const FACTS_OF_CLUSTER: &[&str] = &[
+    "commands-of-every-proxy-are-told",
+    "nodes-are-told-and-one-that-is-gone-is-named",
     "nothing-from-elsewhere",
 ];
 
@@ -87,27 +96,17 @@ fn every_panel_and_button_does_what_it_says() {
     remember(&shop);
     let operator = shop.larder.run(&["operator", "add", "ann"]);
     let operators_password = operator["password"].as_str().expect("one was made");
-    let mut command = Command::new("node");
-    command
-        .arg(script("dashboard/pages.js"))
-        .env("LARDER_DASHBOARD", &shop.dashboard)
-        .env("LARDER_SERVER", shop.larder.addr.to_string())
-        .env("LARDER_USERNAME", &shop.username)
-        .env("LARDER_PASSWORD", &shop.password)
-        .env("LARDER_OPERATOR", "ann")
-        .env("LARDER_OPERATOR_PASSWORD", operators_password)
-        .env("NODE_PATH", installed().join("node/node_modules"))
-        .env_remove("LARDER_PICTURES");
-    if let Some(folder) = std::env::var_os("LARDER_PICTURES") {
-        // Relative to the repository, where whoever says so is.
-        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
-        command.env("LARDER_PICTURES", root.join(folder));
-    }
-    let mut browser = Process::start(&mut command);
-    browser.wait_for_end(PROGRAM_TIME_MAX);
-    let said = browser.whole_log();
-    let got: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("ok ")).collect();
-    assert!(got == FACTS, "wanted {FACTS:?}\n   got {got:?}\n{said}");
+    let said = browse(
+        Command::new("node")
+            .env("LARDER_DASHBOARD", &shop.dashboard)
+            .env("LARDER_SERVER", shop.larder.addr.to_string())
+            .env("LARDER_USERNAME", &shop.username)
+            .env("LARDER_PASSWORD", &shop.password)
+            .env("LARDER_OPERATOR", "ann")
+            .env("LARDER_OPERATOR_PASSWORD", operators_password)
+            .env_remove("LARDER_NODE_PIDS"),
+        FACTS,
+    );
     // What the server wrote meanwhile tells no secret: those it gave out, and those that were typed in.
     let log = shop.larder.process.log();
     assert!(log.contains("LARDER_CONTROL="), "there is no log");
@@ -118,6 +117,55 @@ fn every_panel_and_button_does_what_it_says() {
     for secret in from_browser.into_iter().chain(of_cache).chain([operators_password]) {
         assert!(!log.contains(secret), "a secret is in the log:\n{log}");
     }
+}
+
+/// Has the browser look at everything; what it says.
+#[track_caller]
+fn browse(command: &mut Command, facts: &[&str]) -> String {
+    command
+        .arg(script("dashboard/pages.js"))
+        .env("NODE_PATH", installed().join("node/node_modules"))
+        .env_remove("LARDER_PICTURES");
+    if let Some(folder) = std::env::var_os("LARDER_PICTURES") {
+        // Relative to the repository, where whoever says so is.
+        let root = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
+        command.env("LARDER_PICTURES", root.join(folder));
+    }
+    let mut browser = Process::start(command);
+    browser.wait_for_end(PROGRAM_TIME_MAX);
+    let said = browser.whole_log();
+    let got: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("ok ")).collect();
+    assert!(got == facts, "wanted {facts:?}\n   got {got:?}\n{said}");
+    said
+}
+
+#[test]
+fn the_pages_of_a_cluster_tell_of_every_node() {
+    let cluster = Cluster::start_with(3, 1, PATIENT);
+    let cache = cluster.run(&["cache", "create", "shop", "--plan", "100"]);
+    let operator = cluster.run(&["operator", "add", "ann"]);
+    let text = |value: &serde_json::Value| value.as_str().expect("a text").to_owned();
+    let credential = &cache["credentials"][0];
+    let login =
+        Login { username: text(&credential["username"]), password: text(&credential["password"]) };
+    // Every node knows the credential.
+    (0..3).for_each(|node| drop(cluster.connect(node, &login)));
+    let nodes = || cluster.nodes.iter();
+    let joined = |all: Vec<String>| all.join(",");
+    browse(
+        Command::new("node")
+            .env("LARDER_DASHBOARD", text(&cache["dashboard_url"]))
+            .env("LARDER_SERVER", joined(nodes().map(|node| node.addr.to_string()).collect()))
+            .env("LARDER_USERNAME", &login.username)
+            .env("LARDER_PASSWORD", &login.password)
+            .env("LARDER_OPERATOR", "ann")
+            .env("LARDER_OPERATOR_PASSWORD", text(&operator["password"]))
+            .env(
+                "LARDER_NODE_PIDS",
+                joined(nodes().map(|it| it.process.id().to_string()).collect()),
+            ),
+        FACTS_OF_CLUSTER,
+    );
 }
 
 /// The code of one client, as the page says it, with what ran it.
@@ -172,6 +220,7 @@ fn the_code_for_python_works() {
     let shop = Shop::open();
     check_snippet(&shop, "pylibmc", &[python], "greeting.py");
     check_snippet(&shop, "pymemcache", &[python], "greeting.py");
+    check_snippet(&shop, "django", &[python, &within("django.py")], "settings.py");
 }
 
 #[test]
@@ -180,4 +229,19 @@ fn the_code_for_ruby_node_and_php_works() {
     check_snippet(&shop, "dalli", &["ruby"], "greeting.rb");
     check_snippet(&shop, "memjs", &["node"], "greeting.js");
     check_snippet(&shop, "php", &["php"], "greeting.php");
+}
+
+#[test]
+fn the_code_for_rails_laravel_and_java_works() {
+    let shop = Shop::open();
+    check_snippet(&shop, "rails", &["ruby", &within("rails.rb")], "production.rb");
+    check_snippet(&shop, "laravel", &["php", &within("laravel.php")], "cache.php");
+    let jar = "/usr/share/java/spymemcached.jar";
+    check_snippet(&shop, "spymemcached", &["java", "-cp", jar], "Greeting.java");
+}
+
+/// The program that stands for an application in which the code is.
+fn within(name: &str) -> String {
+    let program = script("snippets").join(name);
+    program.to_str().expect("UTF-8").to_owned()
 }

@@ -1,8 +1,8 @@
 //! Code that connects an application to its cache, in the usual languages: a table, filled in with the
 //! cache's servers and username. The password stays out of it and is read from the environment.
 //!
-//! Those of clients that the tests have are run against Larder as they stand here
-//! (`crates/testbed/tests/dashboard.rs`).
+//! All are run against Larder as they stand here (`crates/testbed/tests/dashboard.rs`), but for xmemcached
+//! and Go's mc, which Debian does not have.
 
 /// One client, and how to use it.
 pub(super) struct Snippet {
@@ -226,6 +226,33 @@ echo $cache->get("greeting"), "\n";
         [@BRACKETS@]
     ),
 ],
+"#,
+    },
+    Snippet {
+        id: "spymemcached",
+        label: "Java (spymemcached)",
+        install: "net.spy:spymemcached:2.12.3",
+        note: "",
+        code: r#"import net.spy.memcached.AddrUtil;
+import net.spy.memcached.ConnectionFactoryBuilder;
+import net.spy.memcached.MemcachedClient;
+import net.spy.memcached.auth.AuthDescriptor;
+import net.spy.memcached.auth.PlainCallbackHandler;
+
+public class Greeting {
+    public static void main(String[] args) throws Exception {
+        String password = System.getenv("MEMCACHIER_PASSWORD");
+        PlainCallbackHandler login = new PlainCallbackHandler("@USERNAME@", password);
+        ConnectionFactoryBuilder factory = new ConnectionFactoryBuilder()
+            .setProtocol(ConnectionFactoryBuilder.Protocol.BINARY)
+            .setAuthDescriptor(new AuthDescriptor(new String[] {"PLAIN"}, login));
+        MemcachedClient cache = new MemcachedClient(factory.build(), AddrUtil.getAddresses("@SPACES@"));
+
+        cache.set("greeting", 60, "hello").get();
+        System.out.println(cache.get("greeting"));
+        cache.shutdown();
+    }
+}
 "#,
     },
     Snippet {
