@@ -84,6 +84,7 @@ pub struct Control {
     sampler: Mutex<Sampler>,
     /// The same of proxies' latency.
     latency_readings: Mutex<LatencyReadings>,
+    prefix_readings: Mutex<prefixes::WatchedPrefixes>,
     environment: Environment,
     secret_key: SecretKey,
     node_key: [u8; 32],
@@ -174,6 +175,7 @@ impl Control {
             guesses: Mutex::default(),
             sampler: Mutex::default(),
             latency_readings: Mutex::default(),
+            prefix_readings: Mutex::default(),
             secret_key: master_key.secret_key(),
             node_key: master_key.node_key(),
             sealer: master_key.sealer(),
@@ -1201,6 +1203,7 @@ mod alerts;
 mod introspection;
 mod latency;
 mod owners;
+mod prefixes;
 mod rules;
 mod series;
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use tenancy::rules::Open;
-use wire::control::inquiry::{Answer, KeyFigures, Popular, Question};
+use wire::control::inquiry::{Answer, KeyFigures, Popular, PrefixFigures, Question};
 use wire::control::usage::Figures;
 
 /// Makes room for caches, forgets and counts. The program implements it over its backends; tests
@@ -43,6 +43,9 @@ pub trait DataPlane: Send + Sync {
                 Ok(()) => Answer::Done,
                 Err(_) => Answer::NoCache,
             },
+            Question::Prefixes { prefixes, .. } => {
+                Answer::Prefixes(vec![PrefixFigures::default(); prefixes.len()])
+            }
             Question::Latency => Answer::Latency(Box::default()),
             // Asked of whoever has the rules.
             Question::Cut(_) => Answer::NoCache,

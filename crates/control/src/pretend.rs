@@ -10,7 +10,7 @@ use std::time::Duration;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use tenancy::rules::Open;
-use wire::control::inquiry::{Answer, KeyFigures, Popular, Question};
+use wire::control::inquiry::{Answer, KeyFigures, Popular, PrefixFigures, Question};
 use wire::control::latency::Histogram;
 use wire::control::usage::{Figure, Figures};
 
@@ -38,6 +38,7 @@ struct State {
     /// What a test wants counted beside.
     counts: BTreeMap<(CacheId, String), u64>,
     popular: BTreeMap<CacheId, Popular>,
+    prefixes: BTreeMap<(CacheId, Vec<u8>), PrefixFigures>,
     refusal: Option<DataPlaneError>,
     open: Vec<Open>,
     latency: Histogram,
@@ -68,6 +69,11 @@ impl PretendDataPlane {
     /// Says that a cache is asked for this.
     pub(crate) fn ask_for(&self, id: CacheId, popular: Popular) {
         self.state().popular.insert(id, popular);
+    }
+
+    /// Says that this was asked for under a prefix, and is held of it.
+    pub(crate) fn ask_under(&self, id: CacheId, prefix: &str, figures: PrefixFigures) {
+        self.state().prefixes.insert((id, prefix.into()), figures);
     }
 
     /// Has these connections open from now on.
@@ -156,6 +162,13 @@ impl DataPlane for PretendDataPlane {
             }
             Question::Key { .. } => Answer::Key(KeyFigures::default()),
             Question::Recent(_) => Answer::Recent(Vec::new()),
+            Question::Prefixes { cache, prefixes } => {
+                let state = self.state();
+                let figures = |prefix: &Vec<u8>| {
+                    state.prefixes.get(&(*cache, prefix.clone())).copied().unwrap_or_default()
+                };
+                Answer::Prefixes(prefixes.iter().map(figures).collect())
+            }
             Question::ResetStatistics(_) | Question::Cut(_) => Answer::NoCache,
         }
     }

@@ -13,6 +13,7 @@
 //! nothing twice: it adds to the minute it was stopped in.
 
 pub mod latency;
+pub(crate) mod prefixes;
 pub(crate) mod processed;
 pub(crate) mod sample;
 pub(crate) mod sampler;

@@ -9,12 +9,15 @@ use backend::Backend;
 use daemon::clock::Clock;
 use protocol::operation::Hit;
 use proxy::usage::{CacheUsage, ProxyUsage};
+use store::operation::Seconds;
+use store::scan::Cursor;
 use store::store::Cache;
 use store::watch::{Top, merge};
 use store::working_set::{Curve, SIZES_PERCENT};
 use tenancy::id::CacheId;
 use wire::control::inquiry::{
-    Answer, KEY_BYTES_MAX, KeyFigures, Popular, Popularity, Question, Sizes, TOPS_OF_A_KIND_MAX,
+    Answer, KEY_BYTES_MAX, KeyFigures, Popular, Popularity, PrefixFigures, Question, Sizes,
+    TOPS_OF_A_KIND_MAX,
 };
 
 /// The parts that know something.
@@ -37,6 +40,7 @@ impl Introspection<'_> {
                 has.then(|| Answer::Recent(self.want(*cache).recent.commands()))
             }
             Question::ResetStatistics(cache) => self.reset(*cache),
+            Question::Prefixes { cache, prefixes } => self.prefixes(*cache, prefixes),
             Question::Latency => Some(Answer::Latency(Box::new(self.proxy.latency.histogram()))),
             // Asked of whoever has the rules.
             Question::Cut(_) => None,
@@ -85,6 +89,26 @@ impl Introspection<'_> {
         Some(KeyFigures { value_bytes, counted })
     }
 
+    /// What was counted under these prefixes, and what is held of them.
+    fn prefixes(&self, id: CacheId, prefixes: &[Vec<u8>]) -> Option<Answer> {
+        let (parts, now) = (self.parts(id), Seconds(self.clock.now().since_start));
+        let until = Seconds(now.0.saturating_add(PREFIXES_WANTED_SECONDS));
+        let mut figures = vec![PrefixFigures::default(); prefixes.len()];
+        for part in &parts {
+            part.watch_prefixes(prefixes, until);
+            for (sum, counts) in figures.iter_mut().zip(part.prefix_counts(prefixes)) {
+                sum.hits += counts.hits;
+                sum.misses += counts.misses;
+                sum.writes += counts.writes;
+            }
+            for (sum, held) in figures.iter_mut().zip(held(part, prefixes, now)) {
+                sum.items += held.items;
+                sum.bytes += held.bytes;
+            }
+        }
+        (!parts.is_empty()).then_some(Answer::Prefixes(figures))
+    }
+
     fn reset(&self, id: CacheId) -> Option<Answer> {
         let parts = self.parts(id);
         parts.iter().for_each(|part| part.reset_stats());
@@ -93,6 +117,40 @@ impl Introspection<'_> {
         }
         (!parts.is_empty()).then_some(Answer::Done)
     }
+}
+
+/// How long prefixes are counted after control has asked: it does every minute, and may be away for a
+/// while.
+const PREFIXES_WANTED_SECONDS: u32 = 10 * 60;
+/// Items of a part that are looked at to see what it holds of a prefix: some ten milliseconds, and as many
+/// as most caches have. Of a larger part the oldest stand for all.
+const ITEMS_LOOKED_AT_MAX: u64 = 50_000;
+/// Items looked at in one step, in which one lock is held: about 20 µs.
+const ITEMS_PER_STEP: usize = 128;
+
+/// What a part of a cache holds of each prefix, about.
+fn held(part: &Cache, prefixes: &[Vec<u8>], now: Seconds) -> Vec<PrefixFigures> {
+    let mut held = vec![PrefixFigures::default(); prefixes.len()];
+    let (mut cursor, mut looked_at) = (Cursor::default(), 0);
+    let mut is_more = true;
+    while is_more && looked_at < ITEMS_LOOKED_AT_MAX {
+        is_more = part.scan(&mut cursor, ITEMS_PER_STEP, now, |key, hit| {
+            looked_at += 1;
+            let under = held.iter_mut().zip(prefixes).filter(|(_, it)| key.starts_with(it));
+            for (figures, _) in under {
+                figures.items += 1;
+                figures.bytes += (key.len() + hit.value.len()) as u64;
+            }
+        });
+    }
+    if is_more {
+        let all = u128::from(part.stats().items.max(looked_at));
+        let of_all = |count: u64| (u128::from(count) * all / u128::from(looked_at.max(1))) as u64;
+        for figures in &mut held {
+            (figures.items, figures.bytes) = (of_all(figures.items), of_all(figures.bytes));
+        }
+    }
+    held
 }
 
 /// Those asked for most in each way.

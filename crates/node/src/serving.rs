@@ -170,6 +170,7 @@ impl Serving {
             | Question::Key { .. }
             | Question::Recent(_)
             | Question::ResetStatistics(_)
+            | Question::Prefixes { .. }
             | Question::Latency => self.data_plane.answer(question),
         }
     }

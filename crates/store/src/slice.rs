@@ -453,6 +453,7 @@ impl Slice {
                 watch.fade();
             }
         }
+        self.watching.lapse(now);
         self.pace(now);
         if self.stats.items == 0 && self.contents.index.blocks() > 0 {
             // An empty cache needs no index. (Its logs stay, so that a scan keeps its place.)

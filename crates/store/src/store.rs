@@ -36,7 +36,7 @@ use crate::sync::{
     RwLockWriteGuard,
 };
 use crate::turn::Turn;
-use crate::watch::{self, Top, Watch};
+use crate::watch::{self, PrefixCounts, Top, Watch};
 use crate::working_set::Curve;
 
 /// Settings of the whole store.
@@ -605,6 +605,29 @@ impl Cache {
             let limit_bytes = slice.quota.guaranteed.min(slice.quota.most);
             slice.watching.want(on, seed, limit_bytes);
         }
+    }
+
+    /// Has what is asked for under these prefixes counted until then, and under no others. Costs as a watch
+    /// does, and nothing more for each request that is not sampled.
+    pub fn watch_prefixes(&self, prefixes: &[Vec<u8>], until: Seconds) {
+        let seed = self.hasher.hash_one(self.id.get());
+        for shard in &self.shards {
+            let mut slice = shard.lock();
+            let limit_bytes = slice.quota.guaranteed.min(slice.quota.most);
+            slice.watching.want_prefixes(prefixes, until, seed, limit_bytes);
+        }
+    }
+
+    /// What was counted under each of these prefixes since [`Self::watch_prefixes`].
+    pub fn prefix_counts(&self, prefixes: &[Vec<u8>]) -> Vec<PrefixCounts> {
+        let mut sums = vec![PrefixCounts::default(); prefixes.len()];
+        for shard in &self.shards {
+            if let Some(watch) = shard.lock().watching.seen() {
+                let counts = prefixes.iter().map(|prefix| watch.prefix(prefix));
+                sums.iter_mut().zip(counts).for_each(|(sum, more)| sum.add(more));
+            }
+        }
+        sums
     }
 
     /// What the cache would hit at other sizes; nothing known unless it is watched.

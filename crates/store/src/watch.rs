@@ -1,7 +1,7 @@
 //! What a busy cache is asked for: its top keys and prefixes, and what other sizes would hit.
 //!
 //! ```text
-//!   every request ─▶ one in `sample` ─▶ top keys, top prefixes     (Sketch)
+//!   every request ─▶ one in `sample` ─▶ top keys, top prefixes     (Sketch), wanted prefixes
 //!                └─▶ one key in many ─▶ hits at other sizes        (working_set.rs)
 //! ```
 //!
@@ -11,12 +11,13 @@
 //! than a quiet one, and counts fade, so that what is hot now stands before what was hot an hour
 //! ago.
 //!
-//! A cache is watched while someone wants it to be, and by itself while it is busy; the latter for
-//! [`WATCHES_MAX`] shards at a time.
+//! A cache is watched while someone wants it to be, or wants certain prefixes counted, and by itself while
+//! it is busy; the latter for [`WATCHES_MAX`] shards at a time.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::operation::Seconds;
 use crate::sync::{AtomicU32, Relaxed};
 use crate::working_set::{Curve, WorkingSet};
 
@@ -52,6 +53,22 @@ pub struct Top {
     pub bytes: u64,
 }
 
+/// How keys with a certain prefix were asked for since someone wanted it counted, about. Never fades.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PrefixCounts {
+    pub hits: u64,
+    pub misses: u64,
+    pub writes: u64,
+}
+
+impl PrefixCounts {
+    pub fn add(&mut self, other: PrefixCounts) {
+        self.hits = self.hits.saturating_add(other.hits);
+        self.misses = self.misses.saturating_add(other.misses);
+        self.writes = self.writes.saturating_add(other.writes);
+    }
+}
+
 /// Who may be watched for being busy.
 pub(crate) struct Watches {
     left: AtomicU32,
@@ -83,6 +100,8 @@ pub(crate) struct Watching {
     watch: Option<Box<Watch>>,
     /// Someone wants to know.
     wanted: bool,
+    /// Someone wants prefixes counted, until then.
+    prefixes_until: Option<Seconds>,
     /// It is busy.
     permit: Option<Permit>,
 }
@@ -101,6 +120,32 @@ impl Watching {
     pub(crate) fn want(&mut self, wanted: bool, seed: u64, limit_bytes: u64) {
         self.wanted = wanted;
         self.begin_or_end(seed, limit_bytes);
+    }
+
+    /// Counts these prefixes, and no others, until then; those that are counted already go on.
+    pub(crate) fn want_prefixes(
+        &mut self,
+        prefixes: &[Vec<u8>],
+        until: Seconds,
+        seed: u64,
+        limit_bytes: u64,
+    ) {
+        self.prefixes_until = (!prefixes.is_empty()).then_some(until);
+        self.begin_or_end(seed, limit_bytes);
+        if let Some(watch) = &mut self.watch {
+            watch.count_prefixes(prefixes);
+        }
+    }
+
+    /// Has prefixes counted no longer if nobody has wanted it for a while.
+    pub(crate) fn lapse(&mut self, now: Seconds) {
+        if self.prefixes_until.is_some_and(|until| until <= now) {
+            // Whether a watch goes on for another reason is seen when the pace is next.
+            self.prefixes_until = None;
+            if let Some(watch) = &mut self.watch {
+                watch.count_prefixes(&[]);
+            }
+        }
     }
 
     /// Told from time to time how many requests came in a second.
@@ -124,7 +169,7 @@ impl Watching {
     }
 
     fn begin_or_end(&mut self, seed: u64, limit_bytes: u64) {
-        let is_on = self.wanted || self.permit.is_some();
+        let is_on = self.wanted || self.prefixes_until.is_some() || self.permit.is_some();
         if self.watch.is_some() != is_on {
             self.watch = is_on.then(|| Box::new(Watch::new(seed, limit_bytes)));
         }
@@ -136,6 +181,8 @@ pub(crate) struct Watch {
     keys: Sketch,
     prefixes: Sketch,
     working_set: WorkingSet,
+    /// Few, and looked at for counted requests only.
+    wanted: Vec<WantedPrefix>,
     /// One request in so many is counted.
     sample: u32,
     /// Requests until the next that is counted.
@@ -150,6 +197,7 @@ impl Watch {
             keys: Sketch::new(KEYS),
             prefixes: Sketch::new(PREFIXES),
             working_set: WorkingSet::new(limit_bytes),
+            wanted: Vec::new(),
             sample: SAMPLE_MIN,
             left: 1,
             random: seed | 1,
@@ -189,11 +237,29 @@ impl Watch {
         // From 1 to 2 × sample - 1, so on average every `sample`th is counted.
         self.left = (self.random >> 32) as u32 % (2 * self.sample - 1) + 1;
         let seen = Seen { weight: self.sample, kind, bytes };
+        for wanted in self.wanted.iter_mut().filter(|wanted| key.starts_with(&wanted.text)) {
+            wanted.counts.add(seen.alone());
+        }
         self.keys.count(key, hash, seen);
         if let Some(end) = key.iter().position(|byte| SEPARATORS.contains(byte)) {
             let prefix = &key[..=end];
             self.prefixes.count(prefix, fnv(prefix), seen);
         }
+    }
+
+    fn count_prefixes(&mut self, prefixes: &[Vec<u8>]) {
+        let mut before = std::mem::take(&mut self.wanted);
+        let wanted = |text: &Vec<u8>| match before.iter().position(|one| *one.text == **text) {
+            Some(at) => before.swap_remove(at),
+            None => WantedPrefix { text: text.as_slice().into(), counts: PrefixCounts::default() },
+        };
+        self.wanted = prefixes.iter().map(wanted).collect();
+    }
+
+    /// What was counted of a prefix; nothing of one that nobody wanted.
+    pub(crate) fn prefix(&self, text: &[u8]) -> PrefixCounts {
+        let wanted = self.wanted.iter().find(|wanted| *wanted.text == *text);
+        wanted.map_or_else(PrefixCounts::default, |wanted| wanted.counts)
     }
 
     fn pace(&mut self, per_second: u64) {
@@ -222,7 +288,9 @@ impl Watch {
 
     /// Heap bytes.
     pub(crate) fn bytes(&self) -> u64 {
+        let wanted = self.wanted.iter().map(|it| size_of::<WantedPrefix>() + it.text.len());
         size_of::<Self>() as u64
+            + wanted.sum::<usize>() as u64
             + self.keys.bytes()
             + self.prefixes.bytes()
             + self.working_set.bytes()
@@ -262,6 +330,23 @@ struct Seen {
     weight: u32,
     kind: Kind,
     bytes: u64,
+}
+
+impl Seen {
+    fn alone(self) -> PrefixCounts {
+        let (weight, nothing) = (u64::from(self.weight), PrefixCounts::default());
+        match self.kind {
+            Kind::Hit => PrefixCounts { hits: weight, ..nothing },
+            Kind::Miss => PrefixCounts { misses: weight, ..nothing },
+            Kind::Write => PrefixCounts { writes: weight, ..nothing },
+        }
+    }
+}
+
+/// A prefix that someone wants counted.
+struct WantedPrefix {
+    text: Box<[u8]>,
+    counts: PrefixCounts,
 }
 
 /// Counters for the most frequent texts.
@@ -379,6 +464,44 @@ mod tests {
 
     fn ask(watch: &mut Watch, key: &[u8], hit: bool) {
         watch.see_read(key, fnv(key), hit.then_some(100));
+    }
+
+    #[test]
+    fn a_wanted_prefix_is_counted_from_when_it_is_wanted_until_nobody_wants_it() {
+        let (mut watching, watches) = (Watching::default(), Arc::new(Watches::new()));
+        let wanted = |texts: &[&str]| -> Vec<Vec<u8>> {
+            texts.iter().map(|text| text.as_bytes().to_vec()).collect()
+        };
+        let until = Seconds(100);
+        watching.want_prefixes(&wanted(&["user:", "user:1"]), until, 7, LIMIT_BYTES);
+        let play = |watching: &mut Watching| {
+            let watch = watching.watch().expect("someone wants prefixes");
+            for request in 0..80_000_u64 {
+                ask(watch, format!("user:{}", request % 2).as_bytes(), request % 4 < 2);
+                ask(watch, b"other", true);
+            }
+        };
+        play(&mut watching);
+        let about = |watching: &Watching, text: &str, expected: u64| {
+            let counts = watching.seen().map(|watch| watch.prefix(text.as_bytes()));
+            let PrefixCounts { hits, misses, writes } = counts.unwrap_or_default();
+            assert!((hits + misses).abs_diff(expected) <= expected / 20, "{text}: {counts:?}");
+            assert!(hits.abs_diff(misses) <= expected / 10 && writes == 0, "{text}: {counts:?}");
+        };
+        about(&watching, "user:", 80_000);
+        about(&watching, "user:1", 40_000);
+        about(&watching, "user:2", 0);
+        // What fades is what is popular.
+        watching.watch().expect("on").fade();
+        watching.want_prefixes(&wanted(&["user:"]), until, 7, LIMIT_BYTES);
+        play(&mut watching);
+        about(&watching, "user:", 160_000);
+        about(&watching, "user:1", 0);
+        watching.lapse(Seconds(99));
+        about(&watching, "user:", 160_000);
+        watching.lapse(until);
+        watching.pace(0, &watches, 7, LIMIT_BYTES);
+        assert!(watching.seen().is_none(), "nothing else is wanted of it");
     }
 
     #[test]

@@ -90,6 +90,7 @@ impl Control {
             Answer::Popular(_)
             | Answer::Key(_)
             | Answer::Done
+            | Answer::Prefixes(_)
             | Answer::Latency(_)
             | Answer::Cut(_)
             | Answer::NoCache => None,
@@ -131,6 +132,7 @@ impl Control {
             | Answer::Key(_)
             | Answer::Recent(_)
             | Answer::Done
+            | Answer::Prefixes(_)
             | Answer::Cut(_)
             | Answer::NoCache => None,
         };
@@ -138,7 +140,7 @@ impl Control {
     }
 
     /// Asks whoever serves a cache; the answers by server.
-    fn ask(
+    pub(super) fn ask(
         &self,
         cache: &Cache,
         question: &Question,
@@ -170,7 +172,13 @@ impl Control {
         name: &str,
     ) -> Result<u64, ControlError> {
         let now = self.environment.now();
-        self.about(cache, |database, cache| database.watch_prefix(actor, now, cache, name))
+        let id =
+            self.about(cache, |database, cache| database.watch_prefix(actor, now, cache, name))?;
+        // Counted from now on, and not only from the end of the minute. It is watched all the same.
+        if let (Ok(watched), Ok(prefixes)) = (self.cache(cache), self.prefixes(cache)) {
+            self.read_prefixes_of(&watched, &prefixes);
+        }
+        Ok(id)
     }
 
     pub fn unwatch_prefix(

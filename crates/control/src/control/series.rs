@@ -10,6 +10,7 @@ use super::Control;
 use crate::database::{SERIES_BATCH, SeriesRow, WHOLE};
 use crate::error::ControlError;
 use crate::model::{Cache, CacheRef};
+use crate::series::prefixes::is_server;
 use crate::series::sample::Sample;
 use crate::series::sampler::Reading;
 use crate::series::step::Step;
@@ -27,7 +28,11 @@ impl Control {
         if !self.leads() {
             return Ok(0);
         }
-        let readings = self.readings()?;
+        let mut readings = self.readings()?;
+        let mut prefixes = self.read_prefixes()?;
+        for reading in &mut readings {
+            reading.servers.extend(prefixes.remove(&reading.cache).unwrap_or_default());
+        }
         let changed = {
             let mut sampler = self.sampler.lock().unwrap_or_else(PoisonError::into_inner);
             sampler.take(readings)
@@ -122,6 +127,9 @@ impl Control {
         let mut servers: BTreeMap<&str, Vec<(u64, Sample)>> = BTreeMap::new();
         for (at, server, sample) in rows {
             let name = names.get(&server).map_or("", String::as_str);
+            if !is_server(name) {
+                continue;
+            }
             servers.entry(name).or_default().push((at, sample));
         }
         let series = |(server, rows): (&str, Vec<(u64, Sample)>)| ServerSeries {
@@ -132,7 +140,7 @@ impl Control {
     }
 
     /// The step of a range, and the range without what nobody keeps and what has not happened.
-    fn range(&self, from: u64, to: u64) -> (Step, u64, u64) {
+    pub(super) fn range(&self, from: u64, to: u64) -> (Step, u64, u64) {
         let now = self.environment.now().0;
         let to = to.min(Step::Minute.begin(now));
         let from = from.max(now.saturating_sub(Step::Day.kept_seconds()));
@@ -140,7 +148,7 @@ impl Control {
     }
 
     /// Rows of a step; that which is under way is summed up from finer ones.
-    fn rows(
+    pub(super) fn rows(
         &self,
         cache: CacheId,
         step: Step,

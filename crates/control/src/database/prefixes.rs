@@ -1,6 +1,7 @@
 //! Prefixes of keys that owners watch.
 
 use tenancy::id::CacheId;
+use wire::control::inquiry::PREFIXES_MAX;
 
 use super::Database;
 use super::change::{Belonging, natural};
@@ -10,6 +11,7 @@ use crate::model::{Actor, Cache, UnixSeconds};
 
 /// As many as people compare.
 const PREFIXES_PER_CACHE_MAX: usize = 50;
+const _: () = assert!(PREFIXES_PER_CACHE_MAX <= PREFIXES_MAX, "asked of in one question");
 
 const PREFIX: Belonging = Belonging {
     table: "watched_prefixes",
@@ -22,6 +24,16 @@ impl Database {
         let select = "SELECT id, name FROM watched_prefixes WHERE cache_id = $1 ORDER BY id";
         let prefix = |row: &Row| Ok((row.natural(0)?, row.text(1)?.to_owned()));
         self.sql.rows(select, &[cache.get().into()])?.iter().map(prefix).collect()
+    }
+
+    /// Those of all caches: the cache, number and prefix.
+    pub(crate) fn all_prefixes(&mut self) -> Result<Vec<(CacheId, u64, String)>, ControlError> {
+        let select = "SELECT cache_id, id, name FROM watched_prefixes ORDER BY cache_id, id";
+        let rows = self.sql.rows(select, &[])?;
+        let prefix = |row: &Row| {
+            Ok((CacheId::new(row.natural(0)?), row.natural(1)?, row.text(2)?.to_owned()))
+        };
+        rows.iter().map(prefix).collect()
     }
 
     pub(crate) fn watch_prefix(

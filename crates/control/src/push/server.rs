@@ -23,8 +23,8 @@ use tokio_rustls::server::TlsStream;
 use wire::codec::CodecError;
 use wire::control::inquiry::{ANSWER_BYTES_MAX, Answer};
 use wire::control::message::{
-    ASK_VERSION, FromControl, FromNode, MESSAGE_BYTES_MAX, Reason, Refusal, SnapshotHead,
-    USAGE_VERSION, VERSIONS,
+    FromControl, FromNode, MESSAGE_BYTES_MAX, Reason, Refusal, SnapshotHead, USAGE_VERSION,
+    VERSIONS,
 };
 use wire::control::name::NodeName;
 use wire::control::usage::{SHARES_MAX, USAGE_BYTES_MAX};
@@ -481,7 +481,8 @@ impl SessionTask<'_> {
     /// Asks the node, unless it would not understand, or does not read.
     fn bring(&mut self, pipe: &mut Pipe, ask: Ask) {
         let version = self.engine.version();
-        if !self.engine.is_open() || version < ASK_VERSION || OUT_BYTES_MAX <= pipe.out.len() {
+        let is_understood = ask.question.version() <= version;
+        if !self.engine.is_open() || !is_understood || OUT_BYTES_MAX <= pipe.out.len() {
             return;
         }
         let number = self.asked_total;

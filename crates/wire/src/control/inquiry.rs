@@ -1,5 +1,5 @@
 //! What control asks of nodes when a person wants to know: what a cache is asked for, one key, the last
-//! commands, how long requests take, whom a rule would cut off.
+//! commands, what is asked for under watched prefixes, how long requests take, whom a rule would cut off.
 //!
 //! ```text
 //!   owner ─▶ control ── ASK(number, question) ──▶ every node (or the one that has the key)
@@ -13,7 +13,7 @@ use tenancy::id::CacheId;
 use tenancy::rules::RuleChange;
 
 use super::latency::Histogram;
-use super::message::NODE_BACKENDS_MAX;
+use super::message::{ASK_VERSION, NODE_BACKENDS_MAX, PREFIXES_VERSION};
 use super::rules::{self, CUT_BYTES_MAX, Cut};
 use crate::codec::{
     CodecError, Reader, put_bool, put_long_bytes, put_short_str, put_u8, put_u32, put_u64,
@@ -28,6 +28,8 @@ pub const TOPS_MAX: usize = 3 * TOPS_OF_A_KIND_MAX;
 pub const COMMANDS_MAX: usize = 100;
 /// Longest key in bytes, as in memcached.
 pub const KEY_BYTES_MAX: usize = 250;
+/// Prefixes in a question at most: as many as one cache has watched.
+pub const PREFIXES_MAX: usize = 50;
 /// Sizes of which it is told what they would hit, at most.
 pub const SIZES_MAX: usize = 16;
 /// The longest answer: keys, prefixes or commands of the greatest length, and the rest.
@@ -54,6 +56,9 @@ pub enum Question {
     Recent(CacheId),
     /// Set the cache's counters to zero.
     ResetStatistics(CacheId),
+    /// What is asked for under these prefixes? They are counted from the first question on, for as long
+    /// as there is another one now and then.
+    Prefixes { cache: CacheId, prefixes: Vec<Vec<u8>> },
     /// How long did requests take, all caches together, since the process began?
     Latency,
     /// Whose open connections would this change of the rules for addresses close?
@@ -68,6 +73,8 @@ pub enum Answer {
     /// In the order in which they came.
     Recent(Vec<Command>),
     Done,
+    /// One for each that was asked about, in the same order.
+    Prefixes(Vec<PrefixFigures>),
     Latency(Box<Histogram>),
     Cut(Cut),
     /// The node does not know the cache (yet).
@@ -135,6 +142,18 @@ pub struct KeyFigures {
     pub counted: Option<Popularity>,
 }
 
+/// What is asked for under one prefix and held of it at one node, about.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PrefixFigures {
+    /// Counted since someone wanted to know.
+    pub hits: u64,
+    pub misses: u64,
+    pub writes: u64,
+    /// As it stands now, of keys and values.
+    pub items: u64,
+    pub bytes: u64,
+}
+
 /// One command that a client gave; never its value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -192,9 +211,23 @@ mod kind {
     pub(super) const LATENCY: u8 = 5;
     pub(super) const NO_CACHE: u8 = 6;
     pub(super) const CUT: u8 = 7;
+    pub(super) const PREFIXES: u8 = 8;
 }
 
 impl Question {
+    /// The first version of the protocol in which it can be asked.
+    pub fn version(&self) -> u8 {
+        match self {
+            Question::Prefixes { .. } => PREFIXES_VERSION,
+            Question::Popular(_)
+            | Question::Key { .. }
+            | Question::Recent(_)
+            | Question::ResetStatistics(_)
+            | Question::Latency
+            | Question::Cut(_) => ASK_VERSION,
+        }
+    }
+
     pub(super) fn encode(&self, out: &mut Vec<u8>) {
         let head = |out: &mut Vec<u8>, kind, cache: &CacheId| {
             put_u8(out, kind);
@@ -209,6 +242,12 @@ impl Question {
             }
             Question::Recent(cache) => head(out, kind::RECENT, cache),
             Question::ResetStatistics(cache) => head(out, kind::RESET, cache),
+            Question::Prefixes { cache, prefixes } => {
+                head(out, kind::PREFIXES, cache);
+                let prefixes = &prefixes[..prefixes.len().min(PREFIXES_MAX)];
+                put_u8(out, u8::try_from(prefixes.len()).expect("at most PREFIXES_MAX"));
+                prefixes.iter().for_each(|prefix| put_long_bytes(out, cut(prefix)));
+            }
             Question::Latency => put_u8(out, kind::LATENCY),
             Question::Cut(change) => {
                 put_u8(out, kind::CUT);
@@ -236,6 +275,11 @@ impl Question {
             }
             kind::RECENT => Question::Recent(cache),
             kind::RESET => Question::ResetStatistics(cache),
+            kind::PREFIXES => {
+                let count = count(reader, "prefixes", PREFIXES_MAX)?;
+                let prefixes = (0..count).map(|_| key(reader)).collect::<Result<_, _>>()?;
+                Question::Prefixes { cache, prefixes }
+            }
             _ => return Err(CodecError::Invalid { what: "kind of question" }),
         })
     }
@@ -273,6 +317,12 @@ impl Answer {
                 newest.iter().for_each(|command| command.encode(out));
             }
             Answer::Done => put_u8(out, kind::RESET),
+            Answer::Prefixes(figures) => {
+                put_u8(out, kind::PREFIXES);
+                let figures = &figures[..figures.len().min(PREFIXES_MAX)];
+                put_u8(out, u8::try_from(figures.len()).expect("at most PREFIXES_MAX"));
+                figures.iter().for_each(|figures| figures.encode(out));
+            }
             Answer::Latency(histogram) => {
                 put_u8(out, kind::LATENCY);
                 histogram.encode(out);
@@ -308,6 +358,11 @@ impl Answer {
                 Answer::Recent(commands.collect::<Result<_, _>>()?)
             }
             kind::RESET => Answer::Done,
+            kind::PREFIXES => {
+                let count = count(reader, "prefixes", PREFIXES_MAX)?;
+                let figures = (0..count).map(|_| PrefixFigures::decode(reader));
+                Answer::Prefixes(figures.collect::<Result<_, _>>()?)
+            }
             kind::LATENCY => Answer::Latency(Box::new(Histogram::decode(reader)?)),
             kind::CUT => Answer::Cut(Cut::decode(reader)?),
             kind::NO_CACHE => Answer::NoCache,
@@ -328,6 +383,19 @@ impl Popularity {
         let text = key(reader)?;
         let (hits, misses, writes) = (reader.varint()?, reader.varint()?, reader.varint()?);
         Ok(Popularity { text, hits, misses, writes })
+    }
+}
+
+impl PrefixFigures {
+    fn encode(&self, out: &mut Vec<u8>) {
+        for figure in [self.hits, self.misses, self.writes, self.items, self.bytes] {
+            put_varint(out, figure);
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, CodecError> {
+        let (hits, misses, writes) = (reader.varint()?, reader.varint()?, reader.varint()?);
+        Ok(PrefixFigures { hits, misses, writes, items: reader.varint()?, bytes: reader.varint()? })
     }
 }
 
@@ -389,6 +457,8 @@ pub(super) mod tests {
             Question::Key { cache: CACHE, backend: 3, key: b"hot:1".to_vec() },
             Question::Recent(CACHE),
             Question::ResetStatistics(CACHE),
+            Question::Prefixes { cache: CACHE, prefixes: vec![b"user:".to_vec(), b"p".to_vec()] },
+            Question::Prefixes { cache: CACHE, prefixes: Vec::new() },
             Question::Latency,
             Question::Cut(RuleChange::Put(rules::tests::one_rule(9, Some(7), "192.0.2.0/24"))),
             Question::Cut(RuleChange::Remove(RuleId(3))),
@@ -413,6 +483,10 @@ pub(super) mod tests {
             Answer::Key(KeyFigures::default()),
             Answer::Recent(vec![command]),
             Answer::Done,
+            Answer::Prefixes(vec![
+                PrefixFigures { hits: 9, misses: 8, writes: 7, items: 1 << 40, bytes: 5 },
+                PrefixFigures::default(),
+            ]),
             Answer::Latency(Box::new(histogram)),
             Answer::Cut(rules::tests::one_cut()),
             Answer::NoCache,
@@ -439,6 +513,16 @@ pub(super) mod tests {
         for answer in [
             Answer::Popular(Popular { keys: tops.clone(), prefixes: tops, sizes }),
             Answer::Recent(vec![command; 200]),
+            Answer::Prefixes(vec![
+                PrefixFigures {
+                    hits: u64::MAX,
+                    misses: u64::MAX,
+                    writes: u64::MAX,
+                    items: u64::MAX,
+                    bytes: u64::MAX,
+                };
+                99
+            ]),
         ] {
             let mut bytes = Vec::new();
             answer.encode(&mut bytes);

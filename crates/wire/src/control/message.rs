@@ -25,7 +25,7 @@ use crate::codec::{
 use crate::frame::{self, Frame};
 
 /// The versions of this protocol that this program speaks.
-pub const VERSIONS: Versions = Versions { min: 1, max: 3 };
+pub const VERSIONS: Versions = Versions { min: 1, max: 4 };
 
 /// From this version on, nodes tell what their caches hold and count, and are told their shares.
 pub const USAGE_VERSION: u8 = 2;
@@ -36,6 +36,9 @@ pub const RULES_VERSION: u8 = 3;
 
 /// From this version on, nodes answer what they are asked.
 pub const ASK_VERSION: u8 = 3;
+
+/// From this version on, they also answer what was asked for under certain prefixes.
+pub const PREFIXES_VERSION: u8 = 4;
 
 /// The longest body of a message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 1024 * 1024;

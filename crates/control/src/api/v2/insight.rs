@@ -48,8 +48,8 @@ struct Parameters {
 
 /// From when to when, in Unix time, and which names were asked for.
 pub(super) struct Asked {
-    from: u64,
-    to: u64,
+    pub(super) from: u64,
+    pub(super) to: u64,
     names: Option<String>,
 }
 
@@ -186,7 +186,7 @@ pub(super) async fn latency(
     Ok((NO_STORE, Json(servers.into_iter().map(table).collect())))
 }
 
-pub(super) const COMPOUND: [&str; 5] =
+const COMPOUND: [&str; 5] =
     ["num_keys", "total_size", "total_hits_rate", "total_misses_rate", "total_mutations_rate"];
 
 /// Lookups that found something, those that did not, and what changed items.
@@ -202,7 +202,12 @@ pub(super) async fn compound_stats(
 ) -> Answer<[Table; 1]> {
     let cache = owner.cache_ref();
     let (_, series) = api.call(move |control| control.series(&cache, asked.from, asked.to)).await?;
-    let table = table("compound_stats", None, COMPOUND, &series, |point| {
+    Ok((NO_STORE, Json([compound("compound_stats", &series)])))
+}
+
+/// What is held, and how it is asked for.
+pub(super) fn compound(name: &'static str, series: &Series) -> Table {
+    table(name, None, COMPOUND, series, |point| {
         let rate = |figures: &[Figure]| {
             let sum: u64 = figures.iter().map(|figure| point.sample.get(*figure)).sum();
             Value::from(sum as f64 / series.step.seconds() as f64)
@@ -214,6 +219,5 @@ pub(super) async fn compound_stats(
             rate(&MISSES),
             rate(&MUTATIONS),
         ]
-    });
-    Ok((NO_STORE, Json([table])))
+    })
 }

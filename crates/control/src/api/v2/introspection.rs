@@ -1,8 +1,7 @@
 //! What a cache is asked for: J18 and J20 to J23 of the contracts, as far as it is sampled.
 //!
 //! A cache is looked at from the first question on, for as long as there is another one now and then; so
-//! the first answer may be empty. Of a watched prefix its popular items are told, and its series are
-//! empty.
+//! the first answer may be empty. A watched prefix is counted from when it is watched.
 
 use std::collections::BTreeMap;
 
@@ -12,13 +11,12 @@ use axum::extract::{FromRequestParts, Query, State};
 use axum::http::StatusCode;
 use axum::http::request::Parts;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 use wire::control::inquiry::{Command, Popular, Popularity};
 
 use super::super::Api;
 use super::caches::{Answer, NO_STORE, parse};
 use super::denied::Denied;
-use super::insight::{COMPOUND, time};
+use super::insight::{Asked, Table, compound, time};
 use super::owner::{Numbered, Owner};
 use crate::model::Actor;
 
@@ -211,15 +209,19 @@ pub(super) async fn unwatch_prefix(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// A prefix has no series: backends count what is popular, and not what is in the cache.
+/// What was asked for under a prefix and is held of it, about: by what is sampled of the requests, and,
+/// in a large cache, of the items.
 pub(super) async fn prefix_stats(
     State(api): State<Api>,
     owner: Owner,
     Numbered(id): Numbered,
-) -> Answer<Value> {
+    asked: Asked,
+) -> Answer<[Table; 1]> {
     prefix(&api, &owner, id).await?;
-    let columns: Vec<&str> = ["time"].into_iter().chain(COMPOUND).collect();
-    Ok((NO_STORE, Json(json!([{ "name": "prefix_stats", "columns": columns, "values": [] }]))))
+    let cache = owner.cache_ref();
+    let (from, to) = (asked.from, asked.to);
+    let series = api.call(move |control| control.prefix_series(&cache, id, from, to)).await?;
+    Ok((NO_STORE, Json([compound("prefix_stats", &series)])))
 }
 
 pub(super) async fn prefix_popular_items(

@@ -133,7 +133,8 @@ fn parameters(path: &str) -> Vec<Value> {
     if path.starts_with("insight/processed_stats") {
         parameters.push(parameter("query", "names", text()));
     }
-    if path.starts_with("insight/") || path == "introspection/compound_stats" {
+    let over_time = ["introspection/compound_stats", "introspection/prefixes/{id}/stats"];
+    if path.starts_with("insight/") || over_time.contains(&path) {
         for name in ["startTime", "endTime"] {
             let time = json!({ "type": "string", "format": "date-time" });
             parameters.push(parameter("query", name, time));

@@ -670,10 +670,14 @@ fn introspection_has_the_documented_shape() {
     assert_eq!((status, shape(&popular)), (200, fields(&known)));
     let (status, tables) = owned.ask("GET", &format!("{at}/stats"), "");
     assert_eq!((status, &tables[0]["name"]), (200, &json!("prefix_stats")));
+    // A day in minutes, up to the one that has begun.
+    assert_eq!(tables[0]["values"].as_array().map(Vec::len), Some(24 * 60));
+    assert_eq!(tables[0]["values"][0], json!(["2027-01-14T08:00:00Z", 0, 0, 0.0, 0.0, 0.0]));
     assert_eq!(owned.ask("DELETE", &at, "").0, 204);
     for (method, path, body) in [
         ("DELETE", at.as_str(), ""),
         ("GET", "introspection/prefixes/99/stats", ""),
+        ("GET", "introspection/prefixes/99/stats?startTime=yesterday", ""),
         ("GET", "introspection/key_stats", ""),
         ("GET", "introspection/key_stats?key=", ""),
         ("POST", "introspection/prefixes", "{}"),
