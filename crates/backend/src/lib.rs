@@ -13,6 +13,7 @@
 //! ([`expiry`]), and the protocol's operations become the store's. Both crates stay free of each
 //! other.
 
+mod callers;
 mod expiry;
 pub mod parts;
 pub mod peer;
@@ -34,7 +35,9 @@ use store::store::{Cache, CacheLimits, LimitError, Located, Settings, Store};
 use store::turn::Turn;
 use tenancy::id::CacheId;
 use tenancy::plan::Limits;
+use wire::control::name::NodeName;
 
+use crate::callers::Callers;
 use crate::expiry::{expiry, flush_moment, moment_after, seconds};
 use crate::slots::Slots;
 
@@ -51,19 +54,33 @@ const LENDING_PERCENT: u64 = 400;
 pub struct Backend {
     pub(crate) store: Store,
     pub(crate) slots: Slots,
+    pub(crate) callers: Arc<Callers>,
 }
 
 impl Backend {
     /// A backend that is alone, so that every slot is its own, with this much memory for items and
     /// overhead, in bytes. The seed keys the hash of keys, so it must not be guessable.
     pub fn new(memory_bytes: u64, seed: u64) -> Self {
-        Backend { store: lending_store(memory_bytes, seed), slots: Slots::alone() }
+        Backend {
+            store: lending_store(memory_bytes, seed),
+            slots: Slots::alone(),
+            callers: Arc::default(),
+        }
     }
 
     /// A member of a cluster, which serves nothing before it is told of a topology that names this
     /// run of it. Memory and seed as in [`Backend::new`].
     pub fn member(memory_bytes: u64, seed: u64, run: Run) -> Self {
-        Backend { store: lending_store(memory_bytes, seed), slots: Slots::of(run) }
+        Backend {
+            store: lending_store(memory_bytes, seed),
+            slots: Slots::of(run),
+            callers: Arc::default(),
+        }
+    }
+
+    /// Whether a proxy of this node has a link to this backend now.
+    pub fn is_called_by(&self, node: &NodeName) -> bool {
+        self.callers.has(node)
     }
 
     /// # Errors

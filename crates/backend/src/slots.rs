@@ -4,6 +4,7 @@
 //! are taken over between batches, never during one: so when a slot has been given away, no
 //! operation on it is still under way, and none that was checked before is executed after.
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 
 use cluster::digest::Digest;
@@ -14,6 +15,7 @@ use cluster::ownership::{Elsewhere, Ownership, Run, Token, View};
 use cluster::slot::{SLOTS, Slot, SlotHasher};
 use store::operation::Seconds;
 use store::store::Store;
+use wire::control::name::NodeName;
 use wire::control::topology::Topology;
 
 use crate::sweep::Sweep;
@@ -30,6 +32,29 @@ struct Placed {
     hasher: Option<SlotHasher>,
     /// Of the newest committed topology.
     digest: Digest,
+    /// Who is in the newest committed topology, and in the prepared one; also before the first is served
+    /// by.
+    committed: Option<Roster>,
+    prepared: Option<Roster>,
+}
+
+/// The nodes of one topology, each with its run.
+struct Roster {
+    epoch: Epoch,
+    nodes: BTreeSet<(NodeName, Incarnation)>,
+}
+
+impl Roster {
+    fn of(topology: &Topology) -> Self {
+        let nodes =
+            topology.members().iter().map(|member| (member.node.clone(), member.incarnation));
+        Roster { epoch: topology.epoch(), nodes: nodes.collect() }
+    }
+
+    /// A node whose run is not known is there if any is.
+    fn has(&self, node: &NodeName, run: Option<Incarnation>) -> bool {
+        self.nodes.iter().any(|(name, its)| name == node && run.is_none_or(|run| run == *its))
+    }
 }
 
 /// No topology has this digest: it is no SHA-256 of anything known.
@@ -42,7 +67,8 @@ impl Slots {
 
     pub(crate) fn of(run: Run) -> Self {
         let ownership = Ownership::new(run, SLOTS as usize);
-        let placed = Placed { ownership, hasher: None, digest: NO_DIGEST };
+        let placed =
+            Placed { ownership, hasher: None, digest: NO_DIGEST, committed: None, prepared: None };
         Slots { placed: RwLock::new(Some(placed)), sweep: Mutex::default() }
     }
 
@@ -66,7 +92,35 @@ impl Slots {
         if let Some(placed) = &mut *self.write() {
             placed.ownership.prepare(view(topology));
             placed.hasher = Some(SlotHasher::new(&topology.slot_key()));
+            placed.prepared = Some(Roster::of(topology));
         }
+    }
+
+    /// What the node's disk says after a start: the topology that was in force, which is not served by
+    /// yet, and one that was being prepared.
+    pub fn restore(&self, committed: &Topology, prepared: Option<&Topology>) {
+        self.prepare(committed);
+        if let Some(placed) = &mut *self.write() {
+            placed.committed = Some(Roster::of(committed));
+            placed.prepared = prepared.map(Roster::of);
+        }
+    }
+
+    /// The topology that was prepared is not coming.
+    pub fn abort(&self) {
+        if let Some(placed) = &mut *self.write() {
+            placed.prepared = None;
+        }
+    }
+
+    /// The newest epoch that this backend was told of in which this run of a node is no member; 0 when it
+    /// is one in all of them.
+    pub(crate) fn without(&self, node: &NodeName, run: Option<Incarnation>) -> Epoch {
+        let without = self.read_with(|placed| {
+            let known = [&placed.committed, &placed.prepared].into_iter().flatten();
+            known.filter(|it| !it.has(node, run)).map(|it| it.epoch).max()
+        });
+        without.flatten().unwrap_or(Epoch::new(0))
     }
 
     /// Takes over a committed topology: gives away what it takes, waits for what it gives. Takes a
@@ -83,6 +137,8 @@ impl Slots {
             placed.ownership.commit(view, settled);
             placed.hasher = Some(hasher);
             placed.digest = topology.digest();
+            placed.prepared.take_if(|it| it.epoch <= topology.epoch());
+            placed.committed = Some(Roster::of(topology));
         }
     }
 
@@ -93,6 +149,20 @@ impl Slots {
             && let Some(placed) = &mut *self.write()
         {
             placed.ownership.settle(epoch);
+        }
+    }
+
+    /// Stops executing anything: a node that came back may have no part in what is in force.
+    pub fn doubt(&self) {
+        if let Some(placed) = &mut *self.write() {
+            placed.ownership.doubt();
+        }
+    }
+
+    /// Goes on as if there had been no [`Slots::doubt`].
+    pub fn trust(&self) {
+        if let Some(placed) = &mut *self.write() {
+            placed.ownership.trust();
         }
     }
 

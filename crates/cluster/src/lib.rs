@@ -13,6 +13,7 @@
 //!          └── Change ── plan ──▶ Plan: which slots move from whom to whom
 //!
 //!   Ownership: which slots one backend may serve, whatever map anyone holds
+//!   comeback: whether a node that was started again may serve before it hears control
 //!   shares: how one cache's limit is divided over the backends
 //! ```
 //!
@@ -21,6 +22,7 @@
 //! always has exactly one owner in a table; whether that owner really serves it at this moment, the
 //! backend decides.
 
+pub mod comeback;
 pub mod digest;
 pub mod experiment;
 pub mod handoff;

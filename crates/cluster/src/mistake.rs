@@ -21,7 +21,7 @@ pub enum Mistake {
     SweepsNothing,
     /// Control settles an epoch before every member has applied it.
     SettlesEarly,
-    /// A node that is only silent is taken for dead.
+    /// A node that is only silent is taken for dead, though it has links to others.
     GivesUpTheSilent,
     /// Replies are taken to come in the order of requests; nobody looks at their ids and caches.
     TrustsTheOrderOfReplies,
@@ -35,6 +35,8 @@ pub enum Mistake {
     IgnoresLimits,
     /// A node acknowledges an epoch that it has not written down.
     AcknowledgesBeforeDisk,
+    /// A node that was started again serves by its disk without asking the others.
+    ServesByDisk,
     /// Values have the same tokens in every process.
     RepeatsTokens,
 }
@@ -55,6 +57,7 @@ impl Mistake {
         (Mistake::HedgesPastWrites, "hedges-past-writes"),
         (Mistake::IgnoresLimits, "ignores-limits"),
         (Mistake::AcknowledgesBeforeDisk, "acknowledges-before-disk"),
+        (Mistake::ServesByDisk, "serves-by-disk"),
         (Mistake::RepeatsTokens, "repeats-tokens"),
     ];
 

@@ -25,6 +25,11 @@
 //!
 //! In this form a slot arrives empty: its items are lost, never stale. What a giver still holds of
 //! it is *dirty* until it was swept away, and a slot that comes back is not served before that.
+//!
+//! A member that came back by what was on its disk may be told that it is not in force any more; then
+//! its slots are *in doubt*, and nothing is executed on them until control has spoken
+//! ([`crate::comeback`]).
+//!
 //! Carrying the items along adds states between *owned* and *moved* and before *owned* (copying,
 //! staged); the right to serve passes as it does here.
 //!
@@ -165,6 +170,8 @@ enum State {
     /// We have the right, and still hold what was stored before we gave the slot away once.
     Sweeping,
     Owned,
+    /// Owned by what was on disk, and nothing is executed: others may have been given it since.
+    Doubted,
     /// Owned, but nothing is executed: the giver's last moment with what is on its way.
     Frozen,
     /// Given away; the number of a [`Gift`].
@@ -260,6 +267,7 @@ impl Ownership {
             State::Waiting => Elsewhere::NotYet { ask: self.had(at) },
             State::Sweeping => Elsewhere::NotYet { ask: None },
             State::Owned | State::Frozen => Elsewhere::Frozen,
+            State::Doubted => Elsewhere::Unknown { epoch: self.epoch() },
             State::Moved(gift) => {
                 let gift = &self.gifts[usize::from(gift)];
                 let token = Token { epoch: gift.epoch, to: gift.to.tag() };
@@ -317,11 +325,16 @@ impl Ownership {
         let me = view.number_of(&self.me);
         for at in 0..self.cells.len() {
             let mine = me == Some(view.owners[at]);
+            if self.cells[at].state == State::Doubted {
+                self.cells[at].dirty = true;
+                self.some_dirty = true;
+            }
             let state = match (self.cells[at].state, mine) {
                 // Nobody had a slot before the first epoch, so nobody has to give it up.
                 (State::None, true) if is_first => State::Owned,
-                (State::None | State::Waiting, true) => State::Waiting,
-                (State::None | State::Waiting, false) => State::None,
+                // A right in doubt may be another's by now, so nothing is made of it.
+                (State::None | State::Waiting | State::Doubted, true) => State::Waiting,
+                (State::None | State::Waiting | State::Doubted, false) => State::None,
                 (State::Owned, true) => State::Owned,
                 (State::Frozen, true) => State::Frozen,
                 (State::Sweeping, true) => State::Sweeping,
@@ -372,7 +385,7 @@ impl Ownership {
         let is_news = match self.cells[at].state {
             State::None | State::Waiting => true,
             State::Moved(gift) => self.gifts[usize::from(gift)].epoch < token.epoch,
-            State::Sweeping | State::Owned | State::Frozen => false,
+            State::Sweeping | State::Owned | State::Frozen | State::Doubted => false,
         };
         if !is_news {
             return;
@@ -427,6 +440,7 @@ impl Ownership {
                 match cell.state {
                     State::Owned => State::Owned,
                     State::Frozen => State::Frozen,
+                    State::Doubted => State::Doubted,
                     State::None | State::Waiting | State::Sweeping | State::Moved(_) => {
                         self.taken(at)
                     }
@@ -440,11 +454,12 @@ impl Ownership {
                     | State::Waiting
                     | State::Sweeping
                     | State::Owned
-                    | State::Frozen => cell.state,
+                    | State::Frozen
+                    | State::Doubted => cell.state,
                 }
             };
-            let had_items = matches!(cell.state, State::Owned | State::Frozen);
-            let keeps_them = matches!(state, State::Owned | State::Frozen);
+            let has_items = |state| matches!(state, State::Owned | State::Frozen | State::Doubted);
+            let (had_items, keeps_them) = (has_items(cell.state), has_items(state));
             let dirty = cell.dirty || (had_items && !keeps_them);
             self.cells[at] = Cell { state, dirty };
             self.some_dirty |= dirty;
@@ -477,6 +492,26 @@ impl Ownership {
             let state = &mut self.cells[slot.index()].state;
             if *state == State::Frozen {
                 *state = State::Owned;
+            }
+        }
+    }
+
+    /// Stops executing anything, because another node knows of a newer epoch in which this one may have
+    /// no part. Until the next view is committed, or [`Ownership::trust`] says that there is none.
+    pub fn doubt(&mut self) {
+        for cell in &mut self.cells {
+            if matches!(cell.state, State::Owned | State::Frozen | State::Sweeping) {
+                cell.state = State::Doubted;
+            }
+        }
+    }
+
+    /// The committed view is in force after all: goes on as before [`Ownership::doubt`]. Nobody else can
+    /// have served these slots, so what is stored in them is good.
+    pub fn trust(&mut self) {
+        for at in 0..self.cells.len() {
+            if self.cells[at].state == State::Doubted {
+                self.cells[at].state = self.taken(at);
             }
         }
     }
@@ -554,6 +589,43 @@ mod tests {
         assert_eq!(neighbour, before);
         receiver.accept(SLOT, token);
         assert_eq!(receiver.check(SLOT), Ok(()));
+    }
+
+    #[test]
+    fn what_is_in_doubt_is_served_again_only_if_nobody_else_can_have_served_it() {
+        let [me, other] = ["n.b0", "m.b0"].map(|name| Run {
+            name: MemberName::parse(name).expect("a good name"),
+            incarnation: Incarnation::new(7),
+        });
+        let view = |epoch, owner| View {
+            epoch: Epoch::new(epoch),
+            members: [me.clone(), other.clone()].into(),
+            owners: [owner].into(),
+        };
+        let unknown = Err(Elsewhere::Unknown { epoch: Epoch::new(5) });
+        let mut ownership = Ownership::new(me.clone(), 1);
+        ownership.commit(view(5, 0), Epoch::new(5));
+        assert_eq!(ownership.check(SLOT), Ok(()));
+        ownership.doubt();
+        assert_eq!(ownership.check(SLOT), unknown);
+        // It is not in doubt whether this epoch was settled, but whether a newer one was.
+        ownership.settle(Epoch::new(5));
+        ownership.accept(SLOT, Token { epoch: Epoch::new(5), to: me.tag() });
+        assert_eq!(ownership.check(SLOT), unknown);
+
+        let mut trusted = ownership.clone();
+        trusted.trust();
+        assert_eq!(trusted.check(SLOT), Ok(()));
+        assert_eq!(trusted.to_sweep(), None);
+
+        // Given away and back by epochs that this node has not heard of, or given to another: there is
+        // no token, and what is stored must go.
+        let mut mine = ownership.clone();
+        mine.commit(view(7, 0), Epoch::new(6));
+        assert_eq!(mine.check(SLOT), Err(Elsewhere::NotYet { ask: None }));
+        assert!(mine.to_sweep().is_some_and(|dirty| dirty.contains(SLOT)));
+        ownership.commit(view(7, 1), Epoch::new(6));
+        assert_eq!(ownership.check(SLOT), Err(Elsewhere::Unknown { epoch: Epoch::new(7) }));
     }
 
     #[test]

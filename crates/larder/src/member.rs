@@ -1,10 +1,12 @@
 //! What a node's backends and proxy are told by the control plane: caches, members, and who owns what.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend::Backend;
+use cluster::comeback::{self, Verdict};
 use cluster::map::Epoch;
+use cluster::mistake::{Mistake, is_made};
 use cluster::ownership::Run;
 use daemon::clock::Clock;
 use daemon::networks::Networks;
@@ -20,6 +22,7 @@ use tenancy::id::CacheId;
 use tenancy::plan::Limits;
 use tenancy::rules::Open;
 use wire::control::inquiry::{Answer, Question};
+use wire::control::name::NodeName;
 use wire::control::topology::{MemberSet, Topology};
 use wire::control::usage::{Figures, Share};
 
@@ -42,6 +45,8 @@ pub struct Members {
 struct State {
     committed: Option<Arc<Topology>>,
     prepared: Option<Arc<Topology>>,
+    /// Whether a person has confirmed whom the prepared one leaves out.
+    is_forced: bool,
     caches: HashMap<CacheId, Planned>,
 }
 
@@ -85,6 +90,20 @@ impl Members {
         if let Some(view) = view {
             self.handle.set_view(view);
         }
+    }
+
+    /// Whether this is prepared without a person's word, and leaves out a node that has a link to this
+    /// one. Control may take it for dead; the link says that its process lives.
+    fn gives_up_a_caller(&self, topology: &Topology) -> bool {
+        let state = self.lock();
+        let is_asked = |it: &Arc<Topology>| it.epoch() == topology.epoch() && !state.is_forced;
+        if !state.prepared.as_ref().is_some_and(is_asked) || is_made(Mistake::GivesUpTheSilent) {
+            return false;
+        }
+        let stays = |node: &NodeName| topology.members().iter().any(|it| it.node == *node);
+        let before = state.committed.as_deref().map_or(&[][..], Topology::members);
+        let mut given_up = before.iter().map(|member| &member.node).filter(|node| !stays(node));
+        given_up.any(|node| self.backends.iter().any(|(_, backend)| backend.is_called_by(node)))
     }
 
     /// Makes room for a cache in each backend.
@@ -202,7 +221,14 @@ impl DataPlane for Members {
 }
 
 impl Links for Members {
-    fn prepare(&self, topology: &Arc<Topology>, _settled: Epoch) {
+    fn restore(&self, committed: &Arc<Topology>, prepared: Option<&Topology>) {
+        let mut state = self.lock();
+        self.backends.iter().for_each(|(_, it)| it.slots().restore(committed, prepared));
+        state.prepared = Some(Arc::clone(committed));
+        self.tell_proxy(&state);
+    }
+
+    fn prepare(&self, topology: &Arc<Topology>, forced: bool) {
         let mut state = self.lock();
         if state.committed.as_ref() == Some(topology) {
             return;
@@ -211,11 +237,22 @@ impl Links for Members {
             backend.slots().prepare(topology);
         }
         state.prepared = Some(Arc::clone(topology));
+        state.is_forced = forced;
         self.tell_proxy(&state);
     }
 
     fn connected(&self, topology: &Topology) -> MemberSet {
+        if self.gives_up_a_caller(topology) {
+            return MemberSet::NONE;
+        }
         self.handle.reached(topology, &self.identity)
+    }
+
+    fn others_say(&self, topology: &Topology) -> Verdict {
+        let nodes: BTreeSet<&NodeName> =
+            topology.members().iter().map(|member| &member.node).collect();
+        let others = nodes.into_iter().filter(|node| **node != self.identity.node);
+        comeback::verdict(others.map(|node| self.handle.says(node, topology)))
     }
 
     fn commit(&self, topology: &Arc<Topology>, settled: Epoch) {
@@ -236,6 +273,7 @@ impl Links for Members {
     fn abort(&self) {
         let mut state = self.lock();
         state.prepared = None;
+        self.backends.iter().for_each(|(_, backend)| backend.slots().abort());
         self.tell_proxy(&state);
     }
 
@@ -243,6 +281,14 @@ impl Links for Members {
         for (_, backend) in &self.backends {
             backend.slots().settle(epoch);
         }
+    }
+
+    fn doubt(&self) {
+        self.backends.iter().for_each(|(_, backend)| backend.slots().doubt());
+    }
+
+    fn trust(&self) {
+        self.backends.iter().for_each(|(_, backend)| backend.slots().trust());
     }
 }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `records` | a whole copy: the frames of a snapshot |
 //! | `records.log` | the deltas since then: a frame each |
-//! | `topology` | the topology in force: the frame of its PREPARE, and of a HEARTBEAT with what is settled |
+//! | `topology` | the topology in force: the frame of its PREPARE, and of a HEARTBEAT with what is settled; then the PREPARE of one that is being prepared |
 //!
 //! Every frame stands in an entry with its length and an XXH3 checksum, and is replayed through the
 //! same rules by which it was taken from the control plane. `records` and `topology` are written
@@ -64,6 +64,8 @@ pub struct Found {
     pub replica: Option<Replica>,
     pub topology: Option<Arc<Topology>>,
     pub settled: Option<Epoch>,
+    /// What was being prepared. Whether it came into force, control knows.
+    pub prepared: Option<Arc<Topology>>,
     /// What could not be read, for the log.
     pub problems: Vec<String>,
 }
@@ -105,9 +107,10 @@ impl Disk {
             }
         }
         match read_topology(&directory.join(TOPOLOGY_FILE)) {
-            Ok(Some((topology, settled))) => {
-                found.topology = Some(topology);
-                found.settled = settled;
+            Ok(Some(read)) => {
+                found.topology = Some(read.committed);
+                found.settled = read.settled;
+                found.prepared = read.prepared;
             }
             Ok(None) => (),
             Err(why) => found.problems.push(format!("{TOPOLOGY_FILE}: {why}")),
@@ -267,18 +270,25 @@ impl Disk {
         Ok(())
     }
 
-    /// Writes the topology that is in force, and what is settled.
+    /// Writes the topology that is in force, what is settled, and what is being prepared.
     pub fn write_topology(
         &self,
-        topology: &Arc<Topology>,
+        committed: &Arc<Topology>,
         settled: Option<Epoch>,
+        prepared: Option<&Arc<Topology>>,
     ) -> io::Result<()> {
-        let topology = Arc::clone(topology);
+        let prepare = |topology: &Arc<Topology>| FromControl::Prepare {
+            topology: Arc::clone(topology),
+            forced: true,
+        };
         let mut entry = Vec::new();
-        write_entry(&mut entry, &FromControl::Prepare { topology, forced: true });
+        write_entry(&mut entry, &prepare(committed));
         if let Some(settled) = settled {
             let (revision, digest) = (Revision::ZERO, SetDigest::EMPTY);
             write_entry(&mut entry, &FromControl::Heartbeat { revision, digest, settled });
+        }
+        if let Some(prepared) = prepared {
+            write_entry(&mut entry, &prepare(prepared));
         }
         self.put_file(TOPOLOGY_FILE, |out| out.write_all(&entry))
     }
@@ -307,7 +317,11 @@ impl Disk {
     }
 }
 
-type FoundTopology = (Arc<Topology>, Option<Epoch>);
+struct FoundTopology {
+    committed: Arc<Topology>,
+    settled: Option<Epoch>,
+    prepared: Option<Arc<Topology>>,
+}
 
 fn read_topology(path: &Path) -> Result<Option<FoundTopology>, String> {
     let bytes = match fs::read(path) {
@@ -316,15 +330,19 @@ fn read_topology(path: &Path) -> Result<Option<FoundTopology>, String> {
         Err(error) => return Err(error.to_string()),
     };
     let mut reader = Reader::new(&bytes);
-    let Some(FromControl::Prepare { topology, .. }) = read_entry(&mut reader) else {
+    let Some(FromControl::Prepare { topology: committed, .. }) = read_entry(&mut reader) else {
         return Err("it is damaged".to_owned());
     };
     // Without it nothing is settled, which is always safe to believe.
-    let settled = match read_entry(&mut reader) {
-        Some(FromControl::Heartbeat { settled, .. }) => Some(settled),
-        Some(_) | None => None,
-    };
-    Ok(Some((topology, settled)))
+    let mut found = FoundTopology { committed, settled: None, prepared: None };
+    while !reader.is_empty() {
+        match read_entry(&mut reader) {
+            Some(FromControl::Heartbeat { settled, .. }) => found.settled = Some(settled),
+            Some(FromControl::Prepare { topology, .. }) => found.prepared = Some(topology),
+            Some(_) | None => break,
+        }
+    }
+    Ok(Some(found))
 }
 
 fn write_entry(out: &mut Vec<u8>, message: &FromControl) {

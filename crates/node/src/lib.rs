@@ -6,11 +6,13 @@
 //!                      │ steps
 //!                      ├──▶ serving    Directory and data plane: all of a revision at once
 //!                      ├──▶ disk       log and snapshot; synced before it is acknowledged
+//!                      ├──▶ comeback   after a start: is the epoch on disk still in force?
 //!                      └──▶ view       the topology that requests are routed by (arc-swap)
 //! ```
 //!
 //! Nothing that serves a client ever waits for anything here.
 
+pub mod comeback;
 pub mod disk;
 pub mod identity;
 pub mod link;

@@ -9,6 +9,7 @@
 
 use std::io;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -32,6 +33,7 @@ use wire::control::replica::Replica;
 use wire::control::topology::{MemberSet, Topology};
 use wire::frame::{self, Decoded, FrameError};
 
+use crate::comeback::Comeback;
 use crate::disk::Disk;
 use crate::identity::{ANSWER_TIME_MAX, Identity, Refused, connect};
 use crate::serving::{DataPlane, Serving};
@@ -42,9 +44,11 @@ use crate::view::{Links, View};
 /// heartbeats that did not come.
 pub const SILENT_AFTER: Duration = Duration::from_secs(3);
 /// How long a node that was started again asks control whether its slots are still its own, before it
-/// goes on by what is on disk: static stability wants it to, and a control plane that is there answers
-/// in milliseconds.
-const ASKED_FIRST_MAX: Duration = Duration::from_secs(1);
+/// asks the other nodes: static stability wants it to go on without control, and a control plane that is
+/// there answers in milliseconds.
+pub const ASKED_FIRST_MAX: Duration = Duration::from_secs(1);
+/// How often it looks at what the others say.
+const OTHERS_LOOK: Duration = Duration::from_millis(50);
 /// The first wait before connecting again is somewhere below this, each further one below twice as
 /// much ("full jitter"), so that a thousand nodes do not come back at one moment.
 pub const RECONNECT_FIRST_MAX: Duration = Duration::from_millis(200);
@@ -100,8 +104,10 @@ pub struct Link {
     /// To be committed as soon as it can be written.
     unwritten: Option<Arc<Topology>>,
     /// What was in force before the process was started. The others may have been given its slots
-    /// since, so control is asked first, if it can be.
-    from_disk: Option<Arc<Topology>>,
+    /// since.
+    comeback: Comeback,
+    /// Control has had its time to say so; now the others are asked.
+    is_control_asked: bool,
     renewal_asked_at: Option<Instant>,
 }
 
@@ -142,11 +148,10 @@ impl Link {
         if let Some(topology) = found.topology {
             epochs.committed = Some(Arc::clone(&topology));
             epochs.settled = found.settled;
-            let settled = found.settled.unwrap_or(Epoch::new(0));
-            links.prepare(&topology, settled);
             view.set_epochs(&epochs);
         }
-        let from_disk = epochs.committed.clone();
+        let prepared = found.prepared.as_deref();
+        let comeback = Comeback::new(epochs.committed.as_ref(), prepared, &*links);
         Ok(Link {
             settings,
             identity,
@@ -160,17 +165,29 @@ impl Link {
             was_refused: false,
             disk_failed_at: None,
             unwritten: None,
-            from_disk,
+            comeback,
+            is_control_asked: false,
             renewal_asked_at: None,
         })
     }
 
-    /// Owns by the topology that was on disk: control says that it is in force, or does not say
-    /// anything.
-    fn own_by_disk(&mut self) {
-        if let Some(topology) = self.from_disk.take() {
-            self.links.commit(&topology, self.settled());
-            self.links.settled(self.settled());
+    /// Serves by the topology that was on disk, if the others say so.
+    fn look_at_others(&mut self) {
+        if self.is_control_asked {
+            self.comeback.look(&*self.links, self.settled());
+        }
+    }
+
+    /// Looks at what the others say while something else is waited for.
+    async fn meanwhile<F: Future>(&mut self, waited_for: F) -> F::Output {
+        let mut waited_for = pin!(waited_for);
+        let mut look = interval(OTHERS_LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                done = &mut waited_for => return done,
+                _ = look.tick() => self.look_at_others(),
+            }
         }
     }
 
@@ -202,7 +219,7 @@ impl Link {
             // Ended by ourselves, to introduce this node anew.
             let Err(error) = ended else { continue };
             let error = self.because_of_certificate(error);
-            self.own_by_disk();
+            self.is_control_asked = true;
             let error = &error as &dyn std::error::Error;
             let control = address.unwrap_or_default();
             if self.view.set_stale(true) {
@@ -216,7 +233,7 @@ impl Link {
             if SILENT_AFTER < began.elapsed() {
                 wait_max = RECONNECT_FIRST_MAX;
             }
-            sleep(jitter(wait_max)).await;
+            self.meanwhile(sleep(jitter(wait_max))).await;
             wait_max = (wait_max * 2).min(RECONNECT_MAX);
         }
     }
@@ -233,8 +250,9 @@ impl Link {
     async fn session(&mut self, address: &str) -> Result<(), LinkError> {
         let config = self.identity.client_config()?;
         let began = Instant::now();
-        let time_max = if self.from_disk.is_some() { ASKED_FIRST_MAX } else { ANSWER_TIME_MAX };
-        let stream = timeout(time_max, connect(address, config)).await;
+        let is_first = self.comeback.is_asking() && !self.is_control_asked;
+        let time_max = if is_first { ASKED_FIRST_MAX } else { ANSWER_TIME_MAX };
+        let stream = self.meanwhile(timeout(time_max, connect(address, config))).await;
         let stream = stream.map_err(|_| LinkError::Silent)??;
         let (read, write) = tokio::io::split(stream);
         let mut pipe =
@@ -276,9 +294,8 @@ impl Link {
                 }
                 _ = check.tick() => {
                     self.replica.check_shards(shards_at_once);
-                    if ASKED_FIRST_MAX <= began.elapsed() {
-                        self.own_by_disk();
-                    }
+                    self.is_control_asked |= ASKED_FIRST_MAX <= began.elapsed();
+                    self.look_at_others();
                     if SILENT_AFTER <= heard_at.elapsed() {
                         return Err(LinkError::Silent);
                     }
@@ -332,10 +349,8 @@ impl Link {
     fn carry_out(&mut self, step: Step, pipe: &mut Pipe, version: u8) {
         match step {
             Step::Send(message) => {
-                if let FromNode::Committed { epoch, .. } = message
-                    && self.from_disk.as_ref().is_some_and(|it| it.epoch() == epoch)
-                {
-                    self.own_by_disk();
+                if let FromNode::Committed { epoch, .. } = message {
+                    self.comeback.confirm(epoch, &*self.links, self.settled());
                 }
                 message.encode(version, &mut pipe.out);
             }
@@ -359,22 +374,20 @@ impl Link {
                 tracing::error!(%refusal, "refused what control sent; the copy stays");
             }
             Step::Report => self.report().encode(version, &mut pipe.out),
-            Step::Prepare(topology) => {
+            Step::Prepare { topology, forced } => {
                 self.view.set_epochs(&self.epochs);
-                self.links.prepare(&topology, self.settled());
+                self.write_epochs();
+                self.links.prepare(&topology, forced);
             }
             Step::Commit(topology) => self.commit(&topology, pipe, version),
             Step::Abort => {
                 self.view.set_epochs(&self.epochs);
+                self.write_epochs();
                 self.links.abort();
             }
             Step::Settled(epoch) => {
                 self.view.set_epochs(&self.epochs);
-                if let Some(topology) = &self.epochs.committed
-                    && let Err(error) = self.disk.write_topology(topology, Some(epoch))
-                {
-                    self.disk_failed(&error);
-                }
+                self.write_epochs();
                 self.links.settled(epoch);
             }
             Step::Share(shares) => self.data_plane.share(&shares),
@@ -392,7 +405,7 @@ impl Link {
     /// Routes by a topology, once it is on disk: a node that came back with an older one could own
     /// what another serves by then. Until it can be written, this node stays with what it had.
     fn commit(&mut self, topology: &Arc<Topology>, pipe: &mut Pipe, version: u8) {
-        if let Err(error) = self.disk.write_topology(topology, self.epochs.settled) {
+        if let Err(error) = self.disk.write_topology(topology, self.epochs.settled, None) {
             self.disk_failed(&error);
             self.epochs.committed = self.view.epochs().committed.clone();
             self.epochs.prepared = Some(Arc::clone(topology));
@@ -400,12 +413,26 @@ impl Link {
             return;
         }
         self.unwritten = None;
-        self.from_disk = None;
+        self.comeback.end();
         self.links.commit(topology, self.settled());
         self.view.set_epochs(&self.epochs);
         tracing::info!(epoch = topology.epoch().get(), "routing by a new epoch");
         let (epoch, digest) = (topology.epoch(), topology.digest());
         FromNode::Committed { epoch, digest }.encode(version, &mut pipe.out);
+    }
+
+    /// Writes what is known of epochs. What is being prepared, too: should this process end before it
+    /// hears more, the next one must not tell a node that this epoch gives up that it knows of none
+    /// (`cluster::comeback`). A disk that fails keeps nobody from preparing: it would keep every node
+    /// from being given up.
+    fn write_epochs(&mut self) {
+        let epochs = &self.epochs;
+        if let Some(committed) = &epochs.committed
+            && let Err(error) =
+                self.disk.write_topology(committed, epochs.settled, epochs.prepared.as_ref())
+        {
+            self.disk_failed(&error);
+        }
     }
 
     fn settled(&self) -> Epoch {

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
+use cluster::comeback::Verdict;
 use cluster::map::Epoch;
 use tokio::sync::watch;
 use wire::control::epochs::Epochs;
@@ -68,13 +69,21 @@ impl View {
 ///
 /// Called from the task that talks to the control plane; shall not block.
 pub trait Links: Send + Sync {
-    /// Begins to make links to every member. `settled` is the newest settled epoch. Told again, it
-    /// does nothing.
-    fn prepare(&self, topology: &Arc<Topology>, settled: Epoch);
+    /// What was on disk: makes links to the members of the topology that was in force, of which nothing
+    /// is served yet, and remembers whom the one that was being prepared leaves out.
+    fn restore(&self, committed: &Arc<Topology>, prepared: Option<&Topology>);
+
+    /// Begins to make links to every member. `forced`: a person has confirmed that whoever is left out
+    /// is gone. Told again, it does nothing.
+    fn prepare(&self, topology: &Arc<Topology>, forced: bool);
 
     /// The members to which there is a working link now, by their place in [`Topology::members`];
-    /// backends of this very process count as connected.
+    /// backends of this very process count as connected. None, if the topology was prepared without a
+    /// person's word and gives up a node that has a link to this one: its process lives.
     fn connected(&self, topology: &Topology) -> MemberSet;
+
+    /// Whether this node may serve by a topology of its disk, as far as the other nodes of it say.
+    fn others_say(&self, topology: &Topology) -> Verdict;
 
     /// From now on backends own and requests are routed by this one. It is on disk.
     fn commit(&self, topology: &Arc<Topology>, settled: Epoch);
@@ -84,6 +93,13 @@ pub trait Links: Send + Sync {
 
     /// Every node routes by this epoch, or by a newer one.
     fn settled(&self, epoch: Epoch);
+
+    /// What was committed last may not be in force: backends execute nothing until a newer one is
+    /// committed, or [`Links::trust`].
+    fn doubt(&self);
+
+    /// What was committed last is in force after all.
+    fn trust(&self);
 }
 
 /// For tests of everything else: there is nothing to connect to.
@@ -91,10 +107,16 @@ pub trait Links: Send + Sync {
 pub struct NoLinks;
 
 impl Links for NoLinks {
-    fn prepare(&self, _: &Arc<Topology>, _: Epoch) {}
+    fn restore(&self, _: &Arc<Topology>, _: Option<&Topology>) {}
+
+    fn prepare(&self, _: &Arc<Topology>, _: bool) {}
 
     fn connected(&self, topology: &Topology) -> MemberSet {
         MemberSet::first(topology.members().len())
+    }
+
+    fn others_say(&self, _: &Topology) -> Verdict {
+        Verdict::Serve
     }
 
     fn commit(&self, _: &Arc<Topology>, _: Epoch) {}
@@ -102,4 +124,8 @@ impl Links for NoLinks {
     fn abort(&self) {}
 
     fn settled(&self, _: Epoch) {}
+
+    fn doubt(&self) {}
+
+    fn trust(&self) {}
 }

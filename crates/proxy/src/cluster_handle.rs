@@ -6,7 +6,9 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
+use cluster::comeback::Says;
 use cluster::member::{Incarnation, MemberName};
+use wire::control::name::NodeName;
 use wire::control::topology::{MemberSet, Topology};
 
 use crate::link_usage::LinkUsage;
@@ -86,6 +88,25 @@ impl ClusterHandle {
             }
         }
         reached
+    }
+
+    /// What another node says of this one: whether it knows of an epoch newer than this topology's in
+    /// which this node has no part.
+    pub fn says(&self, node: &NodeName, topology: &Topology) -> Says {
+        let mut says = Says::Nothing;
+        for member in topology.members().iter().filter(|member| member.node == *node) {
+            let links = self.0.usage.known(&member.name, member.incarnation);
+            let Some(links) = links else { continue };
+            // Connected first: the greeting is noted before the link counts.
+            let is_connected = 0 < links.loops_connected.load(Acquire);
+            if topology.epoch().get() < links.without_us.load(Acquire) {
+                return Says::Without;
+            }
+            if is_connected {
+                says = Says::With;
+            }
+        }
+        says
     }
 
     /// What is counted about the links to each member.

@@ -26,6 +26,8 @@ pub struct MemberLinks {
     pub loops_connected: AtomicUsize,
     /// Event loops for which it is silent, so that requests fail at once.
     pub loops_silent: AtomicUsize,
+    /// The newest epoch that the member has ever said this node has no part in; 0 when it said none.
+    pub without_us: AtomicU64,
     /// Requests written whose replies have not come.
     pub in_flight: AtomicUsize,
     /// Requests that wait for their turn to be written.
@@ -54,6 +56,12 @@ impl LinkUsage {
         // Runs that no loop has links to any more are history.
         members.retain(|_, links| 1 < Arc::strong_count(links));
         Arc::clone(members.entry((name.clone(), incarnation)).or_default())
+    }
+
+    /// The counts of one run of a member, if there are any.
+    pub fn known(&self, name: &MemberName, incarnation: Incarnation) -> Option<Arc<MemberLinks>> {
+        let members = self.members.read().unwrap_or_else(PoisonError::into_inner);
+        members.get(&(name.clone(), incarnation)).cloned()
     }
 
     /// All members that there are links to, by name.

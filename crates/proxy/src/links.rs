@@ -50,7 +50,7 @@ mod tests;
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::Ordering::{Relaxed, Release};
 use std::time::Duration;
 
 use cluster::map::Epoch;
@@ -571,8 +571,11 @@ impl Links {
             return Err(LinkFault::Version);
         }
         let peer = &mut self.peers[id.peer];
+        // Who does not say it may mean any epoch.
+        let without_us = welcome.without_caller.unwrap_or(welcome.epoch);
+        peer.usage.without_us.fetch_max(without_us.get(), Relaxed);
         if !peer.is_up() {
-            peer.usage.loops_connected.fetch_add(1, Relaxed);
+            peer.usage.loops_connected.fetch_add(1, Release);
         }
         peer.usage.connects_total.fetch_add(1, Relaxed);
         peer.links[id.link].phase = Phase::Up;
@@ -1002,6 +1005,7 @@ impl Links {
             to_incarnation: peer.incarnation,
             epoch: view.map().epoch(),
             digest: view.digest(),
+            from_incarnation: Some(view.identity().incarnation),
         };
         let link = &mut peer.links[id.link];
         hello.encode(&mut link.out);

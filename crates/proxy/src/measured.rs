@@ -90,7 +90,9 @@ impl Relay {
                 .expect("it is written whole");
             let (epoch, digest) = (hello.epoch, hello.digest);
             let version = hello.version().expect("our own");
-            Greeting::Welcome(Welcome { version, epoch, digest }).encode(&mut relay.said);
+            let without_caller = Some(Epoch::new(0));
+            let welcome = Welcome { version, epoch, digest, without_caller };
+            Greeting::Welcome(welcome).encode(&mut relay.said);
             relay.exchange(id);
         }
         relay

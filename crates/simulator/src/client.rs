@@ -232,7 +232,7 @@ impl Client {
         let batch = self.batches;
         self.batches += 1;
         let mut chance = self.chance(batch);
-        let next = now + chance.between(MILLISECOND, 2 * pause);
+        let next = now + chance.between(MILLISECOND, (2 * pause).max(MILLISECOND));
         let mut bytes = Vec::new();
         if is_left_out {
             return (bytes, next);

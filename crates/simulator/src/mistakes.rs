@@ -22,6 +22,9 @@ pub struct Case {
     /// Where the search begins, unless it is to be told how many seeds it takes: most show within a few
     /// seeds, and those that need a rare order of events are looked for near where one was found last.
     pub first_seed: u64,
+    /// How long faults happen: most show within seconds, but nobody is given up sooner than ten seconds
+    /// after its process has ended.
+    pub length: Micros,
 }
 
 /// More seeds than any mistake needs.
@@ -96,6 +99,14 @@ pub const CASES: &[Case] = &[
             &["one owner", "reads are never stale"],
         )
     },
+    Case {
+        length: 60 * SECOND,
+        ..case(
+            Mistake::ServesByDisk,
+            &["crash", "control late"],
+            &["one owner", "reads are never stale"],
+        )
+    },
     case(Mistake::RepeatsTokens, &["reweigh", "crash"], &["tokens are unique"]),
 ];
 
@@ -111,7 +122,7 @@ const fn case(
     faults: &'static [&'static str],
     laws: &'static [&'static str],
 ) -> Case {
-    Case { mistake, faults, laws, first_seed: 0 }
+    Case { mistake, faults, laws, first_seed: 0, length: 10 * SECOND }
 }
 
 impl Case {
@@ -119,7 +130,7 @@ impl Case {
     pub fn find(&self, from: u64, seeds: u64) -> Option<(u64, Violation)> {
         make(Some(self.mistake));
         let found = (from..from + seeds).find_map(|seed| {
-            let scenario = Scenario::with(Swarm::Only(self.faults), seed, 10 * SECOND, PAUSE);
+            let scenario = Scenario::with(Swarm::Only(self.faults), seed, self.length, PAUSE);
             Some((seed, play(scenario, Story::silent()).violation?))
         });
         make(None);

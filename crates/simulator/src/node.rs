@@ -20,7 +20,11 @@ use daemon::clock::{Clock, Hand, Now};
 use daemon::networks::Networks;
 use larder::local_link::LocalLink;
 use larder::member::Members;
-use node::link::{DISK_RETRY_AFTER, RECONNECT_FIRST_MAX, RECONNECT_MAX, SILENT_AFTER, USAGE_EVERY};
+use node::comeback::Comeback;
+use node::link::{
+    ASKED_FIRST_MAX, DISK_RETRY_AFTER, RECONNECT_FIRST_MAX, RECONNECT_MAX, SILENT_AFTER,
+    USAGE_EVERY,
+};
 use node::serving::{DataPlane, Serving};
 use node::telling::Telling;
 use node::view::Links;
@@ -53,8 +57,6 @@ pub(crate) const CLUSTER: ClusterId = ClusterId::new([7; 16]);
 pub(crate) const SECRET: [u8; 32] = [3; 32];
 /// The wall clock at the beginning of the simulation.
 const UNIX_AT_START: i64 = 1_700_000_000;
-/// How long a node that was started again asks control first (`node::link`).
-const ASKED_FIRST_MAX: Micros = SECOND;
 /// How often every connection is looked at, in the proxy and in the server.
 pub(crate) const SWEEP_EVERY: Micros = 250 * MILLISECOND;
 
@@ -85,6 +87,7 @@ pub(crate) struct Disk {
     records: Option<(Revision, Records)>,
     topology: Option<Arc<Topology>>,
     settled: Option<Epoch>,
+    prepared: Option<Arc<Topology>>,
 }
 
 pub(crate) struct Process {
@@ -111,7 +114,8 @@ pub(crate) struct Copy {
     pub(crate) epochs: Epochs,
     serving: Serving,
     pub(crate) link: ControlLink,
-    from_disk: Option<Arc<Topology>>,
+    comeback: Comeback,
+    is_control_asked: bool,
     unwritten: Option<Arc<Topology>>,
     disk_failed_at: Option<Micros>,
     told: Option<(Epoch, cluster::digest::Digest, MemberSet)>,
@@ -318,15 +322,16 @@ impl Copy {
         if let Some(topology) = &disk.topology {
             epochs.committed = Some(Arc::clone(topology));
             epochs.settled = disk.settled;
-            links.prepare(topology, disk.settled.unwrap_or(Epoch::new(0)));
         }
-        let from_disk = epochs.committed.clone();
+        let prepared = disk.prepared.as_deref();
+        let comeback = Comeback::new(epochs.committed.as_ref(), prepared, links);
         Copy {
             replica,
             epochs,
             serving,
             link: ControlLink::Down { retry_at: now },
-            from_disk,
+            comeback,
+            is_control_asked: false,
             unwritten: None,
             disk_failed_at: None,
             told: None,
@@ -341,16 +346,15 @@ impl Copy {
         self.epochs.settled.unwrap_or(Epoch::new(0))
     }
 
-    fn own_by_disk(&mut self, links: &Members) {
-        if let Some(topology) = self.from_disk.take() {
-            links.commit(&topology, self.settled());
-            links.settled(self.settled());
+    fn look_at_others(&mut self, links: &Members) {
+        if self.is_control_asked {
+            self.comeback.look(links, self.settled());
         }
     }
 
     /// The way to control is lost, or was not made.
-    pub(crate) fn lost(&mut self, links: &Members, now: Micros) {
-        self.own_by_disk(links);
+    pub(crate) fn lost(&mut self, now: Micros) {
+        self.is_control_asked = true;
         if let ControlLink::Open { began, .. } = self.link
             && micros(SILENT_AFTER) < now - began
         {
@@ -397,25 +401,25 @@ impl Node {
         let disk_works = self.disk_works(now);
         let Some(process) = &mut self.process else { return Vec::new() };
         let (copy, links) = (&mut process.copy, &*process.members);
+        copy.look_at_others(links);
         match &copy.link {
             ControlLink::Down { retry_at } if *retry_at <= now => return vec![Ask::Call],
             ControlLink::Down { .. } => return Vec::new(),
             ControlLink::Connecting { stream, since } => {
-                let patience = if copy.from_disk.is_some() { ASKED_FIRST_MAX } else { 5 * SECOND };
+                let is_first = copy.comeback.is_asking() && !copy.is_control_asked;
+                let patience = if is_first { micros(ASKED_FIRST_MAX) } else { 5 * SECOND };
                 if since + patience <= now {
                     let stream = *stream;
-                    copy.lost(links, now);
+                    copy.lost(now);
                     return vec![Ask::HangUp(stream)];
                 }
                 return Vec::new();
             }
             ControlLink::Open { stream, began, heard_at, .. } => {
                 let (stream, began, heard_at) = (*stream, *began, *heard_at);
-                if began + ASKED_FIRST_MAX <= now {
-                    copy.own_by_disk(links);
-                }
+                copy.is_control_asked |= began + micros(ASKED_FIRST_MAX) <= now;
                 if heard_at + micros(SILENT_AFTER) <= now {
-                    copy.lost(links, now);
+                    copy.lost(now);
                     return vec![Ask::HangUp(stream)];
                 }
             }
@@ -471,10 +475,8 @@ impl Copy {
     ) {
         match step {
             Step::Send(message) => {
-                if let FromNode::Committed { epoch, .. } = message
-                    && self.from_disk.as_ref().is_some_and(|it| it.epoch() == epoch)
-                {
-                    self.own_by_disk(links);
+                if let FromNode::Committed { epoch, .. } = message {
+                    self.comeback.confirm(epoch, links, self.settled());
                 }
                 says.push(message);
             }
@@ -484,24 +486,35 @@ impl Copy {
             // Nobody asks what a person would want to know.
             Step::Refused(_) | Step::Certificate(_) | Step::Answer { .. } => (),
             Step::Report => says.push(self.report(disk, links)),
-            Step::Prepare(topology) => links.prepare(&topology, self.settled()),
+            Step::Prepare { topology, forced } => {
+                self.write_epochs(disk, disk_works, now);
+                links.prepare(&topology, forced);
+            }
             Step::Commit(topology) => {
                 self.commit(&topology, disk, disk_works, links, now, says);
             }
-            Step::Abort => links.abort(),
+            Step::Abort => {
+                self.write_epochs(disk, disk_works, now);
+                links.abort();
+            }
             Step::Settled(epoch) => {
-                if is_made(Mistake::AcknowledgesBeforeDisk) {
-                    return links.settled(epoch);
-                }
-                if disk_works {
-                    disk.topology = self.epochs.committed.clone();
-                    disk.settled = Some(epoch);
-                } else {
-                    self.disk_failed_at.get_or_insert(now);
-                }
+                self.write_epochs(disk, disk_works, now);
                 links.settled(epoch);
             }
         }
+    }
+
+    fn write_epochs(&mut self, disk: &mut Disk, disk_works: bool, now: Micros) {
+        if self.epochs.committed.is_none() || is_made(Mistake::AcknowledgesBeforeDisk) {
+            return;
+        }
+        if !disk_works {
+            self.disk_failed_at.get_or_insert(now);
+            return;
+        }
+        disk.topology = self.epochs.committed.clone();
+        disk.settled = self.epochs.settled;
+        disk.prepared = self.epochs.prepared.clone();
     }
 
     /// Routes by a topology, once it is on disk.
@@ -526,9 +539,10 @@ impl Copy {
         if !forgets_disk || disk.topology.is_none() {
             disk.topology = Some(Arc::clone(topology));
             disk.settled = self.epochs.settled;
+            disk.prepared = None;
         }
         self.unwritten = None;
-        self.from_disk = None;
+        self.comeback.end();
         links.commit(topology, self.settled());
         says.push(FromNode::Committed { epoch: topology.epoch(), digest: topology.digest() });
     }

@@ -10,7 +10,6 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
-use std::sync::Arc;
 
 use cluster::slot::{Slot, SlotHasher, SlotKey};
 use daemon::memory_stream::MemoryStream;
@@ -777,8 +776,7 @@ impl World {
 
     fn node_loses_control(&mut self, number: usize, id: StreamId) {
         if let Some(process) = &mut self.nodes[number].process {
-            let links = Arc::clone(&process.members);
-            process.copy.lost(&links, self.now);
+            process.copy.lost(self.now);
         }
         self.close(id, Way::There);
     }

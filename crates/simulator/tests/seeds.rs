@@ -2,7 +2,7 @@
 
 use simulator::counts::Counts;
 use simulator::play::play;
-use simulator::scenario::{Memory, Scenario};
+use simulator::scenario::{Fault, Memory, Scenario, Timed};
 use simulator::story::Story;
 use simulator::time::{MILLISECOND, SECOND};
 
@@ -34,6 +34,32 @@ fn a_seed_replays_exactly() {
         let differs = lines.into_iter().zip(again.story.last(usize::MAX)).find(|(a, b)| a != b);
         assert_eq!(differs, None, "seed {seed}");
         assert_eq!((first.counts, first.batches), (again.counts, again.batches), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_whole_cluster_that_starts_without_control_serves_everything_within_two_seconds() {
+    let (away, ended, checked_from) = (5 * SECOND, 6 * SECOND, 9);
+    for seed in 0..6 {
+        let mut scenario = scenario(seed);
+        scenario.length = 20 * SECOND;
+        let faults = (0..scenario.nodes).map(|node| Fault::Crash { node, away: SECOND });
+        let crashes = faults.map(|fault| Timed { at: ended, fault });
+        let fault = Fault::ControlAway { lasts: 14 * SECOND };
+        scenario.faults = [Timed { at: away, fault }].into_iter().chain(crashes).collect();
+        let nodes = scenario.nodes;
+        let played = play(scenario, Story::told());
+        assert_eq!(played.violation, None, "seed {seed}");
+        let second = |line: &String| line.trim_start().split('.').next()?.parse::<u64>().ok();
+        let without_control: Vec<String> = played
+            .story
+            .last(usize::MAX)
+            .filter(|line| second(line).is_some_and(|it| (checked_from..18).contains(&it)))
+            .collect();
+        let failed = |line: &&String| line.contains("Unsure") || line.contains("Refused");
+        assert_eq!(without_control.iter().find(failed), None, "seed {seed}");
+        let asked = without_control.iter().filter(|line| line.contains("asked at")).count();
+        assert!(100 < asked, "seed {seed}, {nodes} nodes: {asked} answers");
     }
 }
 

@@ -1,10 +1,12 @@
 //! What goes wrong between the processes of a cluster, and what clients notice of it: laws only. With
 //! figures, and with more faults: `cargo xtask faults`, whose short ones CI runs as well.
 
+use std::ops::Range;
 use std::process::Command;
 use std::time::Duration;
 
 use rustix::process::Signal;
+use testbed::connection::Connection;
 use testbed::eventually::{DEADLINE, eventually};
 use testbed::faults::views::{PUBLIC, WRONG, held_back_view, misplaced_node};
 use testbed::fleet::{Cluster, SETTLED_TIME_MAX};
@@ -51,6 +53,40 @@ fn another_machine_takes_the_place_of_a_node_and_no_slot_moves() {
     let lost = found.misses as f64 / count as f64;
     assert!((lost - 1.0 / 3.0).abs() < 0.1, "its share is lost and nothing else: {found:?}");
     keys::set(&mut client, 0..count);
+}
+
+#[test]
+fn a_node_that_was_given_up_and_comes_back_without_control_asks_the_others() {
+    let mut cluster = Cluster::start_with(3, 1, &[("hold_down_seconds", "1")]);
+    let login = cluster.create_cache("shop", "dev");
+    // It has the credential on its disk.
+    drop(cluster.connect(2, &login));
+    cluster.kill(2);
+    cluster.wait_until_settled(2);
+    // A third of these is in slots that were its own.
+    let count = 600;
+    let mut before = cluster.connect(0, &login);
+    keys::set(&mut before, 0..count);
+    cluster.control.signal(Signal::KILL);
+    cluster.control.wait_for_end(DEADLINE);
+
+    cluster.restart(2);
+    let mut back = cluster.connect(2, &login);
+    let all = |client: &mut Connection, numbers: Range<u64>| {
+        eventually("every key can be asked for", DEADLINE, || {
+            let found = keys::get(client, numbers.clone()).expect("it answers");
+            assert_eq!(found.misses, 0, "the others serve what it once did: {found:?}");
+            (found.failures == 0).then_some(())
+        });
+    };
+    all(&mut back, 0..count);
+    // What is written through it is where the others read it.
+    keys::set(&mut back, count..2 * count);
+    all(&mut before, count..2 * count);
+
+    cluster.restart_control();
+    cluster.wait_until_settled(3);
+    keys::set(&mut back, 0..count);
 }
 
 #[test]

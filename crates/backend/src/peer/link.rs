@@ -11,7 +11,9 @@ use wire::data::frame::Seal;
 use wire::data::handshake::{Greeting, Hello, Refused, VERSION_MAX, VERSION_MIN, Welcome};
 
 use crate::Backend;
+use crate::callers::Caller;
 use crate::peer::socket::Socket;
+use crate::slots::Standing;
 
 /// Time for a caller to say who it is.
 const HANDSHAKE_MS: u64 = 5_000;
@@ -29,6 +31,8 @@ pub(super) struct Link {
     pub(super) socket: Socket,
     /// Whom the proxy wanted; `None` until the handshake is done.
     pub(super) member: Option<Arc<Backend>>,
+    /// Counts this link among those of its node.
+    caller: Option<Caller>,
     pub(super) seal: Seal,
     /// Half a frame. Empty at rest.
     pub(super) input: Vec<u8>,
@@ -59,6 +63,7 @@ impl Link {
         Link {
             socket,
             member: None,
+            caller: None,
             seal: Seal::Checksum,
             input: Vec::new(),
             wanted: 0,
@@ -157,7 +162,17 @@ impl Link {
     pub(super) fn greet(&mut self, hello: &Hello, cluster: ClusterId, members: &[Arc<Backend>]) {
         let certificate = self.socket.peer_certificate();
         let greeting = match admit(hello, cluster, members, certificate) {
-            Ok((member, welcome)) => {
+            Ok((member, version, standing)) => {
+                // Counted before it is answered: an epoch without the caller's node is either known by
+                // now, or not prepared here while the link lives.
+                self.caller = Some(member.callers.note(&hello.from));
+                let without = member.slots().without(&hello.from, hello.from_incarnation);
+                let welcome = Welcome {
+                    version,
+                    epoch: standing.epoch,
+                    digest: standing.digest,
+                    without_caller: Some(without),
+                };
                 self.member = Some(member);
                 Greeting::Welcome(welcome)
             }
@@ -181,13 +196,13 @@ impl Link {
     }
 }
 
-/// Whether a caller is right here, and with whom.
+/// Whether a caller is right here, with whom, and in which version the two go on.
 fn admit(
     hello: &Hello,
     cluster: ClusterId,
     members: &[Arc<Backend>],
     certificate: Option<&CertificateDer<'_>>,
-) -> Result<(Arc<Backend>, Welcome), Refused> {
+) -> Result<(Arc<Backend>, u8, Standing), Refused> {
     let Some(version) = hello.version() else {
         return Err(Refused::Version { min: VERSION_MIN, max: VERSION_MAX });
     };
@@ -211,8 +226,7 @@ fn admit(
     if standing.slot_fingerprint.is_some_and(|fingerprint| fingerprint != hello.slot_fingerprint) {
         return Err(Refused::SlotKey);
     }
-    let welcome = Welcome { version, epoch: standing.epoch, digest: standing.digest };
-    Ok((Arc::clone(member), welcome))
+    Ok((Arc::clone(member), version, standing))
 }
 
 /// The node that a certificate names. That it is of the cluster's authority, TLS has seen to.

@@ -86,6 +86,11 @@ fn node_with(tls: Option<PeerTls>) -> Node {
         backend
     };
     let (a, b) = (member("a"), member("b"));
+    let server = serve(vec![Arc::clone(&a), Arc::clone(&b)], tls);
+    Node { server, a, b }
+}
+
+fn serve(members: Vec<Arc<Backend>>, tls: Option<PeerTls>) -> PeerServer {
     let settings = PeerSettings {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
         threads: 1,
@@ -93,9 +98,7 @@ fn node_with(tls: Option<PeerTls>) -> Node {
         tls,
         drain_timeout: PATIENCE,
     };
-    let members = vec![Arc::clone(&a), Arc::clone(&b)];
-    let server = PeerServer::start(settings, members, Clock::start()).expect("a free port");
-    Node { server, a, b }
+    PeerServer::start(settings, members, Clock::start()).expect("a free port")
 }
 
 fn hello(to: &str) -> Hello {
@@ -109,6 +112,7 @@ fn hello(to: &str) -> Hello {
         to_incarnation: Incarnation::new(7),
         epoch: Epoch::FIRST,
         digest: Digest::new([0; 32]),
+        from_incarnation: Some(Incarnation::new(7)),
     }
 }
 
@@ -372,6 +376,56 @@ fn a_caller_that_is_wrong_here_is_told_why() {
     let newer = Hello { version_min: max + 1, version_max: max + 2, ..right };
     check(&node, &newer, &Refused::Version { min, max });
     assert_eq!(node.server.usage().links_refused_total.load(Relaxed), 5);
+}
+
+#[test]
+fn a_caller_is_told_of_an_epoch_without_it_and_counted_while_its_link_lives() {
+    let node = node();
+    let other = NodeName::parse("other").expect("a good name");
+    let without = |hello: &Hello| match Caller::connect(&node).greeted(hello) {
+        Greeting::Welcome(welcome) => welcome.without_caller,
+        Greeting::Refused(refused) => panic!("{refused}"),
+    };
+    // The topologies of this test have one node, `n`, whose run is 7.
+    let of_n = Hello { from: NodeName::parse("n").expect("a good name"), ..hello("a") };
+    let of_n_before = Hello { from_incarnation: Some(Incarnation::new(6)), ..of_n.clone() };
+    let of_n_unsaid = Hello { from_incarnation: None, ..of_n.clone() };
+    let epoch = |number| Some(Epoch::new(number));
+    assert_eq!(without(&hello("a")), epoch(1));
+    assert_eq!(without(&of_n_before), epoch(1));
+    assert_eq!(without(&of_n_unsaid), epoch(0));
+    assert_eq!(without(&of_n), epoch(0));
+    // Also of one that is only prepared, and no more once that is not coming.
+    node.a.slots().prepare(&topology(2, Some(1)));
+    assert_eq!(without(&hello("a")), epoch(2));
+    assert_eq!(without(&hello("b")), epoch(1));
+    node.a.slots().abort();
+    assert_eq!(without(&hello("a")), epoch(1));
+    // A process that was started again knows both from its disk.
+    let found = Arc::new(Backend::member(64 << 20, 3, run("a")));
+    found.slots().restore(&topology(1, Some(0)), Some(&topology(3, Some(1))));
+    found.slots().commit(&topology(1, Some(0)), Epoch::new(0));
+    let restarted =
+        Node { server: serve(vec![Arc::clone(&found)], None), a: Arc::clone(&found), b: found };
+    let mut caller = Caller::connect(&restarted);
+    let Greeting::Welcome(welcome) = caller.greeted(&hello("a")) else {
+        panic!("it is right here")
+    };
+    assert_eq!((welcome.epoch, welcome.without_caller), (Epoch::new(1), epoch(3)));
+
+    let called = |is_called: bool| {
+        let began = Instant::now();
+        while node.b.is_called_by(&other) != is_called {
+            assert!(began.elapsed() < PATIENCE, "links are counted: {is_called}");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    };
+    called(false);
+    let link = Caller::welcomed(&node, "b");
+    called(true);
+    assert!(!node.b.is_called_by(&NodeName::parse("n").expect("a good name")));
+    drop(link);
+    called(false);
 }
 
 #[test]

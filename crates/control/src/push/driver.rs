@@ -266,6 +266,16 @@ fn given_up(
                 || is_made(Mistake::GivesUpTheSilent) && !seen.is_connected
         })
         .collect();
+    // A node that comes back asks as many others whether they have heard of an epoch without it that one
+    // of these must be among them (`cluster::comeback`). So this holds until the commit.
+    let connected = of_committed.iter().filter(|(_, seen)| seen.is_connected).count();
+    if connected * 2 < of_committed.len() {
+        return None;
+    }
+    // Whom a person removes goes first: nodes take the one from their callers, and not the other.
+    if of_committed.iter().any(|(name, _)| situation.wishes.removing.contains(*name)) {
+        return None;
+    }
     // The choice stays while the epoch without it is being prepared.
     if let Some(prepared) = &announced.prepared {
         let left_out = dead.iter().find(|(name, _)| !has_node(prepared, name));
@@ -273,8 +283,7 @@ fn given_up(
     }
     let is_too_soon =
         situation.since_given_up.is_some_and(|it| it < situation.failover.cold_interval);
-    let connected = of_committed.iter().filter(|(_, seen)| seen.is_connected).count();
-    if is_too_soon || connected * 2 < of_committed.len() {
+    if is_too_soon {
         return None;
     }
     let longest = dead.iter().max_by_key(|(_, seen)| seen.dead_for)?;
@@ -743,6 +752,30 @@ mod tests {
         nodes.insert(name("a"), Seen { dead_for: Some(LONG), ..away() });
         nodes.insert(name("b"), away());
         assert_eq!(check(&announced, &nodes), Next::Nothing);
+
+        // Nor by one that does not see them any more when it comes to the commit.
+        let (mut nodes, mut announced) = settled(&["a", "b", "c"]);
+        nodes.insert(name("a"), Seen { dead_for: Some(LONG), ..away() });
+        let Next::Prepare(members) = check(&announced, &nodes) else { panic!("a is given up") };
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let next = Topology::new(Epoch::new(2), [1; 16], members, placement).expect("good");
+        announced.prepared = Some(Arc::new(next.clone()));
+        say_prepared(&mut nodes, "c", &next, MemberSet::first(2));
+        let mut with_both = nodes.clone();
+        say_prepared(&mut with_both, "b", &next, MemberSet::first(2));
+        assert_eq!(check(&announced, &with_both), Next::Commit);
+        nodes.insert(name("b"), away());
+        assert_eq!(check(&announced, &nodes), Next::Abort);
+    }
+
+    #[test]
+    fn whom_a_person_removes_goes_before_whom_nobody_asked_for() {
+        let (mut nodes, announced) = settled(&["a", "b", "c", "d"]);
+        nodes.insert(name("a"), Seen { dead_for: Some(LONG), ..away() });
+        let wishes = Wishes { removing: [name("b")].into(), ..Wishes::default() };
+        let next = decide(&announced, &nodes, quiet(&wishes));
+        assert_eq!(prepared_nodes(&next), ["a", "c", "d"]);
+        assert_eq!(prepared_nodes(&check(&announced, &nodes)), ["b", "c", "d"]);
     }
 
     #[test]

@@ -337,7 +337,6 @@ impl ServeArgs {
             tls: peer_tls,
             drain_timeout: settings.drain_timeout,
         };
-        let peers = PeerServer::start(peer_settings, backends.clone(), clock)?;
         let handle = ClusterHandle::new(link_tls);
         let view_identity = ViewIdentity {
             cluster: identity.cluster,
@@ -370,6 +369,9 @@ impl ServeArgs {
             Arc::clone(&members) as _,
         )
         .map_err(|source| NodeError::Copy { path: self.data.clone(), source })?;
+        // Once the backends know the epoch on disk: nodes that are started again ask which one that is. And
+        // before anything is served: whoever does not listen is taken for ended.
+        let peers = PeerServer::start(peer_settings, backends.clone(), clock)?;
         let view = link.view();
         keep_copy(runtime, link)?;
         if !wait_for_copy(&view, &shutdown)? {

@@ -742,7 +742,8 @@ impl World {
                     heard.drain(..consumed);
                     pipe.greeted = true;
                     let (epoch, digest) = (hello.epoch, hello.digest);
-                    Greeting::Welcome(Welcome { version: self.version, epoch, digest })
+                    let (version, without_caller) = (self.version, Some(Epoch::new(0)));
+                    Greeting::Welcome(Welcome { version, epoch, digest, without_caller })
                         .encode(&mut answers);
                 }
             }

@@ -37,8 +37,8 @@ pub enum Step {
     Refused(Refusal),
     /// Send a report.
     Report,
-    /// Make links to the members of this topology.
-    Prepare(Arc<Topology>),
+    /// Make links to the members of this topology. `forced`: a person has confirmed whom it leaves out.
+    Prepare { topology: Arc<Topology>, forced: bool },
     /// Route by this topology, and write it to disk; then answer [`FromNode::Committed`].
     Commit(Arc<Topology>),
     /// Give up the links that only the prepared topology needed.
@@ -151,7 +151,7 @@ impl NodeSession {
             }
             FromControl::Prepare { topology, forced } => {
                 match epochs.prepare(Arc::clone(&topology), forced) {
-                    Ok(()) => vec![Step::Prepare(topology)],
+                    Ok(()) => vec![Step::Prepare { topology, forced }],
                     Err(refusal) => refuse(replica, refusal),
                 }
             }

@@ -46,6 +46,8 @@ pub struct Hello {
     /// Its newest committed map.
     pub epoch: Epoch,
     pub digest: Digest,
+    /// Which run of its node it is; `None` where its version does not say it.
+    pub from_incarnation: Option<Incarnation>,
 }
 
 /// What a backend says to a proxy that is right here.
@@ -57,6 +59,9 @@ pub struct Welcome {
     /// someone must be told.
     pub epoch: Epoch,
     pub digest: Digest,
+    /// The newest epoch that the backend was told of, in force or only prepared, in which the caller's
+    /// node is no member; 0 when it is one in all of them. `None` where its version does not say it.
+    pub without_caller: Option<Epoch>,
 }
 
 /// Why a backend will not speak with a proxy. It closes the link after saying so.
@@ -115,6 +120,7 @@ impl Hello {
             put_u64(out, self.to_incarnation.get());
             put_u64(out, self.epoch.get());
             out.extend_from_slice(self.digest.as_bytes());
+            put_later(out, self.from_incarnation.map(Incarnation::get));
         });
     }
 
@@ -134,6 +140,7 @@ impl Hello {
                 to_incarnation: Incarnation::new(reader.u64()?),
                 epoch: Epoch::new(reader.u64()?),
                 digest: Digest::new(reader.array()?),
+                from_incarnation: later(&mut reader)?.map(Incarnation::new),
             })
         })
     }
@@ -152,6 +159,7 @@ impl Greeting {
                 put_u8(out, welcome.version);
                 put_u64(out, welcome.epoch.get());
                 out.extend_from_slice(welcome.digest.as_bytes());
+                put_later(out, welcome.without_caller.map(Epoch::get));
             }),
             Greeting::Refused(refused) => {
                 frame::write(out, HANDSHAKE_VERSION, REFUSED, |out| refused.encode(out));
@@ -165,6 +173,7 @@ impl Greeting {
                 version: reader.u8()?,
                 epoch: Epoch::new(reader.u64()?),
                 digest: Digest::new(reader.array()?),
+                without_caller: later(&mut reader)?.map(Epoch::new),
             })),
             REFUSED => Ok(Greeting::Refused(Refused::decode(&mut reader)?)),
             _ => Err(HandshakeError::Kind { kind }),
@@ -223,6 +232,17 @@ fn read<T>(
     }
 }
 
+/// A number that versions before it leave out.
+fn put_later(out: &mut Vec<u8>, number: Option<u64>) {
+    if let Some(number) = number {
+        put_u64(out, number);
+    }
+}
+
+fn later(reader: &mut Reader<'_>) -> Result<Option<u64>, CodecError> {
+    if reader.is_empty() { Ok(None) } else { reader.u64().map(Some) }
+}
+
 fn member(reader: &mut Reader<'_>) -> Result<MemberName, CodecError> {
     MemberName::parse(reader.short_str("member's name")?)
         .map_err(|_| CodecError::Invalid { what: "member's name" })
@@ -244,12 +264,15 @@ mod tests {
             to_incarnation: Incarnation::new(9),
             epoch: Epoch::new(10),
             digest: Digest::new([11; 32]),
+            from_incarnation: Some(Incarnation::new(12)),
         }
     }
 
     fn greetings() -> Vec<Greeting> {
         let here = MemberName::parse("node-3.b0").expect("a good name");
-        let welcome = Welcome { version: 1, epoch: Epoch::new(2), digest: Digest::new([3; 32]) };
+        let digest = Digest::new([3; 32]);
+        let without_caller = Some(Epoch::new(4));
+        let welcome = Welcome { version: 1, epoch: Epoch::new(2), digest, without_caller };
         let refused = [
             Refused::Version { min: 2, max: 4 },
             Refused::Cluster,
@@ -288,6 +311,20 @@ mod tests {
         let body = u32::try_from(bytes.len() - 4).expect("short");
         bytes[..4].copy_from_slice(&body.to_le_bytes());
         assert_eq!(Hello::decode(&bytes), Ok(Some((hello(), bytes.len()))));
+    }
+
+    #[test]
+    fn what_an_earlier_version_does_not_say_is_not_known() {
+        let mut bytes = Vec::new();
+        let hello = Hello { from_incarnation: None, ..hello() };
+        hello.encode(&mut bytes);
+        assert_eq!(Hello::decode(&bytes), Ok(Some((hello, bytes.len()))));
+        let digest = Digest::new([3; 32]);
+        let welcome = Welcome { version: 1, epoch: Epoch::new(2), digest, without_caller: None };
+        bytes.clear();
+        Greeting::Welcome(welcome).encode(&mut bytes);
+        let said = Ok(Some((Greeting::Welcome(welcome), bytes.len())));
+        assert_eq!(Greeting::decode(&bytes), said);
     }
 
     #[test]
