@@ -100,12 +100,15 @@ impl Arena {
     pub(crate) fn new(blocks_max: u32) -> std::io::Result<Self> {
         let bytes = blocks_max as usize * BLOCK_BYTES;
         let mut options = MmapOptions::new();
-        options.len(bytes + CHUNK_BYTES).no_reserve_swap();
+        options.len(bytes + CHUNK_BYTES);
+        if cfg!(not(miri)) {
+            // Miri knows the plain call alone, and none of its memory is swapped.
+            options.no_reserve_swap();
+        }
         let mapping = MmapRaw::from(options.map_anon()?);
         let skip = mapping.as_ptr().align_offset(CHUNK_BYTES);
         assert!(skip <= CHUNK_BYTES, "an address is below the next multiple by at most one");
-        // Advice only: where huge pages are switched off we run with small ones.
-        let _small_pages_do = mapping.advise_range(Advice::HugePage, skip, bytes);
+        advise(&mapping, Advice::HugePage, skip, bytes);
         Ok(Arena {
             mapping: Arc::new(mapping),
             skip,
@@ -160,21 +163,21 @@ impl Arena {
         }
         let number = self.whole.pop().expect("there are more than `keep`");
         let size = self.chunk_blocks(number);
-        let mut here = std::mem::take(&mut self.chunks[number as usize]);
+        let here = std::mem::take(&mut self.chunks[number as usize]);
         assert_eq!(here.len(), size, "only a whole chunk is given back");
-        if cfg!(miri) {
-            // Miri knows no such advice.
-            here.iter_mut().for_each(|block| block.words_mut().fill(0));
-        }
         drop(here);
-        if cfg!(not(miri)) {
-            let (start, bytes) = (self.offset(number), size * BLOCK_BYTES);
-            // SAFETY: the chunk's blocks were all here (INVARIANT of `chunks`, and their number) and
-            // are gone now, so nothing refers to this memory. Private anonymous memory reads as zeros
-            // afterwards, and if the system refuses, as before; both are initialised words.
-            let _kept_then = unsafe {
-                self.mapping.unchecked_advise_range(UncheckedAdvice::DontNeed, start, bytes)
-            };
+        let (start, bytes) = (self.offset(number), size * BLOCK_BYTES);
+        // SAFETY: the chunk's blocks were all here (INVARIANT of `chunks`, and their number) and
+        // are gone now, so nothing refers to this memory. Private anonymous memory reads as zeros
+        // afterwards, and if the system refuses, as before; both are initialised words.
+        unsafe {
+            if cfg!(miri) {
+                // What the system does, in words that Miri knows: it finds references that are left.
+                self.mapping.as_mut_ptr().wrapping_add(start).write_bytes(0, bytes);
+            } else {
+                let advice = UncheckedAdvice::DontNeed;
+                let _kept_then = self.mapping.unchecked_advise_range(advice, start, bytes);
+            }
         }
         self.away.push(number);
         true
@@ -274,23 +277,29 @@ impl Unready {
     /// Has the system give the memory, which may take it milliseconds. Nobody need be kept from
     /// using it meanwhile: what it holds does not change.
     pub(crate) fn make_ready(&self) {
-        if cfg!(not(miri)) {
-            let _comes_later =
-                self.mapping.advise_range(Advice::PopulateWrite, self.start, self.bytes);
-        }
+        advise(&self.mapping, Advice::PopulateWrite, self.start, self.bytes);
+    }
+}
+
+/// Tells the system how memory will be used. It may refuse: where huge pages are switched off we
+/// run with small ones, and what is not made ready comes when it is used.
+fn advise(mapping: &MmapRaw, advice: Advice, start: usize, bytes: usize) {
+    if cfg!(not(miri)) {
+        // Miri knows no advice, and what a program may do does not depend on it.
+        let _works_without = mapping.advise_range(advice, start, bytes);
     }
 }
 
 /// Begins to fetch the cache line of `place`, so that a later read need not wait for it.
 #[inline]
 pub(crate) fn prefetch<T>(place: &T) {
-    #[cfg(all(target_arch = "x86_64", not(miri)))]
+    #[cfg(target_arch = "x86_64")]
     // SAFETY: a prefetch is a hint: it reads nothing and cannot fault, and `place` is valid anyway.
     unsafe {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
         _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(place).cast());
     }
-    #[cfg(not(all(target_arch = "x86_64", not(miri))))]
+    #[cfg(not(target_arch = "x86_64"))]
     let _no_hint_here = place;
 }
 

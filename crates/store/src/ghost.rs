@@ -95,6 +95,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes minutes there; no `unsafe` is near")]
     fn keys_are_forgotten_as_others_come() {
         let mut ghost = Ghost::default();
         let items = 8_192;

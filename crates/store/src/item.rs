@@ -239,7 +239,12 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    /// Miri draws a case in half a second.
+    const CASES: u32 = if cfg!(miri) { 8 } else { 256 };
+
     proptest! {
+        #![proptest_config(ProptestConfig::with_cases(CASES))]
+
         #[test]
         fn a_head_reads_as_it_was_written(
             key in proptest::collection::vec(any::<u8>(), 1..=KEY_BYTES_MAX),

@@ -467,6 +467,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "hundreds of thousands of requests take too long there; no `unsafe` is near")]
     fn a_wanted_prefix_is_counted_from_when_it_is_wanted_until_nobody_wants_it() {
         let (mut watching, watches) = (Watching::default(), Arc::new(Watches::new()));
         let wanted = |texts: &[&str]| -> Vec<Vec<u8>> {
@@ -505,6 +506,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "nearly a million requests take an hour there; no `unsafe` is near")]
     fn frequent_keys_are_found_among_many() {
         // Fast or slow: sampled more or less.
         for per_second in [0, 100_000] {

@@ -266,16 +266,19 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes minutes there; no `unsafe` is near")]
     fn a_loop_of_one_and_a_half_limits_would_fit_twice_the_limit() {
         check_loop(15_000, 1_000, 10_000_000, [0.0, 0.0, 0.0, ALL, ALL]);
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes minutes there; no `unsafe` is near")]
     fn many_keys_are_sampled_less() {
         check_loop(300_000, 100, 10_000_000, [0.0, 0.0, 0.0, 0.0, ALL]);
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "it takes minutes there; no `unsafe` is near")]
     fn a_loop_beyond_four_limits_is_never_hit() {
         check_loop(100_000, 1_000, 20_000_000, [0.0; 5]);
     }

@@ -68,6 +68,7 @@ fn a_busy_cache_is_watched_by_itself() {
 
 /// The estimate of a cache against caches of the other sizes.
 #[test]
+#[cfg_attr(miri, ignore = "millions of requests take hours there")]
 fn the_working_set_tells_what_other_sizes_hit() {
     const KEYS: u64 = 20_000;
     const REQUESTS: u64 = 400_000;

@@ -18,6 +18,7 @@ fn fill(cache: &Cache, byte: u8) {
 }
 
 #[test]
+#[cfg_attr(miri, ignore = "Miri's memory is not the system's")]
 fn what_a_removed_cache_held_goes_back_to_the_system() {
     let store = Store::new(Settings { memory_bytes: 512 * MIB, seed: 7 });
     let cache = store.create_cache(CacheId::new(1), LIMITS).expect("it is the only cache");

@@ -14,9 +14,10 @@ use store::operation::{
 use store::store::{Cache, CacheLimits, Settings, Store};
 use tenancy::id::CacheId;
 
-const CACHES: u64 = 6;
-const KEYS: u64 = 400;
-const STEPS: u64 = 40_000;
+const CACHES: u64 = if cfg!(miri) { 2 } else { 6 };
+const KEYS: u64 = if cfg!(miri) { 20 } else { 400 };
+/// Of each worker. Miri is some thousand times slower, but watches every access.
+const STEPS: u64 = if cfg!(miri) { 40 } else { 40_000 };
 const WORKERS: u64 = 4;
 const LIMITS: CacheLimits = CacheLimits { memory_bytes: 120_000, item_bytes_max: 60_000 };
 
@@ -92,7 +93,7 @@ fn no_count_is_lost() {
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                for _ in 0..10_000 {
+                for _ in 0..STEPS / 4 {
                     let one = ArithmeticArgs::plain(Direction::Increment, 1);
                     let counted = cache.arithmetic(&cache.locate(b"n"), one, Seconds(1));
                     assert!(matches!(counted, ArithmeticOutcome::Counted { .. }), "{counted:?}");
@@ -103,7 +104,7 @@ fn no_count_is_lost() {
     let text = cache.get(&cache.locate(b"n"), GetArgs::default(), Seconds(1), |hit| {
         hit.map(|hit| hit.value.to_vec())
     });
-    assert_eq!(text, Some((WORKERS * 10_000).to_string().into_bytes()));
+    assert_eq!(text, Some((WORKERS * (STEPS / 4)).to_string().into_bytes()));
 }
 
 /// Of several threads that compare and swap the same value, one wins.
@@ -118,7 +119,7 @@ fn a_cas_value_is_used_once() {
     std::thread::scope(|scope| {
         for _ in 0..WORKERS {
             scope.spawn(|| {
-                for _ in 0..5_000 {
+                for _ in 0..STEPS / 8 {
                     let at = cache.locate(b"k");
                     let current = cache.get(&at, GetArgs::default(), Seconds(1), |hit| {
                         hit.expect("it never leaves").cas
