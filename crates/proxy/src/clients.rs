@@ -118,11 +118,12 @@ impl<L: BackendLink> Clients<L> {
         false
     }
 
-    /// Whether this connection waits in a line that is served out of order: if its client hangs up now, it is
-    /// because of that. It may only have said its last word and still listen; that one has no answer,
-    /// either, as others have none while there is more to do than can be done.
+    /// Whether this is a stranger who waits in a line that is served out of order: if its client hangs up
+    /// now, it is because of that. Members have their turn all the same: what they said last may be a
+    /// deletion whose answer they do not want, and a value that should be gone would be stale.
     pub(crate) fn waits_in_vain(&self, key: usize, now: Micros) -> bool {
-        let waiting = self.connections.get(key).filter(|connection| connection.is_late);
+        let waiting = self.connections.get(key);
+        let waiting = waiting.filter(|connection| connection.is_late && connection.is_stranger());
         waiting.is_some_and(|connection| self.late.stands(connection.cache(), now))
     }
 

@@ -330,7 +330,7 @@ impl<L: BackendLink> EventLoop<L> {
             Token(key) => {
                 let is_ended = event.is_read_closed() || event.is_error();
                 if is_ended && self.clients.waits_in_vain(key, self.now_us) {
-                    // Nobody waits for an answer, and there is more to do than can be done.
+                    // Nobody waits for its login, and there is more to do than can be done.
                     return self.close(key);
                 }
                 let Some(connection) = self.clients.connections.get_mut(key) else { return };
