@@ -467,7 +467,10 @@ mod tests {
     }
 
     #[test]
-    #[cfg_attr(miri, ignore = "hundreds of thousands of requests take too long there; no `unsafe` is near")]
+    #[cfg_attr(
+        miri,
+        ignore = "hundreds of thousands of requests take too long there; no `unsafe` is near"
+    )]
     fn a_wanted_prefix_is_counted_from_when_it_is_wanted_until_nobody_wants_it() {
         let (mut watching, watches) = (Watching::default(), Arc::new(Watches::new()));
         let wanted = |texts: &[&str]| -> Vec<Vec<u8>> {
