@@ -37,7 +37,8 @@
 //! One connection that says nothing is not yet a silent backend: a lost packet is sent again after
 //! 200 ms at the earliest where nobody has told the kernel otherwise. So before a backend is taken for
 //! silent it is asked for a sign of life on its other connection. While it gives one, requests wait,
-//! reads are hedged, and a connection that stays stuck for as long as a request may take is given up.
+//! reads are hedged, and a connection that stays stuck for as long as a request may take is given up;
+//! so is one on which bytes come, and no answer.
 
 mod budget;
 mod fair;
@@ -471,6 +472,7 @@ impl Links {
         if on.in_flight == 0 {
             // Silence counts from the moment something was asked.
             on.heard = now;
+            on.moved = now;
         }
         let weight = request.weight();
         on.in_flight += weight;
@@ -548,6 +550,7 @@ impl Links {
                 Decoded::NeedMore { .. } => break,
                 Decoded::Complete { frame, consumed: length } => {
                     consumed += length;
+                    self.peers[id.peer].links[id.link].moved = now;
                     self.replied(id, &frame, now, sink)?;
                 }
             }
@@ -981,6 +984,7 @@ impl Links {
             link.wrote(bytes);
             if !link.unwritten().is_empty() {
                 // It was full, and took something: whoever reads is not silent.
+                link.moved = now;
                 self.heard(id, now);
             }
             self.pump(id.peer, now, sink);
@@ -1213,10 +1217,11 @@ impl Links {
                     Phase::Up if 0 < on.in_flight && on.heard + DEAD <= now => {
                         dead.push((peer, link));
                     }
-                    // The backend is there, so it is the connection.
+                    // The backend is there, so it is the connection. Bytes that never become an answer are
+                    // none: where a length was damaged on its way, what follows is taken for its content.
                     Phase::Up
                         if 0 < on.in_flight
-                            && on.heard + stuck <= now
+                            && on.moved + stuck <= now
                             && now < known.heard + silence =>
                     {
                         dead.push((peer, link));

@@ -61,6 +61,9 @@ pub(super) struct Link {
     pub(super) in_flight: usize,
     /// When a byte came last, or when it was asked something after it had nothing to say.
     pub(super) heard: Micros,
+    /// When an answer was whole last, or requests went on that had to wait, or it was asked something after
+    /// it had nothing to say.
+    pub(super) moved: Micros,
     /// Whether the shell has been told that there is something to write.
     pub(super) is_dirty: bool,
 }
@@ -142,6 +145,7 @@ impl Link {
             queued_total: 0,
             in_flight: 0,
             heard: 0,
+            moved: 0,
             is_dirty: false,
         }
     }

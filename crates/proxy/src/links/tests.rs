@@ -202,6 +202,26 @@ fn a_connection_that_is_stuck_is_given_up_and_the_other_one_serves() {
 }
 
 #[test]
+fn a_connection_whose_answers_never_become_whole_is_given_up() {
+    let mut world = World::new(9, LinkSettings { hedge: false, ..LinkSettings::default() });
+    world.connect_all();
+    let (busy, began) = (world.active_pipe("b"), world.now);
+    // A frame of 128 KiB has begun, which was one of 20 bytes before its length was damaged.
+    world.pipes.get_mut(&busy).expect("it is up").rest = vec![20, 0, 2, 0];
+    while world.pipes.contains_key(&busy) {
+        world.ask_directly(0, 1);
+        let until = world.now + 150_000;
+        world.run_until(|world| until <= world.now);
+        assert!(world.now - began < 1_200_000, "bytes come again and again");
+    }
+    world.settle();
+    let failed = world.clients.failed;
+    world.ask_directly(0, 1);
+    world.settle();
+    assert_eq!(world.clients.failed, failed);
+}
+
+#[test]
 fn links_are_made_anew_one_at_a_time_and_no_request_fails() {
     for seed in 0..20 {
         let mut world = World::new(seed, LinkSettings::default());
