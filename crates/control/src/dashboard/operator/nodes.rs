@@ -50,6 +50,8 @@ struct Member {
 }
 
 struct Finding {
+    /// The node, and for a link the one at its other end.
+    whom: String,
     what: String,
     advice: String,
 }
@@ -117,7 +119,11 @@ pub(super) async fn show(
     let looked = dashboard.call(move |_| {
         Ok(push.map(|push| {
             let findings = push.diagnose().into_iter();
-            let findings = findings.map(|it| Finding { what: it.what, advice: it.advice });
+            let findings = findings.map(|it| {
+                let other = it.other.map(|other| format!(" and {other}")).unwrap_or_default();
+                let whom = format!("{}{other}", it.node);
+                Finding { whom, what: it.what, advice: it.advice }
+            });
             Cluster::new(push.status(), findings.collect())
         }))
     });
