@@ -6,11 +6,12 @@
 //! cache waits, another's waits for at most one quantum of each. What each piece costs is said when it
 //! is done, because nobody knows before.
 //!
-//! Within a line, who came first is served first, until the line stands: when it is long, and its first has
-//! waited for longer than a line may take, there is more to do than can be done, and in order nobody would be served before he has
-//! given up. Then who came last goes first, and is served in time (Maurer, "Fail at Scale", ACM Queue 2015:
-//! adaptive LIFO). Those before hang up, or have their turn when there is less to do; and every fourth is the
-//! first of the line all the same, so that whoever is patient is served in the end.
+//! Within a line, who came first is served first, until the line stands: when it is long, and its first
+//! has waited for longer than a line may take, there is more to do than can be done, and in order nobody
+//! would be served before he has given up. Then who came last goes first, and is served in time (Maurer,
+//! "Fail at Scale", ACM Queue 2015: adaptive LIFO). Those before hang up, or have their turn when there is
+//! less to do; and every fourth is the first of the line all the same, so that whoever is patient is
+//! served in the end.
 //!
 //! Pure: no socket, no clock. Times are in the caller's unit.
 
@@ -177,6 +178,7 @@ mod tests {
         }
         assert!(used[0].abs_diff(used[1]) <= 51_000, "{used:?}");
     }
+
     #[test]
     fn a_line_that_stands_serves_who_came_last_and_every_fourth_time_the_first() {
         let mut turns = Turns::new(1_000, PATIENCE);
