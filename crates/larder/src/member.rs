@@ -1,6 +1,6 @@
 //! What a node's backends and proxy are told by the control plane: caches, members, and who owns what.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use backend::Backend;
@@ -47,7 +47,8 @@ struct State {
     prepared: Option<Arc<Topology>>,
     /// Whether a person has confirmed whom the prepared one leaves out.
     is_forced: bool,
-    caches: HashMap<CacheId, Planned>,
+    /// In the order of their numbers, so that the same commits make room in the same order.
+    caches: BTreeMap<CacheId, Planned>,
 }
 
 /// What a cache may have here.

@@ -12,7 +12,7 @@
 //! A loop with more than a moment's work lets the rest wait by cache, so that one cache's flood does not
 //! stand before another's request.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use protocol::operation::Key;
 use slab::Slab;
@@ -61,8 +61,9 @@ pub(crate) struct Clients<L: BackendLink> {
     pub(crate) again: VecDeque<usize>,
     /// Those of them that wait for their cache's turn.
     late: Turns<usize>,
-    /// By cache: connections that wait because it was used too fast.
-    held: HashMap<CacheId, Held>,
+    /// By cache: connections that wait because it was used too fast. In the order of their numbers, as
+    /// nothing here is left to chance.
+    held: BTreeMap<CacheId, Held>,
     /// Nobody is held beyond this moment; `None` when nobody is held.
     held_until: Option<Micros>,
     /// What this round has cost.
@@ -81,7 +82,7 @@ impl<L: BackendLink> Clients<L> {
             connections: Slab::new(),
             again: VecDeque::new(),
             late: Turns::new(QUANTUM, LINE_TIME_MAX),
-            held: HashMap::new(),
+            held: BTreeMap::new(),
             held_until: None,
             cost: 0,
         }

@@ -5,7 +5,7 @@
 //! of steps when control says something, what is on disk before it is acknowledged, when to ask
 //! control again) is done here by the same rules with the simulator's time and a disk of memory.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,6 +17,7 @@ use cluster::member::{Incarnation, MemberName};
 use cluster::mistake::{Mistake, is_made};
 use cluster::ownership::Run;
 use daemon::clock::{Clock, Hand, Now};
+use daemon::memory_stream::NetworkEnd;
 use daemon::networks::Networks;
 use larder::local_link::LocalLink;
 use larder::member::Members;
@@ -47,7 +48,7 @@ use wire::control::records::Records;
 use wire::control::replica::Replica;
 use wire::control::topology::{MemberSet, Topology};
 
-use crate::network::{Parcel, StreamId};
+use crate::network::{Parcel, StreamId, Way};
 use crate::random::Random;
 use crate::time::{MILLISECOND, Micros, SECOND};
 
@@ -74,7 +75,7 @@ pub(crate) struct Node {
     pub(crate) is_wanted: bool,
     pub(crate) paused_until: Micros,
     /// What came while the process stood still.
-    pub(crate) inbox: VecDeque<(StreamId, crate::network::Way, Parcel)>,
+    pub(crate) inbox: VecDeque<(StreamId, Way, Parcel)>,
     pub(crate) wall_offset: i64,
     pub(crate) disk_full_until: Micros,
     /// Processes there have been.
@@ -105,7 +106,8 @@ pub(crate) struct Process {
     pub(crate) next_sweep: Micros,
     /// When it has its next turn, if nothing happens before.
     pub(crate) wakes_at: Micros,
-    pub(crate) streams: BTreeSet<StreamId>,
+    /// What its programs write into, until one side has closed.
+    pub(crate) streams: BTreeMap<StreamId, (Way, NetworkEnd)>,
 }
 
 /// The node's copy of the records, and its way to control.
@@ -267,7 +269,7 @@ impl Process {
             copy,
             next_sweep: now,
             wakes_at: Micros::MAX,
-            streams: BTreeSet::new(),
+            streams: BTreeMap::new(),
         }
     }
 

@@ -417,8 +417,8 @@ impl World {
                 let (program, network) = MemoryStream::pair();
                 if let Some(accepted) = process.proxy.accept(program, loop_time) {
                     *key = Some(accepted);
+                    process.streams.insert(id, (Way::Back, network.clone()));
                     stream.ends[Way::Back.index()] = Some(network);
-                    process.streams.insert(id);
                     self.send(id, Way::Back, Parcel::Connected);
                 } else {
                     self.send(id, Way::Back, Parcel::Refused);
@@ -439,16 +439,16 @@ impl World {
             (Kind::Peer { served, .. }, Parcel::Connect) => {
                 let (program, network) = MemoryStream::pair();
                 *served = Some(process.server.accept(program));
+                process.streams.insert(id, (Way::Back, network.clone()));
                 stream.ends[Way::Back.index()] = Some(network);
-                process.streams.insert(id);
                 self.send(id, Way::Back, Parcel::Connected);
             }
             (Kind::Peer { number: link, .. }, Parcel::Connected) => {
                 let (program, network) = MemoryStream::pair();
                 if stream.ends[Way::There.index()].is_none() {
                     process.proxy.link_connected(*link, program);
+                    process.streams.insert(id, (Way::There, network.clone()));
                     stream.ends[Way::There.index()] = Some(network);
-                    process.streams.insert(id);
                 }
             }
             (Kind::Peer { number: link, .. }, Parcel::Refused) => {
@@ -552,10 +552,7 @@ impl World {
                 Wish::Dial { number: link, address } => {
                     let to = Place::Node(node_at(address).expect("members are nodes"));
                     let kind = Kind::Peer { number: link, served: None };
-                    let id = self.open(Place::Node(number), to, kind);
-                    if let Some(process) = &mut self.nodes[number].process {
-                        process.streams.insert(id);
-                    }
+                    self.open(Place::Node(number), to, kind);
                 }
                 Wish::Close { number: link } => {
                     let is_it = |stream: &Stream| {
@@ -576,16 +573,11 @@ impl World {
     /// Takes what a node's programs have written.
     fn fetch(&mut self, number: usize) {
         let Some(process) = &mut self.nodes[number].process else { return };
-        let streams = &self.streams;
-        process.streams.retain(|id| streams.contains_key(id));
         let mut fetched = Vec::new();
-        for &id in &process.streams {
-            let Some(stream) = streams.get(&id) else { continue };
-            let way = if stream.from == Place::Node(number) { Way::There } else { Way::Back };
-            let Some(end) = &stream.ends[way.index()] else { continue };
+        for (&id, (way, end)) in &process.streams {
             let (written, is_finished) = end.fetch();
             if is_finished || !written.is_empty() {
-                fetched.push((id, way, written, is_finished));
+                fetched.push((id, *way, written, is_finished));
             }
         }
         for (id, way, written, is_finished) in fetched {

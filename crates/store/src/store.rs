@@ -12,7 +12,7 @@
 //! Nobody ever holds two of them. Why there are locks at all:
 //! `docs/decisions/0009-shards-of-a-cache-have-locks.md`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::hash::BuildHasher;
 use std::sync::{Arc, PoisonError, TryLockError};
 
@@ -93,7 +93,8 @@ pub struct Store {
     /// Blocks promised to all caches; changed under the lock of `caches`.
     promised: AtomicU64,
     arbiter: Arc<Arbiter>,
-    caches: RwLock<HashMap<CacheId, Arc<Cache>>>,
+    /// In the order of their numbers, as nothing here is left to chance.
+    caches: RwLock<BTreeMap<CacheId, Arc<Cache>>>,
     round: Mutex<Round>,
 }
 
@@ -264,7 +265,7 @@ impl Store {
         true
     }
 
-    /// Every cache there is now, in no order.
+    /// Every cache there is now, in the order of their numbers.
     pub fn caches(&self) -> Vec<Arc<Cache>> {
         self.read().values().cloned().collect()
     }
@@ -350,11 +351,11 @@ impl Store {
         Ok(())
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, HashMap<CacheId, Arc<Cache>>> {
+    fn read(&self) -> RwLockReadGuard<'_, BTreeMap<CacheId, Arc<Cache>>> {
         self.caches.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn write(&self) -> RwLockWriteGuard<'_, HashMap<CacheId, Arc<Cache>>> {
+    fn write(&self) -> RwLockWriteGuard<'_, BTreeMap<CacheId, Arc<Cache>>> {
         self.caches.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
