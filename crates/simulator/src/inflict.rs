@@ -200,6 +200,20 @@ impl World {
         process.is_some_and(|process| process.wishes.removing.contains(name))
     }
 
+    /// Who removes nodes that are gone sees to it that the others serve: where all of these are drained, they
+    /// get their weight back.
+    fn leave_somebody_to_serve(&mut self) {
+        let weight = Weight::new(self.scenario.memory.backend_mib());
+        let Some(process) = &mut self.control.process else { return };
+        let Some(committed) = &process.announced.committed else { return };
+        let wishes = &mut process.wishes;
+        let left = committed.members().iter().filter(|it| !wishes.removing.contains(&it.node));
+        let left: Vec<_> = left.collect();
+        if left.iter().all(|it| it.weight == Weight::NOTHING) {
+            wishes.weights.extend(left.into_iter().map(|it| (it.name.clone(), weight)));
+        }
+    }
+
     fn drive(&mut self) {
         let effects = self.control.drive(self.now);
         self.control_does(effects);
@@ -245,6 +259,7 @@ impl World {
                 process.wishes.removing.insert(self.nodes[node].name.clone());
             }
         }
+        self.leave_somebody_to_serve();
         self.healed_at = Some(self.now);
         self.phase = Phase::Healing { until: self.now + HEALING };
     }

@@ -173,11 +173,11 @@ impl World {
         Deed { client: number, through, began: pending.began, ended, what }
     }
 
-    /// A client has lost its connection: what it had asked may happen, or have happened.
+    /// No answer will be heard any more, as the client has lost its connection, or the play ends: what it
+    /// had asked may happen, or have happened.
     pub(crate) fn nobody_knows(&mut self, number: usize) {
         let pending: Vec<Pending> = self.clients[number].pending.drain(..).collect();
         for pending in pending {
-            self.counts.unanswered += 1;
             let key_id = |key: usize| self.clients[number].key_id(key);
             match pending.ask {
                 Ask::Set { key, number: value }

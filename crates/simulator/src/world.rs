@@ -276,10 +276,18 @@ impl World {
                 return Err(violation);
             }
         }
+        self.note_what_is_under_way();
         self.laws_of_the_end().map_err(|violation| match violation.at {
             0 => Violation { at: self.now, ..violation },
             _ => violation,
         })
+    }
+
+    /// What was asked and is not answered yet may have happened, and somebody may have read it.
+    fn note_what_is_under_way(&mut self) {
+        for client in 0..self.clients.len() {
+            self.nobody_knows(client);
+        }
     }
 
     fn laws_of_the_end(&self) -> Result<(), Violation> {
@@ -952,6 +960,7 @@ impl World {
     /// The client's connection ends; of what it had asked nobody knows what became.
     pub(crate) fn client_leaves(&mut self, number: usize, id: StreamId) {
         self.clients[number].state = State::Away;
+        self.counts.unanswered += self.clients[number].pending.len() as u64;
         self.nobody_knows(number);
         self.close(id, Way::There);
     }
@@ -964,4 +973,31 @@ impl World {
 /// Whom a topology gives a slot to.
 fn owner(topology: &Topology, slot: Slot) -> &TopologyMember {
     &topology.members()[topology.map().table().owner(slot).index()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::{Ask, Pending};
+    use crate::history::What;
+
+    #[test]
+    fn what_is_under_way_when_a_play_ends_is_in_its_history() {
+        let scenario = |seed| Scenario::drawn(seed, SECOND, 20 * MILLISECOND);
+        let mut world = World::new(scenario(0), Story::silent());
+        let ask = Ask::Set { key: 0, number: 77 };
+        world.clients[1].pending.push_back(Pending { ask, began: 5, batch: 0 });
+        world.note_what_is_under_way();
+        let key = world.clients[1].key_id(0);
+        let deeds: Vec<_> =
+            world.history.deeds[&key].iter().map(|it| (it.what, it.ended)).collect();
+        assert_eq!(deeds, [(What::Wrote(77), None)]);
+
+        for seed in 0..4 {
+            let mut world = World::new(scenario(seed), Story::silent());
+            assert_eq!(world.run(), Ok(()), "seed {seed}");
+            let left = world.clients.iter().find(|client| !client.pending.is_empty());
+            assert!(left.is_none(), "seed {seed}");
+        }
+    }
 }

@@ -240,14 +240,27 @@ fn wanted(
         }
     }
     for member in &mut members {
-        let wished = situation.wishes.weights.get(&member.name).copied();
-        let had = || before.iter().find(|it| it.name == member.name).map(|it| it.weight);
-        if let Some(weight) = wished.or_else(had) {
-            member.weight = weight;
+        if let Some(had) = before.iter().find(|it| it.name == member.name) {
+            member.weight = had.weight;
         }
     }
+    weigh(&mut members, &situation.wishes.weights);
     members.sort_by(|a, b| a.name.cmp(&b.name));
     members
+}
+
+/// Gives members the weights that operators wish, unless all of these together would leave nobody to serve:
+/// then they wait, and every member stays what it is. Who wished one of them could not know that another
+/// node would be given up, or would have to be removed.
+pub(super) fn weigh(members: &mut [TopologyMember], wished: &BTreeMap<MemberName, Weight>) {
+    let weight =
+        |member: &TopologyMember| wished.get(&member.name).copied().unwrap_or(member.weight);
+    if members.iter().all(|member| weight(member) == Weight::NOTHING) {
+        return;
+    }
+    for member in members {
+        member.weight = weight(member);
+    }
 }
 
 /// The node whose slots are to be given away although nobody asked for it: its process is known to
@@ -811,6 +824,40 @@ mod tests {
         nodes.extend([node("a", 2)]);
         let Next::Prepare(members) = check(&announced, &nodes) else { panic!("another run") };
         assert_eq!(members[0].weight, Weight::NOTHING);
+    }
+
+    #[test]
+    fn weights_that_would_leave_nobody_to_serve_wait_until_somebody_else_does() {
+        let (mut nodes, mut announced) = settled(&["a", "b", "c"]);
+        let member = |name: &str| MemberName::parse(&format!("{name}.b0")).expect("a good name");
+        let drained = ["a", "b"].map(|name| (member(name), Weight::NOTHING));
+        let mut wishes = Wishes { weights: drained.into(), ..Wishes::default() };
+        // Before both are drained, the one that was to serve has ended, and is removed.
+        announced.settled = Epoch::new(0);
+        nodes.insert(name("c"), away());
+        assert_eq!(decide(&announced, &nodes, quiet(&wishes)), Next::Nothing);
+        wishes.removing.insert(name("c"));
+        let Next::Prepare(members) = decide(&announced, &nodes, quiet(&wishes)) else {
+            panic!("the others take its slots")
+        };
+        assert_eq!(weights(&members), [("a", 64), ("b", 64)]);
+        // And they are what there is until another node comes.
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let next = Topology::new(Epoch::new(2), [1; 16], members, placement).expect("good");
+        say_committed(&mut nodes, &next);
+        nodes.remove(&name("c"));
+        announced.committed = Some(Arc::new(next));
+        announced.settled = Epoch::new(2);
+        assert_eq!(decide(&announced, &nodes, quiet(&wishes)), Next::Nothing);
+        nodes.extend([node("d", 1)]);
+        let Next::Prepare(members) = decide(&announced, &nodes, quiet(&wishes)) else {
+            panic!("there is somebody now")
+        };
+        assert_eq!(weights(&members), [("a", 0), ("b", 0), ("d", 64)]);
+    }
+
+    fn weights(members: &[TopologyMember]) -> Vec<(&str, u32)> {
+        members.iter().map(|it| (it.node.as_str(), it.weight.get())).collect()
     }
 
     #[test]

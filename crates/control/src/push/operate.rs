@@ -13,7 +13,7 @@ use wire::control::topology::{Topology, TopologyMember};
 
 use super::PushControl;
 use super::diagnosis::{Finding, Patient, diagnose};
-use super::driver::Wishes;
+use super::driver::{Wishes, weigh};
 use super::fleet::FleetNode;
 use crate::contract::{ChangeMembers, MemberView, MembersPlanView};
 
@@ -46,11 +46,7 @@ impl PushControl {
         let nodes = self.fleet.nodes();
         let weights = weights(&committed, change)?;
         let removing = removing(&committed, &nodes, change)?;
-        let mut after: Vec<TopologyMember> = committed.members().to_vec();
-        after.retain(|member| !removing.contains(&member.node));
-        for member in &mut after {
-            member.weight = weights.get(&member.name).copied().unwrap_or(member.weight);
-        }
+        let after = after(&committed, &self.wishes.borrow(), &weights, &removing)?;
         let plan = plan(&committed, after)?;
         if !change.preview {
             self.wishes.send_modify(|wishes: &mut Wishes| {
@@ -132,6 +128,23 @@ fn removing(
     Ok(removing)
 }
 
+/// The members that are left when this is done, and all that was wished before and is not done yet: of two
+/// nodes that are drained while a third is away, the second may be the last one that was to serve.
+fn after(
+    committed: &Topology,
+    before: &Wishes,
+    weights: &BTreeMap<MemberName, Weight>,
+    removing: &BTreeSet<NodeName>,
+) -> Result<Vec<TopologyMember>, WishError> {
+    let mut after = committed.members().to_vec();
+    after.retain(|it| !before.removing.contains(&it.node) && !removing.contains(&it.node));
+    let mut all_weights = before.weights.clone();
+    all_weights.extend(weights.iter().map(|(name, &weight)| (name.clone(), weight)));
+    weigh(&mut after, &all_weights);
+    let is_done = |it: &TopologyMember| weights.get(&it.name).is_none_or(|&wish| wish == it.weight);
+    if after.iter().all(is_done) { Ok(after) } else { Err(InvalidMembers::NoOwner.into()) }
+}
+
 fn plan(committed: &Topology, after: Vec<TopologyMember>) -> Result<MembersPlanView, WishError> {
     let members =
         Members::new(after.iter().map(|it| Member { name: it.name.clone(), weight: it.weight }))?;
@@ -147,4 +160,71 @@ fn plan(committed: &Topology, after: Vec<TopologyMember>) -> Result<MembersPlanV
         share_moved_min: table.names().iter().zip(table.shares()).map(gained).sum(),
         members: after.iter().zip(table.shares()).map(MemberView::new).collect(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use cluster::map::Epoch;
+    use cluster::member::Incarnation;
+    use wire::control::topology::Placement;
+
+    use super::*;
+
+    #[test]
+    fn a_wish_is_judged_together_with_those_that_are_not_done_yet() {
+        let none = Wishes::default();
+        check(&none, &[("a", 0)], &[], Ok(&[("a", 0), ("b", 1), ("c", 1)]));
+        check(&none, &[("a", 0), ("b", 0), ("c", 0)], &[], Err(InvalidMembers::NoOwner));
+        let a_is_drained = Wishes { weights: weights(&[("a", 0)]), ..Wishes::default() };
+        check(&a_is_drained, &[("b", 0)], &[], Ok(&[("a", 0), ("b", 0), ("c", 1)]));
+        check(&a_is_drained, &[("b", 0), ("c", 0)], &[], Err(InvalidMembers::NoOwner));
+        let c_goes = Wishes { removing: nodes(&["c"]), ..a_is_drained.clone() };
+        check(&c_goes, &[("b", 0)], &[], Err(InvalidMembers::NoOwner));
+        check(&c_goes, &[("b", 0), ("a", 2)], &[], Ok(&[("a", 2), ("b", 0)]));
+    }
+
+    #[test]
+    fn a_node_that_has_ended_is_removed_though_others_were_to_be_drained() {
+        let drained = weights(&[("a", 0), ("b", 0)]);
+        let drained = Wishes { weights: drained, ..Wishes::default() };
+        check(&drained, &[], &["c"], Ok(&[("a", 1), ("b", 1)]));
+    }
+
+    /// What is left of members a, b and c, each of weight 1.
+    #[track_caller]
+    fn check(
+        before: &Wishes,
+        wished: &[(&str, u32)],
+        removed: &[&str],
+        expected: Result<&[(&str, u32)], InvalidMembers>,
+    ) {
+        let member = |name: &str| TopologyMember {
+            name: member_name(name),
+            node: NodeName::parse(name).expect("a good name"),
+            incarnation: Incarnation::new(1),
+            address: ([10, 0, 0, 1], 7_000).into(),
+            weight: Weight::new(1),
+        };
+        let members = ["a", "b", "c"].map(member).to_vec();
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let committed = Topology::new(Epoch::FIRST, [1; 16], members, placement).expect("good");
+        let after = after(&committed, before, &weights(wished), &nodes(removed));
+        let found = after.as_ref().map(|members| {
+            members.iter().map(|it| (it.node.as_str(), it.weight.get())).collect::<Vec<_>>()
+        });
+        let expected = expected.map(<[_]>::to_vec).map_err(WishError::Members);
+        assert_eq!(found, expected.as_ref().map(Clone::clone));
+    }
+
+    fn member_name(node: &str) -> MemberName {
+        MemberName::parse(&format!("{node}.b0")).expect("a good name")
+    }
+
+    fn weights(wished: &[(&str, u32)]) -> BTreeMap<MemberName, Weight> {
+        wished.iter().map(|&(node, weight)| (member_name(node), Weight::new(weight))).collect()
+    }
+
+    fn nodes(names: &[&str]) -> BTreeSet<NodeName> {
+        names.iter().map(|name| NodeName::parse(name).expect("a good name")).collect()
+    }
 }
