@@ -14,7 +14,7 @@ use simulator::counts::Counts;
 use simulator::laws::Violation;
 use simulator::mistakes::{CASES, ONLY_BY_MODEL, SEEDS_MAX};
 use simulator::naive::{Change, Scheme, judge};
-use simulator::play::play;
+use simulator::play::{play, play_twice};
 use simulator::scenario::{Scenario, Swarm};
 use simulator::shrink::shrink;
 use simulator::story::Story;
@@ -64,6 +64,9 @@ struct Arguments {
 /// Simulated seconds of faults, unless told otherwise: with the healing after it, long enough for
 /// several epochs.
 const SECONDS: u64 = 10;
+/// One seed of so many is played twice, to see that it tells the same story: often enough to notice that
+/// something is left to chance, and seldom enough to cost little.
+const TWICE_EVERY: u64 = 16;
 /// How often it is said how far it got.
 const PROGRESS_EVERY: Duration = Duration::from_secs(300);
 
@@ -198,7 +201,12 @@ fn play_many(arguments: &Arguments, mistake: Option<Mistake>) -> ExitCode {
         make(mistake);
         loop {
             let Some(seed) = lock().take(end, arguments.all) else { return };
-            let played = play(draw(arguments, seed), Story::silent());
+            let scenario = draw(arguments, seed);
+            let played = if seed.is_multiple_of(TWICE_EVERY) {
+                play_twice(&scenario)
+            } else {
+                play(scenario, Story::silent())
+            };
             let mut progress = lock();
             progress.counts.add(&played.counts);
             progress.played += 1;

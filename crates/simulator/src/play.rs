@@ -36,3 +36,17 @@ pub fn play(scenario: Scenario, story: Story) -> Played {
     };
     world.end(violation)
 }
+
+/// Plays twice, and holds it against what every failure's replay rests on: one scenario is one story.
+pub fn play_twice(scenario: &Scenario) -> Played {
+    let first = play(scenario.clone(), Story::silent());
+    let again = play(scenario.clone(), Story::silent());
+    let is_same = (&first.counts, &first.batches) == (&again.counts, &again.batches);
+    if is_same || first.violation.is_some() {
+        return first;
+    }
+    let at = first.counts.simulated;
+    let seen = format!("{}\nand then\n{}", first.counts, again.counts);
+    let violation = Violation { law: "a seed replays exactly", seen, key: None, at };
+    Played { violation: Some(violation), ..first }
+}
