@@ -9,7 +9,7 @@
 //! than they pay for; and they also give to who has all his blocks and yet not his bytes.
 
 use std::ops::Range;
-use std::sync::{Arc, PoisonError, Weak};
+use std::sync::{Arc, PoisonError};
 
 use crate::arena::Block;
 use crate::memory::Memory;
@@ -17,6 +17,7 @@ use crate::operation::Seconds;
 use crate::slice::{Claim, Right};
 use crate::store::{Cache, Shard};
 use crate::sync::{AtomicUsize, Relaxed, RwLock};
+use crate::work;
 
 /// Caches looked at to find a borrower, before all are.
 const SAMPLE: usize = 24;
@@ -30,8 +31,8 @@ const GIVERS_MAX: usize = 64;
 pub(crate) struct Arbiter {
     pub(crate) memory: Arc<Memory>,
     /// INVARIANT: each stands at its own `number`; only who holds this for writing changes either.
-    /// A cache is held by its store for as long as it is in here.
-    caches: RwLock<Vec<Weak<Cache>>>,
+    /// Each has the arbiter too, so a store that goes has to [clear](Self::clear) this.
+    caches: RwLock<Vec<Arc<Cache>>>,
     /// Where the next sample begins.
     cursor: AtomicUsize,
     /// Who gave last, if caches have not moved since: while one has borrowed nearly all that is lent,
@@ -52,24 +53,29 @@ impl Arbiter {
     pub(crate) fn register(&self, cache: &Arc<Cache>) {
         let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
         cache.number.store(caches.len(), Relaxed);
-        caches.push(Arc::downgrade(cache));
+        caches.push(Arc::clone(cache));
     }
 
     pub(crate) fn unregister(&self, cache: &Arc<Cache>) {
         let mut caches = self.caches.write().unwrap_or_else(PoisonError::into_inner);
         let at = cache.number.load(Relaxed);
-        assert!(caches[at].as_ptr() == Arc::as_ptr(cache), "a cache is unregistered once");
+        assert!(Arc::ptr_eq(&caches[at], cache), "a cache is unregistered once");
         caches.swap_remove(at);
         // The last has taken its place.
-        if let Some(moved) = caches.get(at).and_then(Weak::upgrade) {
+        if let Some(moved) = caches.get(at) {
             moved.number.store(at, Relaxed);
         }
+    }
+
+    /// Forgets all caches, because their store is gone.
+    pub(crate) fn clear(&self) {
+        self.caches.write().unwrap_or_else(PoisonError::into_inner).clear();
     }
 
     /// The cache with this number in the list, which changes as caches come and go.
     pub(crate) fn cache(&self, number: usize) -> Option<Arc<Cache>> {
         let caches = self.caches.read().unwrap_or_else(PoisonError::into_inner);
-        caches.get(number).and_then(Weak::upgrade)
+        caches.get(number).cloned()
     }
 
     pub(crate) fn count(&self) -> usize {
@@ -104,7 +110,10 @@ impl Arbiter {
     fn look_closely(&self) {
         let mut number = 0;
         while let Some(cache) = self.cache(number) {
-            cache.shards().iter().for_each(Shard::look);
+            for shard in cache.shards() {
+                work::looked_at_shard();
+                shard.look();
+            }
             number += 1;
         }
     }
@@ -117,27 +126,22 @@ impl Arbiter {
             Right::Promise => caches.len(),
             Right::Payment => caches.len().min(SAMPLE_OF_PAYMENT),
         };
-        let in_turn = |steps: Range<usize>| {
-            steps.map(|step| start.wrapping_add(step) % caches.len()).filter_map(|number| {
-                let cache = caches[number].upgrade()?;
-                Some((number, cache))
-            })
-        };
+        let in_turn =
+            |steps: Range<usize>| steps.map(|step| start.wrapping_add(step) % caches.len());
         let mut best = None;
-        for (number, cache) in in_turn(0..most.min(SAMPLE)) {
-            weigh(number, &cache, right, &mut best);
+        for number in in_turn(0..most.min(SAMPLE)) {
+            weigh(number, &caches[number], right, &mut best);
         }
-        let last = self.gave_last.load(Relaxed);
-        let last = caches.get(last).and_then(Weak::upgrade).map(|cache| (last, cache));
-        for (number, cache) in last.into_iter().chain(in_turn(SAMPLE..most)) {
+        let last = Some(self.gave_last.load(Relaxed)).filter(|&last| last < caches.len());
+        for number in last.into_iter().chain(in_turn(SAMPLE..most)) {
             if best.is_some() {
                 break;
             }
-            weigh(number, &cache, right, &mut best);
+            weigh(number, &caches[number], right, &mut best);
         }
-        best.map(|Giver { number, cache, shard, .. }| {
+        best.map(|Giver { number, shard, .. }| {
             self.gave_last.store(number, Relaxed);
-            (cache, shard)
+            (Arc::clone(&caches[number]), shard)
         })
     }
 }
@@ -147,16 +151,18 @@ struct Giver {
     rank: Rank,
     /// Of its cache, in the list.
     number: usize,
-    cache: Arc<Cache>,
     shard: usize,
 }
 
-/// Takes a shard of the cache for the best giver if it is better than the best so far.
-fn weigh(number: usize, cache: &Arc<Cache>, right: Right, best: &mut Option<Giver>) {
+/// Takes a shard of the cache for the best giver if it is better than the best so far. Of many caches
+/// most are far from the processor, so this only reads: what it waits for then comes together for
+/// several.
+fn weigh(number: usize, cache: &Cache, right: Right, best: &mut Option<Giver>) {
     for (shard, of) in cache.shards().iter().enumerate() {
+        work::looked_at_shard();
         let Some(rank) = rank(of, right) else { continue };
         if best.as_ref().is_none_or(|best| rank < best.rank) {
-            *best = Some(Giver { rank, number, cache: Arc::clone(cache), shard });
+            *best = Some(Giver { rank, number, shard });
         }
     }
 }

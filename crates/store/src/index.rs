@@ -19,6 +19,7 @@
 //! A small index is a small table in the heap that doubles until it fills a block.
 
 use crate::arena::{BLOCK_BYTES, BLOCK_WORDS, Block, prefetch};
+use crate::work;
 
 /// Slots of one bucket: a cache line.
 const BUCKET_SLOTS: usize = 8;
@@ -335,6 +336,7 @@ impl Index {
         keys: &impl Keys,
     ) -> Result<(), NeedsBlock> {
         let words = self.segments[number].words().len();
+        work::grew_index(words);
         if words * 2 < BLOCK_WORDS {
             self.double(number, Words::Heap(vec![0; words * 2].into()), keys);
             return Ok(());

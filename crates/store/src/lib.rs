@@ -14,6 +14,7 @@
 //!   arbiter.rs  who gives memory to whom
 //!   scan.rs, stream.rs  reading a whole cache
 //!   stats.rs, watch.rs, working_set.rs  accounts, busiest keys, what other sizes would hit
+//!   work.rs     counted steps that requests made necessary, to set bounds to
 //!   sync.rs     locks and atomics, exchangeable for tests of all orders of threads
 //!   model.rs    the same promises in the plainest code, to test against (twin.rs)
 //! ```
@@ -46,4 +47,5 @@ pub mod turn;
 #[cfg(test)]
 mod twin;
 pub mod watch;
+pub mod work;
 pub mod working_set;

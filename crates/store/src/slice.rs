@@ -28,6 +28,7 @@ use crate::operation::{Expiry, Seconds};
 use crate::stats::{CacheStats, Histograms};
 use crate::stream::Journal;
 use crate::watch::{Watch, Watching};
+use crate::work;
 
 /// The small queue's share of the bytes, in percent (S3-FIFO's 10 %) …
 const SMALL_PERCENT: u64 = 10;
@@ -54,6 +55,15 @@ const SPARSE_STEPS: usize = 4;
 /// Blocks evicted at most for each that a write needs, when the cache was made smaller; the rest is
 /// for idle time.
 const SHRINK_STEPS: usize = 8;
+/// Blocks evicted at most to make an item fit, beyond [`PATIENCE_IN_ALL`] for each that it needs: where
+/// the oldest blocks are nearly dead, many of them hold less than one item. What is then too much is
+/// for the next writes and for idle time; all that is dead is a sixth of the blocks, so it is little.
+const DEAD_STEPS: usize = 48;
+/// Blocks emptied for each block needed until no count of reads matters, and some more.
+const PATIENCE_IN_ALL: usize = PATIENCE * (FREQ_MAX as usize + 1);
+/// Items that survive the evictions of one request at most: copying as many takes some hundred
+/// microseconds. Only a large item among hot small ones comes to so many.
+const SURVIVORS_MAX: u32 = 2_048;
 /// Items whose slots are fetched from memory together when a block is walked: a core has 10 to 16
 /// misses under way, and twice as many keep it busy.
 const AHEAD: usize = 32;
@@ -137,6 +147,8 @@ pub(crate) struct Slice {
     missed: u32,
     /// When `missed` last faded.
     faded: Seconds,
+    /// Items that may still survive the evictions of this request.
+    survivors_left: u32,
     /// Blocks emptied so far: as long as it stays, what was found stays where it is.
     emptied: u64,
     /// Keys that a stream must still tell of, while there is one.
@@ -233,6 +245,7 @@ impl Slice {
             flush_at: None,
             missed: 0,
             faded: Seconds(0),
+            survivors_left: 0,
             emptied: 0,
             journal: None,
             watching: Watching::default(),
@@ -313,6 +326,7 @@ impl Slice {
             None => (Kind::Small, 0),
         };
         let emptied = self.emptied;
+        self.survivors_left = SURVIVORS_MAX;
         let old_bytes = old.as_ref().map_or(0, |old| old.head.charged_bytes());
         if self.quota.credit > 0 {
             self.overdraw(head.charged_bytes());
@@ -410,6 +424,7 @@ impl Slice {
     /// Gives up blocks for a cache that claims its guarantee.
     pub(crate) fn shed(&mut self, blocks: usize, now: Seconds) -> Vec<Block> {
         let evicted = self.stats.evictions;
+        self.survivors_left = SURVIVORS_MAX;
         let mut steps = 0;
         while self.contents.logs.spare.len() < blocks
             && self.recycle(steps / (PATIENCE * blocks), now)
@@ -435,6 +450,7 @@ impl Slice {
     /// Background work: frees what has expired, comes down to a smaller quota, gathers what is
     /// sparse. Takes steps of one block from `budget`. True when there is more.
     pub(crate) fn tend(&mut self, budget: &mut u32, now: Seconds) -> bool {
+        self.survivors_left = u32::MAX;
         while *budget > 0 {
             // Nobody waits, so every count of reads matters.
             let did = self.drop_expired_block(now)
@@ -512,6 +528,9 @@ impl Slice {
             }
             // After a cut of the quota there may be very much to evict.
             if steps >= SHRINK_STEPS * blocks && start > self.quota.most && bytes <= start {
+                return Ok(());
+            }
+            if steps >= PATIENCE_IN_ALL * blocks + DEAD_STEPS {
                 return Ok(());
             }
             if !self.drop_expired_block(now) && !self.evict_block(steps / (PATIENCE * blocks), now)
@@ -653,6 +672,7 @@ impl Slice {
     /// Takes a block out of its log and lets each of its items survive or go.
     fn empty_block(&mut self, block: u32, ruthless: u8, now: Seconds) {
         self.emptied += 1;
+        work::emptied_block();
         self.contents.logs.detach(block);
         self.contents.logs.prefetch_block(block);
         let mut next = self.contents.logs.first_item(block);
@@ -675,7 +695,11 @@ impl Slice {
         let freq = self.contents.index.freq(found.slot);
         // Entering main begins a new count; in main each round uses one up.
         let left = if kind == Kind::Small { 0 } else { freq.saturating_sub(1) };
-        if freq > ruthless && self.move_item(&found, Kind::Main, left, now) {
+        if freq > ruthless
+            && self.survivors_left > 0
+            && self.move_item(&found, Kind::Main, left, now)
+        {
+            self.survivors_left -= 1;
             return;
         }
         self.remove(&found);
@@ -690,11 +714,13 @@ impl Slice {
     /// The next items of a block, and `next` moves past them.
     fn walk(&self, next: &mut Option<Place>) -> Ahead {
         let logs = &self.contents.logs;
-        self.fetch(AHEAD, || {
+        let ahead = self.fetch(AHEAD, || {
             let place = (*next)?;
             *next = logs.next_item(place, &logs.head(place));
             Some(place)
-        })
+        });
+        work::walked_items(ahead.len());
+        ahead
     }
 
     /// Up to `most` items, with their slots on the way.
@@ -724,6 +750,7 @@ impl Slice {
             return false;
         };
         self.emptied += 1;
+        work::emptied_block();
         self.contents.logs.begin_walk(block);
         let mut moved = true;
         if let Some(place) = self.contents.logs.runs_into(block) {
@@ -776,6 +803,7 @@ impl Slice {
             let place = logs.append(log, &found.head, key, [value, &[]]);
             index.repoint(found.slot, place, freq);
         });
+        work::moved_item(found.head.item_bytes());
         true
     }
 

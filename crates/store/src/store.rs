@@ -360,6 +360,13 @@ impl Store {
     }
 }
 
+impl Drop for Store {
+    /// Caches that someone still holds stay as they are.
+    fn drop(&mut self) {
+        self.arbiter.clear();
+    }
+}
+
 fn bytes_of(blocks: u32) -> u64 {
     u64::from(blocks) * BLOCK_BYTES as u64
 }

@@ -18,6 +18,7 @@
 //! * [`freshness`]: clients of all proxies of a cluster that know which values may be read.
 //! * [`connection`]: raw bytes, plain or TLS, never waiting without a deadline.
 //! * [`eventually`]: waits for a condition instead of for time.
+//! * [`verdict`]: whether a count is more than chance.
 //! * [`workload`]: requests of many tenants, drawn from a seed, to replay on a cache.
 //! * [`push`]: a control plane and many nodes in one process, to measure how changes reach them.
 //! * [`kill_control`]: kills the control plane under load, and looks whether what it said was so.
@@ -44,4 +45,5 @@ pub mod postgres;
 pub mod process;
 pub mod push;
 pub mod relay;
+pub mod verdict;
 pub mod workload;

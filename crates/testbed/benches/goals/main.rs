@@ -17,6 +17,7 @@ mod hits;
 mod keys;
 mod memory;
 mod mixes;
+mod pauses;
 mod report;
 mod shares;
 mod sketches;
@@ -42,7 +43,8 @@ const GOALS: &[(&str, Goal)] = &[
     ("mixes", mixes::run),
     ("sketches", sketches::run),
     ("threads", threads::run),
-    ("churn", churn::run),
+    ("churn", churn::own),
+    ("lent", churn::lent),
 ];
 
 fn main() {
