@@ -185,12 +185,14 @@ impl Slots {
         self.read_with(|placed| Standing {
             run: placed.ownership.me().clone(),
             epoch: placed.ownership.epoch(),
-            settled: placed.ownership.settled(),
             digest: placed.digest,
             slot_fingerprint: placed.hasher.as_ref().map(SlotHasher::fingerprint),
-            owned: placed.ownership.owned(),
-            waiting: placed.ownership.waiting(),
         })
+    }
+
+    /// How many slots are served here; looks at every one. 0 where there is no cluster.
+    pub fn owned(&self) -> usize {
+        self.read_with(|placed| placed.ownership.owned()).unwrap_or(0)
     }
 
     /// Removes some of what is left of slots that were given away. `true` when there is more.
@@ -253,21 +255,16 @@ impl Entered<'_> {
     }
 }
 
-/// How a member of a cluster stands, for its heartbeat and for those who call.
+/// How a member of a cluster stands, for those who call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Standing {
     pub run: Run,
     /// Of the newest committed topology; 0 before the first.
     pub epoch: Epoch,
-    pub settled: Epoch,
     /// Of the same topology.
     pub digest: Digest,
     /// `None` before the first topology.
     pub slot_fingerprint: Option<u64>,
-    /// Slots served here.
-    pub owned: usize,
-    /// Slots that are ours by the map and not served yet.
-    pub waiting: usize,
 }
 
 fn view(topology: &Topology) -> View {

@@ -538,12 +538,6 @@ impl Ownership {
     pub fn owned(&self) -> usize {
         self.cells.iter().filter(|cell| cell.state == State::Owned).count()
     }
-
-    /// How many slots are ours by the map and not served yet.
-    pub fn waiting(&self) -> usize {
-        let waits = |cell: &&Cell| matches!(cell.state, State::Waiting | State::Sweeping);
-        self.cells.iter().filter(waits).count()
-    }
 }
 
 /// Slots with items that must go.

@@ -41,6 +41,8 @@
 //! so is one on which bytes come, and no answer.
 
 mod budget;
+#[cfg(any(test, feature = "simulation"))]
+mod due;
 mod fair;
 mod latency;
 mod peer;

@@ -288,7 +288,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
         if !self.clients.again.is_empty() {
             return Some(now_us);
         }
-        let wakes = [self.links.next_wake(now_us), self.clients.held_until()];
+        let wakes = [self.links.next_due(now_us), self.clients.held_until()];
         wakes.into_iter().flatten().min()
     }
 

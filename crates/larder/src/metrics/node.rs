@@ -102,13 +102,12 @@ pub(crate) fn of_node(parts: NodeParts) -> Registry {
         for (number, backend) in parts.backends.iter().enumerate() {
             let label = number.to_string();
             let stats = backend.store_stats();
-            let standing = backend.slots().standing();
             for (name, value) in [
                 ("larder_store_memory_bytes", stats.memory_bytes),
                 ("larder_store_guaranteed_bytes", stats.guaranteed_bytes),
                 ("larder_store_used_bytes", stats.used_bytes),
                 ("larder_store_caches", stats.caches),
-                ("larder_store_owned_slots", standing.map_or(0, |it| it.owned as u64)),
+                ("larder_store_owned_slots", backend.slots().owned() as u64),
             ] {
                 readings.put_for(name, &label, value);
             }

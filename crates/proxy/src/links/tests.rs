@@ -24,6 +24,7 @@ use wire::data::operation::Operation;
 use wire::data::reply::{Answer, Outcome, Refusal, Reply, ReplyHeader};
 use wire::data::request::{Request, RequestHeader};
 
+use super::request::Stage;
 use super::{Asker, Dial, LinkId, LinkSettings, Links, Micros, Sink};
 use crate::answers::Failure;
 use crate::link_usage::LinkUsage;
@@ -673,7 +674,11 @@ impl World {
         for id in due {
             self.deliver(id);
         }
+        let is_due = self.links.next_due(self.now).is_some_and(|due| due <= self.now);
+        let before = (!is_due).then(|| self.shape());
         self.links.tick(self.now, &mut self.clients);
+        let is_same = before.is_none_or(|before| before == self.shape());
+        assert!(is_same, "a look that was not due did something");
         while let Some(id) = self.links.next_gone() {
             self.pipes.remove(&id);
         }
@@ -689,6 +694,14 @@ impl World {
         while let Some(id) = self.links.next_dirty() {
             self.write(id);
         }
+    }
+
+    /// What changes when a look does anything: what was answered, what is on its way, and how it stands.
+    fn shape(&self) -> (u64, Vec<(u64, Stage, usize)>, usize, usize) {
+        let requests = self.links.requests.iter();
+        let requests = requests.map(|it| (it.id, it.stage.clone(), it.copies()));
+        let (dirty, gone) = (self.links.dirty.len(), self.links.gone.len());
+        (self.clients.answered, requests.collect(), dirty, gone)
     }
 
     /// The shell's write: some or all of what there is.
