@@ -24,31 +24,18 @@ use crate::answers::Failure;
 use crate::connection::Connection;
 use crate::link::BackendLink;
 use crate::links::{Asker, Micros, Sink};
-
-/// What one operation costs beyond its bytes: about what copying so many would take.
-const OPERATION_COST: u64 = 512;
-
-/// What the turn of a stranger costs beyond that. A password is compared, and the system is asked twice, for
-/// one client's sake: about 10 µs in all. It is charged four times that, so that of a loop that has
-/// more to do than it can strangers have a fifth: ten thousand who come back at once shall not stand before
-/// those who stayed, nor those who give up and come again before those who wait.
-const STRANGER_COST: u64 = 48 * 1024;
+use crate::round::{Done, Round};
 
 /// What a cache may use in one turn: thirty small operations, or a part of one large value.
 const QUANTUM: u64 = 16 * 1024;
-
-/// What a round may cost before connections wait for their cache's turn: about 100 µs of work.
-const EASY_COST: u64 = 128 * 1024;
-
-/// What a round may cost before sockets are looked at again: about a millisecond.
-const ROUND_COST: u64 = 1 << 20;
 
 /// A line of one cache that takes longer is not served in order any more: half of what impatient clients
 /// wait.
 const LINE_TIME_MAX: Micros = 250_000;
 
-// A few strangers at once, and no round is theirs for longer than a part of a millisecond.
-const _: () = assert!(EASY_COST / STRANGER_COST <= 4 && ROUND_COST / STRANGER_COST <= 25);
+/// For so long after a line was served out of order there may still be those in the kernel's queues who
+/// came meanwhile, and have given up.
+const CROWDED: Micros = 1_000_000;
 
 /// Who is held is looked at again after this time at the latest, because limits may be raised.
 const HOLD_MAX: Micros = 1_000_000;
@@ -67,7 +54,18 @@ pub(crate) struct Clients<L: BackendLink> {
     /// Nobody is held beyond this moment; `None` when nobody is held.
     held_until: Option<Micros>,
     /// What this round has cost.
-    cost: u64,
+    pub(crate) round: Round,
+}
+
+/// What becomes of a connection whose client has hung up while there is more to do than can be done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HungUp {
+    /// It has its turn as ever.
+    Serve,
+    /// It has its turn at once, for what changes something. The cache whose line it stood in.
+    InVain(CacheId),
+    /// Nothing that it said was promised anything.
+    Close,
 }
 
 struct Held {
@@ -84,7 +82,7 @@ impl<L: BackendLink> Clients<L> {
             late: Turns::new(QUANTUM, LINE_TIME_MAX),
             held: BTreeMap::new(),
             held_until: None,
-            cost: 0,
+            round: Round::default(),
         }
     }
 
@@ -97,19 +95,15 @@ impl<L: BackendLink> Clients<L> {
         }
     }
 
-    pub(crate) fn begin_round(&mut self) {
-        self.cost = 0;
-    }
-
     /// Whether this connection may have its turn at once. If not, it is made to wait for its cache's.
     #[inline]
     pub(crate) fn may_go(&mut self, key: usize, now: Micros) -> bool {
-        if self.cost <= EASY_COST && self.late.is_empty() {
+        if self.round.is_easy() && self.late.is_empty() {
             return true;
         }
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let cache = connection.cache();
-        if self.cost <= EASY_COST && !self.late.has(cache) {
+        if self.round.is_easy() && !self.late.has(cache) {
             return true;
         }
         if !std::mem::replace(&mut connection.is_queued, true) {
@@ -119,13 +113,31 @@ impl<L: BackendLink> Clients<L> {
         false
     }
 
-    /// Whether this is a stranger who waits in a line that is served out of order: if its client hangs up
-    /// now, it is because of that. Members have their turn all the same: what they said last may be a
-    /// deletion whose answer they do not want, and a value that should be gone would be stale.
-    pub(crate) fn waits_in_vain(&self, key: usize, now: Micros) -> bool {
-        let waiting = self.connections.get(key);
-        let waiting = waiting.filter(|connection| connection.is_late && connection.is_stranger());
-        waiting.is_some_and(|connection| self.late.stands(connection.cache(), now))
+    /// Whether there is, or was a moment ago, more to do than can be done.
+    pub(crate) fn are_crowded(&self, now: Micros) -> bool {
+        self.late.stood().is_some_and(|stood| now < stood + CROWDED)
+    }
+
+    /// What becomes of a connection whose client says nothing more, and most likely is gone.
+    ///
+    /// While there is more to do than can be done, it is gone because of that. A stranger's login was not
+    /// answered, so nothing was promised to him. What a member said last may be a deletion whose answer it
+    /// does not want, and a value that should be gone would be stale: that is carried out. What it wanted to
+    /// know is not looked up, because nobody waits for it.
+    pub(crate) fn hung_up(&mut self, key: usize, now: Micros) -> HungUp {
+        let Some(connection) = self.connections.get_mut(key) else { return HungUp::Serve };
+        if connection.is_stranger() {
+            return if self.are_crowded(now) { HungUp::Close } else { HungUp::Serve };
+        }
+        let cache = connection.cache();
+        if !connection.is_late || !self.late.stands(cache, now) {
+            return HungUp::Serve;
+        }
+        self.late.forget(cache, &key);
+        connection.is_late = false;
+        connection.is_queued = false;
+        connection.nobody_listens();
+        HungUp::InVain(cache)
     }
 
     /// A connection is gone; so it needs no turn.
@@ -137,7 +149,7 @@ impl<L: BackendLink> Clients<L> {
 
     /// The next connection that waited for its cache's turn, while the round is not over.
     pub(crate) fn next_late(&mut self, now: Micros) -> Option<(CacheId, usize)> {
-        if ROUND_COST < self.cost { None } else { self.late.pop(now) }
+        if self.round.is_over() { None } else { self.late.pop(now) }
     }
 
     /// Whether some wait for their cache's turn.
@@ -145,20 +157,11 @@ impl<L: BackendLink> Clients<L> {
         !self.late.is_empty()
     }
 
-    /// What a connection's turn has cost. `late` is its cache if it had waited for it; `was_stranger`
-    /// whether it had not authenticated before.
     #[inline]
-    pub(crate) fn charge(
-        &mut self,
-        late: Option<CacheId>,
-        was_stranger: bool,
-        operations: u64,
-        bytes: u64,
-    ) {
-        let more = if was_stranger { STRANGER_COST } else { 0 };
-        let cost = OPERATION_COST * (1 + operations) + bytes + more;
-        self.cost += cost;
-        if let Some(cache) = late {
+    pub(crate) fn charge(&mut self, done: Done) {
+        let cost = done.cost();
+        self.round.charge(cost);
+        if let Some(cache) = done.late {
             self.late.charge(cache, cost);
         }
     }
@@ -239,3 +242,6 @@ impl<L: BackendLink> Sink for Clients<L> {
         self.asker(asker).is_some_and(Connection::may_repeat)
     }
 }
+
+#[cfg(test)]
+mod tests;

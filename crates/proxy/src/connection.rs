@@ -92,6 +92,8 @@ pub(crate) struct Connection<L: BackendLink> {
     readable: bool,
     /// Whether the peer has said that nothing more will come.
     peer_finished: bool,
+    /// Whether it is taken to be gone, so that answers are for nobody.
+    nobody_listens: bool,
     /// Whether `input` may hold whole requests that the session has not seen.
     unserved: bool,
     /// Whether nothing more can be served before an answer comes from another node.
@@ -166,6 +168,7 @@ impl<L: BackendLink> Connection<L> {
             phase: Phase::Open,
             readable: false,
             peer_finished: false,
+            nobody_listens: false,
             unserved: false,
             awaits: false,
             input: Vec::new(),
@@ -229,6 +232,12 @@ impl<L: BackendLink> Connection<L> {
     pub(crate) fn became_readable(&mut self, peer_finished: bool) {
         self.readable = true;
         self.peer_finished |= peer_finished;
+    }
+
+    /// Its client hung up because it was not answered in time: what changes something is still carried
+    /// out, and nothing is answered.
+    pub(crate) fn nobody_listens(&mut self) {
+        self.nobody_listens = true;
     }
 
     /// Measures how long what has just come takes to be answered, unless something is being measured.
@@ -335,6 +344,7 @@ impl<L: BackendLink> Connection<L> {
     ) -> io::Result<Progress> {
         let mut progress = Progress { after: After::Rest, served: false, drained: false };
         let mut rounds = 0;
+        context.nobody_listens = self.nobody_listens;
         loop {
             self.take_answers(context);
             if !self.write_waiting()? {
@@ -344,6 +354,10 @@ impl<L: BackendLink> Connection<L> {
             match self.phase {
                 Phase::Open => (),
                 Phase::Closing if self.session.is_awaiting() => return Ok(progress),
+                Phase::Closing if self.nobody_listens => {
+                    progress.after = After::Close;
+                    return Ok(progress);
+                }
                 Phase::Closing => {
                     self.transport.finish();
                     self.phase = Phase::Lingering;
@@ -488,6 +502,10 @@ impl<L: BackendLink> Connection<L> {
     /// Writes answers; what the peer does not take now is kept.
     fn write(&mut self, answers: &mut Vec<u8>) -> io::Result<()> {
         debug_assert!(self.output.is_empty(), "served while answers wait");
+        if self.nobody_listens {
+            // Whoever is written to that is gone says so, and with that what was not read yet is lost.
+            answers.clear();
+        }
         let mut rest = &answers[..];
         while !rest.is_empty() {
             match self.transport.write(rest) {
@@ -506,6 +524,11 @@ impl<L: BackendLink> Connection<L> {
 
     /// Writes what waits. `true` when nothing waits any more.
     fn write_waiting(&mut self) -> io::Result<bool> {
+        if self.nobody_listens {
+            self.output = Vec::new();
+            self.written = 0;
+            return Ok(true);
+        }
         while self.written < self.output.len() {
             match self.transport.write(&self.output[self.written..]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),

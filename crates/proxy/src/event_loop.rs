@@ -29,7 +29,7 @@ use tenancy::rules::Rules;
 use tracing::{error, info, warn};
 use wire::data::frame::Seal;
 
-use crate::clients::Clients;
+use crate::clients::{Clients, HungUp};
 use crate::cluster_handle::ClusterHandle;
 use crate::connection::{After, Connection, Scratch};
 use crate::errand;
@@ -37,7 +37,9 @@ use crate::latency::Sampling;
 use crate::link::BackendLink;
 use crate::link_sockets::LinkSockets;
 use crate::links::{Links, Micros};
+use crate::listener;
 use crate::outbox::Outbox;
+use crate::round::Done;
 use crate::routing::Routing;
 use crate::session::Turn;
 use crate::settings::ProxySettings;
@@ -48,9 +50,6 @@ use crate::usage::ProxyUsage;
 
 /// Ready sockets taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
-
-/// Connections accepted before those already open get their turn: two or three tenths of a millisecond.
-const ACCEPTS_PER_TURN_MAX: usize = 16;
 
 /// How often every connection is looked at for time-outs and revoked credentials. A quarter of the
 /// second within which a change must be felt.
@@ -131,12 +130,26 @@ struct Door {
     /// Connections may be waiting; the kernel says so only once.
     ready: bool,
     rests_until: Option<Instant>,
+    /// The kernel's queue is the short one.
+    is_short: bool,
 }
 
 impl Door {
     fn open(registry: &Registry, mut listener: TcpListener, token: Token) -> io::Result<Self> {
         registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(Door { listener, ready: true, rests_until: None })
+        Ok(Door { listener, ready: true, rests_until: None, is_short: false })
+    }
+
+    /// Has the kernel keep few newcomers while there is more to do than can be done: of a long queue all
+    /// have given up before they are let in, and letting them in would still cost. Whom it does not keep
+    /// it lets ask again after a second.
+    fn hold_queue(&mut self, short: bool) {
+        if self.is_short != short {
+            let length = if short { listener::BACKLOG_CROWDED } else { listener::BACKLOG };
+            // As long as it was is not wrong, only slow.
+            drop(SockRef::from(&self.listener).listen(length));
+            self.is_short = short;
+        }
     }
 }
 
@@ -207,7 +220,7 @@ impl<L: BackendLink> EventLoop<L> {
             self.now = self.shared.clock.now_at(self.woke);
             self.now_us = self.woke.duration_since(self.started).as_micros() as Micros;
             self.follow_cluster();
-            self.clients.begin_round();
+            self.clients.round.begin();
             for event in &events {
                 self.take(event);
             }
@@ -329,8 +342,11 @@ impl<L: BackendLink> EventLoop<L> {
             }
             Token(key) => {
                 let is_ended = event.is_read_closed() || event.is_error();
-                if is_ended && self.clients.waits_in_vain(key, self.now_us) {
-                    // Nobody waits for its login, and there is more to do than can be done.
+                let hung_up = match is_ended {
+                    true => self.clients.hung_up(key, self.now_us),
+                    false => HungUp::Serve,
+                };
+                if hung_up == HungUp::Close {
                     return self.close(key);
                 }
                 let Some(connection) = self.clients.connections.get_mut(key) else { return };
@@ -340,7 +356,10 @@ impl<L: BackendLink> EventLoop<L> {
                         connection.time_from(nanoseconds(self.woke.duration_since(self.started)));
                     }
                 }
-                self.turn_or_wait(key);
+                match hung_up {
+                    HungUp::InVain(cache) => self.turn(key, Some(cache)),
+                    HungUp::Serve | HungUp::Close => self.turn_or_wait(key),
+                }
             }
         }
     }
@@ -370,6 +389,7 @@ impl<L: BackendLink> EventLoop<L> {
             routing: self.links.routing(),
             outbox: &mut self.outbox,
             now_us: self.now_us,
+            nobody_listens: false,
             operations: 0,
             bytes: 0,
         };
@@ -383,7 +403,7 @@ impl<L: BackendLink> EventLoop<L> {
             shared.usage.latency.note(until.saturating_sub(since));
         }
         let (operations, bytes) = (context.operations, context.bytes);
-        self.clients.charge(late, was_stranger, operations, bytes);
+        self.clients.charge(Done { late, was_stranger, operations, bytes });
         let Some(connection) = self.clients.connections.get(key) else { return };
         let held_after = connection.input_bytes_held();
         self.input_bytes_held = self.input_bytes_held + held_after - held_before;
@@ -425,16 +445,19 @@ impl<L: BackendLink> EventLoop<L> {
 
     fn accept(&mut self) {
         let now = self.woke;
+        let crowded = self.clients.are_crowded(self.now_us);
+        let newcomers = self.clients.round.newcomers();
         for secure in [false, true] {
             let door = if secure { &mut self.tls } else { &mut self.plain };
             let Some(door) = door else { continue };
+            door.hold_queue(crowded);
             if door.rests_until.is_some_and(|until| until <= now) {
                 door.rests_until = None;
             }
             if !door.ready || door.rests_until.is_some() {
                 continue;
             }
-            for _ in 0..ACCEPTS_PER_TURN_MAX {
+            for _ in 0..newcomers {
                 let door = if secure { &mut self.tls } else { &mut self.plain };
                 let Some(door) = door else { break };
                 match door.listener.accept() {

@@ -32,6 +32,7 @@ pub mod measured;
 mod origins;
 mod outbox;
 pub mod recent;
+mod round;
 mod routing;
 mod session;
 pub mod settings;

@@ -74,6 +74,8 @@ pub(crate) struct Turn<'a, L> {
     pub(crate) outbox: &'a mut Outbox,
     /// The process's time in microseconds, by which use is charged.
     pub(crate) now_us: u64,
+    /// The client has given up: what only tells it something is left out.
+    pub(crate) nobody_listens: bool,
     /// Operations carried out, or sent away, in this turn.
     pub(crate) operations: u64,
     /// Bytes read and written in this turn.
@@ -477,7 +479,9 @@ impl<L: BackendLink> Session<L> {
                 return Some(then);
             }
             let place = if pending.owner.is_here() { places.next() } else { None };
-            desk.on_one_item(pending, place, &mut here, &guard, out, turn);
+            if !(turn.nobody_listens && only_tells(&pending.request.body)) {
+                desk.on_one_item(pending, place, &mut here, &guard, out, turn);
+            }
             *consumed = pending.end;
             turn.operations += 1;
         }
@@ -820,6 +824,10 @@ impl<L: BackendLink> Desk<'_, L> {
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) -> Flow {
+        if turn.nobody_listens && touch.is_none() {
+            *self.keys_answered = 0;
+            return Flow::Done;
+        }
         let (member, reply, name) = (self.member, &request.reply, request.command.name);
         let mut keys = keys.skip(*self.keys_answered);
         loop {
@@ -1122,6 +1130,28 @@ fn key_of<'a>(body: &Body<'a>) -> Option<Key<'a>> {
     }
 }
 
+/// Whether a request changes nothing for anybody else.
+fn only_tells(body: &Body<'_>) -> bool {
+    match body {
+        Body::Get(get) => get.is_plain(),
+        Body::GetMany { touch, .. } => touch.is_none(),
+        Body::Peek(_) => true,
+        Body::Store(_)
+        | Body::Delete(_)
+        | Body::Arithmetic(_)
+        | Body::Touch(_)
+        | Body::Flush { .. }
+        | Body::Stats { .. }
+        | Body::Version
+        | Body::Verbosity
+        | Body::Noop
+        | Body::Quit
+        | Body::SaslMechanisms
+        | Body::Sasl { .. }
+        | Body::NotOffered => false,
+    }
+}
+
 /// What is asked of the owner of the item.
 fn operation_of<'a>(body: &Body<'a>) -> Operation<'a> {
     match *body {
@@ -1158,4 +1188,4 @@ fn refuse_stranger(dialect: Dialect, reply: &Reply<'_>, out: &mut Vec<u8>) -> Op
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -222,6 +222,7 @@ impl<L: BackendLink> SimulatedProxy<L> {
             routing: self.links.routing(),
             outbox: &mut self.outbox,
             now_us,
+            nobody_listens: false,
             operations: 0,
             bytes: 0,
         };

@@ -10,8 +10,9 @@
 //! has waited for longer than a line may take, there is more to do than can be done, and in order nobody
 //! would be served before he has given up. Then who came last goes first, and is served in time (Maurer,
 //! "Fail at Scale", ACM Queue 2015: adaptive LIFO). Those before hang up, or have their turn when there is
-//! less to do; and every fourth is the first of the line all the same, so that whoever is patient is
-//! served in the end.
+//! less to do. Whoever is still there when most have long hung up is patient: every fourth turn is of the
+//! first of these, so that they are served in the end. Nobody else is served from the front, because the
+//! first of those who will hang up is the one who hangs up next.
 //!
 //! Pure: no socket, no clock. Times are in the caller's unit.
 
@@ -19,8 +20,11 @@ use std::collections::{HashMap, VecDeque};
 
 use crate::id::CacheId;
 
-/// Of those served from a line that stands, every such one is its first.
+/// Of those served from a line that stands, every such one is its first, if that one is patient.
 const FIRST_EVERY: u64 = 4;
+
+/// Who has waited for so many times as long as a line may take is patient.
+const PATIENT: u64 = 5;
 
 /// A shorter line does not stand, however long its first has waited: it is the process that stood still.
 const CROWD: usize = 100;
@@ -34,6 +38,8 @@ pub struct Turns<T> {
     caches: HashMap<CacheId, Line<T>>,
     /// Caches with something waiting, each once; the first has its turn.
     ring: VecDeque<CacheId>,
+    /// When a line was served that stood.
+    stood: Option<u64>,
 }
 
 #[derive(Debug)]
@@ -50,7 +56,7 @@ impl<T> Turns<T> {
     /// `quantum` is what a cache may use in one turn, `patience` how long a line may take that is served
     /// in order.
     pub fn new(quantum: u64, patience: u64) -> Self {
-        Turns { quantum, patience, caches: HashMap::new(), ring: VecDeque::new() }
+        Turns { quantum, patience, caches: HashMap::new(), ring: VecDeque::new(), stood: None }
     }
 
     #[inline]
@@ -85,8 +91,13 @@ impl<T> Turns<T> {
                 continue;
             }
             let stands = line.stands(self.patience, now);
-            line.served_standing += u64::from(stands);
-            let from_end = stands && !line.served_standing.is_multiple_of(FIRST_EVERY);
+            if stands {
+                line.served_standing += 1;
+                self.stood = Some(now);
+            }
+            let is_firsts = line.served_standing.is_multiple_of(FIRST_EVERY)
+                && line.first_has_waited(self.patience.saturating_mul(PATIENT), now);
+            let from_end = stands && !is_firsts;
             let next = if from_end { line.waiting.pop_back() } else { line.waiting.pop_front() };
             let (_, piece) = next.expect("it has a first");
             if line.waiting.is_empty() {
@@ -101,6 +112,12 @@ impl<T> Turns<T> {
     /// Whether this cache's line is served out of order, because there is more to do than can be done.
     pub fn stands(&self, cache: CacheId, now: u64) -> bool {
         self.caches.get(&cache).is_some_and(|line| line.stands(self.patience, now))
+    }
+
+    /// When a line was served out of order last.
+    #[inline]
+    pub fn stood(&self) -> Option<u64> {
+        self.stood
     }
 
     /// Takes a piece out that needs no turn any more, if it waits. Looks for it from the front, where those
@@ -128,9 +145,12 @@ impl<T> Turns<T> {
 
 impl<T> Line<T> {
     fn stands(&self, patience: u64, now: u64) -> bool {
+        CROWD <= self.waiting.len() && self.first_has_waited(patience, now)
+    }
+
+    fn first_has_waited(&self, time: u64, now: u64) -> bool {
         let first = self.waiting.front();
-        let has_waited = first.is_some_and(|(since, _)| since.saturating_add(patience) <= now);
-        has_waited && CROWD <= self.waiting.len()
+        first.is_some_and(|(since, _)| since.saturating_add(time) <= now)
     }
 }
 
@@ -180,20 +200,39 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_stands_serves_who_came_last_and_every_fourth_time_the_first() {
+    fn a_line_that_stands_serves_who_came_last() {
         let mut turns = Turns::new(1_000, PATIENCE);
         let crowd = CROWD as u64;
         (0..crowd + 5).for_each(|piece| turns.push(FLOOD, piece, 0));
         assert_eq!(turns.pop(PATIENCE - 1), Some((FLOOD, 0)));
         assert!(turns.stands(FLOOD, PATIENCE) && !turns.stands(FLOOD, PATIENCE - 1));
+        assert!(!turns.stands(QUIET, PATIENCE) && turns.stood().is_none());
         let mut last = (1..crowd + 5).rev();
-        for wanted in [last.next(), last.next(), last.next(), Some(1)] {
-            assert_eq!(turns.pop(PATIENCE), wanted.map(|piece| (FLOOD, piece)));
+        for wanted in last.by_ref().take(5) {
+            assert_eq!(turns.pop(PATIENCE), Some((FLOOD, wanted)));
         }
         // It is short again, and served in order.
-        assert_eq!(turns.pop(PATIENCE), last.next().map(|piece| (FLOOD, piece)));
         assert!(!turns.stands(FLOOD, PATIENCE));
-        assert_eq!(turns.pop(PATIENCE), Some((FLOOD, 2)));
+        assert_eq!(turns.pop(PATIENCE + 1), Some((FLOOD, 1)));
+        assert_eq!(turns.stood(), Some(PATIENCE));
+    }
+
+    #[test]
+    fn every_fourth_time_it_serves_the_first_of_who_is_patient() {
+        let mut turns = Turns::new(1_000, PATIENCE);
+        let crowd = CROWD as u64;
+        turns.push(FLOOD, 0, 0);
+        (1..crowd + 7).for_each(|piece| turns.push(FLOOD, piece, 1));
+        let patient = PATIENCE * PATIENT;
+        let mut last = (1..crowd + 7).rev();
+        for _ in 0..3 {
+            assert_eq!(turns.pop(patient), last.next().map(|piece| (FLOOD, piece)));
+        }
+        assert_eq!(turns.pop(patient), Some((FLOOD, 0)));
+        // The others are not patient yet.
+        for wanted in last.take(4) {
+            assert_eq!(turns.pop(patient), Some((FLOOD, wanted)));
+        }
     }
 
     #[test]

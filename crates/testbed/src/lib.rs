@@ -10,7 +10,8 @@
 //! * [`cluster`]: a control plane and nodes; [`fleet`]: a whole cluster, its nodes killed and restarted.
 //! * [`owner`]: the owner of a cache, with curl.
 //! * [`faults`]: experiments on clusters, `cargo xtask faults`. [`network`]: places with a network between
-//!   them that is as bad as it shall be; [`cgroup`]: limits of CPU time and memory.
+//!   them that is as bad as it shall be; [`cgroup`]: limits of CPU time and memory; [`cores`]: who
+//!   runs where, and after whom.
 //! * [`keys`]: many keys with known values, to see which are left.
 //! * [`client_scripts`]: real clients. [`relay`]: a way between two processes that can be held up;
 //!   [`distance`]: one that is long.
@@ -28,6 +29,7 @@ pub mod cgroup;
 pub mod client_scripts;
 pub mod cluster;
 pub mod connection;
+pub mod cores;
 pub mod differential;
 pub mod distance;
 pub mod eventually;

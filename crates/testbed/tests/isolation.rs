@@ -10,11 +10,12 @@
 
 #![expect(clippy::print_stdout, reason = "prints its figures")]
 
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use testbed::connection::{Connection, Login};
+use testbed::cores::{giving_way, pin};
 use testbed::eventually::DEADLINE;
 use testbed::larder::{Larder, program};
 
@@ -80,8 +81,9 @@ fn a_flood_hardly_hurts_a_quiet_cache() {
     let larder = Larder::options().setting("threads", "1").start();
     let noisy = larder.cache();
     let quiet = quiet_login(&larder);
-    pin(larder.process.id(), 0);
-    pin(std::process::id(), 1);
+    // Servers on one core, load on the other.
+    pin(larder.process.id(), 0).expect("a first core");
+    pin(std::process::id(), 1).expect("a second core");
     let alone = Latency::of(&larder, &quiet);
     println!("{:<28} {:>9} {:>9} {:>9} {:>14}", "", "p50 ms", "p99 ms", "worst ms", "flood per s");
     alone.print("alone", 0.0);
@@ -177,9 +179,7 @@ impl Latency {
 
 /// `None` where `larder bench` knows no such flood.
 fn start_flood(larder: &Larder, arguments: &[&str]) -> Option<Child> {
-    let mut child = Command::new("nice")
-        .args(["-n", "19"])
-        .arg(program())
+    let mut child = giving_way(program())
         .args(["bench", "--json", "--duration", "10s"])
         .args(arguments)
         .env("MEMCACHIER_SERVERS", larder.addr.to_string())
@@ -188,7 +188,7 @@ fn start_flood(larder: &Larder, arguments: &[&str]) -> Option<Child> {
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
-        .expect("nice is everywhere");
+        .expect("chrt is everywhere");
     // Filled and warmed up.
     std::thread::sleep(Duration::from_secs(2));
     let has_ended = child.try_wait().expect("it is our child").is_some();
@@ -199,14 +199,4 @@ fn end_flood(child: Child) -> f64 {
     let output = child.wait_with_output().expect("it is our child");
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
     report["requests_per_second"].as_f64().unwrap_or(f64::NAN)
-}
-
-/// Servers on one core, load on the other.
-fn pin(process: u32, core: u32) {
-    let status = Command::new("taskset")
-        .args(["--all-tasks", "--cpu-list", "--pid"])
-        .args([core.to_string(), process.to_string()])
-        .stdout(Stdio::null())
-        .status();
-    assert!(status.is_ok_and(|status| status.success()), "taskset is there");
 }

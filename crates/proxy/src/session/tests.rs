@@ -28,11 +28,11 @@ use crate::routing::Routing;
 use crate::settings::Access;
 use crate::usage::ProxyUsage;
 
-const CACHE: CacheId = CacheId::new(7);
+pub(crate) const CACHE: CacheId = CacheId::new(7);
 const USERNAME: &str = "someone";
 const PASSWORD: &str = "correct-horse-battery";
-const NOW: Now = Now { since_start: 10, unix: 1_800_000_000 };
-const LOGIN: &[u8] = b"set someone 0 0 21\r\ncorrect-horse-battery\r\n";
+pub(crate) const NOW: Now = Now { since_start: 10, unix: 1_800_000_000 };
+pub(crate) const LOGIN: &[u8] = b"set someone 0 0 21\r\ncorrect-horse-battery\r\n";
 
 #[test]
 fn a_stranger_may_only_authenticate() {
@@ -215,15 +215,20 @@ fn a_cache_has_as_many_connections_as_its_plan_allows() {
 }
 
 /// A directory with one cache and one credential, and its items.
-struct Bench {
-    directory: Directory,
+pub(crate) struct Bench {
+    pub(crate) directory: Directory,
     key: SecretKey,
-    usage: Arc<ProxyUsage>,
-    link: MapLink,
+    pub(crate) usage: Arc<ProxyUsage>,
+    pub(crate) link: MapLink,
 }
 
 impl Bench {
     fn new() -> Self {
+        Bench::of(2)
+    }
+
+    /// With so many connections.
+    pub(crate) fn of(connections_max: u32) -> Self {
         let key = SecretKey::new([3; 32]);
         let bench = Bench {
             directory: Directory::new(key.clone()),
@@ -234,7 +239,7 @@ impl Bench {
         let limits = Limits {
             memory_bytes: 1 << 20,
             item_bytes_max: 4096,
-            connections_max: 2,
+            connections_max,
             rates: tenancy::plan::Rates::UNLIMITED,
         };
         bench.directory.put_cache(CACHE, limits, true);
@@ -264,6 +269,7 @@ impl Bench {
             output_bytes_max: usize::MAX,
             routing: None,
             outbox: Vec::new(),
+            nobody_listens: false,
             operations: 0,
         }
     }
@@ -296,6 +302,7 @@ struct Talk<'a> {
     output_bytes_max: usize,
     routing: Option<&'a Routing>,
     outbox: Vec<Outgoing>,
+    nobody_listens: bool,
     operations: u64,
 }
 
@@ -332,6 +339,7 @@ impl Talk<'_> {
             routing: self.routing,
             outbox: &mut outbox,
             now_us: 0,
+            nobody_listens: self.nobody_listens,
             operations: 0,
             bytes: 0,
         };
@@ -355,6 +363,21 @@ impl Talk<'_> {
         self.operations += turn.operations;
         self.outbox.extend(outbox.drain());
     }
+}
+
+#[test]
+fn where_nobody_listens_what_changes_something_is_carried_out_and_the_rest_is_not() {
+    let bench = Bench::new();
+    let mut talk = bench.member();
+    talk.says(b"set a 0 0 1\r\n1\r\nset b 0 0 1\r\n2\r\n", b"STORED\r\nSTORED\r\n");
+    talk.nobody_listens = true;
+    talk.says(
+        b"get a\r\nget a b\r\nmg a v\r\nget b\r\ndelete a noreply\r\nset b 0 0 1\r\n3\r\nget a b\r\n",
+        b"STORED\r\n",
+    );
+    assert!(talk.pending.is_empty());
+    talk.nobody_listens = false;
+    talk.says(b"get a b\r\n", b"VALUE b 0 1\r\n3\r\nEND\r\n");
 }
 
 #[test]
@@ -386,7 +409,7 @@ fn each_key_and_each_other_command_is_charged_once() {
 
 /// Items in a map: enough of a backend to talk about, and no more.
 #[derive(Default)]
-struct MapLink(
+pub(crate) struct MapLink(
     Mutex<Items>,
     /// What the next check of ownership says.
     Mutex<Option<NotHere>>,
@@ -395,7 +418,7 @@ struct MapLink(
 type Items = HashMap<Vec<u8>, (Vec<u8>, u32)>;
 
 impl MapLink {
-    fn items(&self) -> MutexGuard<'_, Items> {
+    pub(crate) fn items(&self) -> MutexGuard<'_, Items> {
         self.0.lock().expect("no test panics while it holds the items")
     }
 }

@@ -1,7 +1,7 @@
 //! Clients that misbehave, beside one cache that asks little (R4, F36, F38, F39): what that one notices,
 //! and what the proxy they all use needs for it.
 //!
-//! Who misbehaves has the lowest priority of this machine, because elsewhere he has machines of his own.
+//! Who misbehaves gives way to everyone else on this machine, because elsewhere he has machines of his own.
 //! Floods of ordinary requests, with and without a limit: `tests/isolation.rs`.
 
 use std::net::SocketAddr;
@@ -14,6 +14,7 @@ use super::report::{Amount, Bar, Report};
 use super::steady::Steady;
 use super::{Experiment, Length, NotHere};
 use crate::connection::{Connection, Login};
+use crate::cores::give_way;
 use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::{Cluster, log_in};
 use crate::keys::{self, Ended};
@@ -117,7 +118,7 @@ fn abuse(report: &mut Report, length: Length) -> Result<(), NotHere> {
 }
 
 struct Abusers {
-    threads: Vec<JoinHandle<()>>,
+    leader: JoinHandle<()>,
     stop: Arc<AtomicBool>,
     done: Arc<AtomicU64>,
 }
@@ -125,27 +126,28 @@ struct Abusers {
 impl Abusers {
     fn start(kind: &'static Kind, addr: SocketAddr, login: &Login) -> Abusers {
         let (stop, done) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
-        let threads = (0..kind.clients).map(|_| {
-            let (stop, done, login) = (Arc::clone(&stop), Arc::clone(&done), login.clone());
-            thread::spawn(move || {
-                // Of this thread only, as Linux has it; without it the figures say less.
-                rustix::process::setpriority_process(None, 19).ok();
-                let client = Client { addr, login: &login, stop: &stop, done: &done };
-                while !client.shall_stop() {
-                    (kind.act)(&client);
+        let (stopped, counted, login) = (Arc::clone(&stop), Arc::clone(&done), login.clone());
+        let leader = thread::spawn(move || {
+            // And with it all that it begins; without it the figures say less.
+            give_way().ok();
+            thread::scope(|scope| {
+                for _ in 0..kind.clients {
+                    let client = Client { addr, login: &login, stop: &stopped, done: &counted };
+                    scope.spawn(move || {
+                        while !client.shall_stop() {
+                            (kind.act)(&client);
+                        }
+                    });
                 }
-            })
+            });
         });
-        let threads = threads.collect();
-        Abusers { threads, stop, done }
+        Abusers { leader, stop, done }
     }
 
     fn finish(self) -> u64 {
         self.stop.store(true, Relaxed);
-        for thread in self.threads {
-            // Whoever misbehaves may be thrown out in any way.
-            drop(thread.join());
-        }
+        // Whoever misbehaves may be thrown out in any way.
+        drop(self.leader.join());
         self.done.load(Relaxed)
     }
 }

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use super::report::{Amount, Bar, Report};
 use super::steady::Steady;
 use super::{Experiment, Length, NotHere, load, seconds};
 use crate::connection::Login;
+use crate::cores::{give_way, pin, pin_thread};
 use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::Cluster;
 use crate::keys::{self, Ended};
@@ -100,8 +102,8 @@ fn idle(report: &mut Report, length: Length) -> Result<(), NotHere> {
 }
 
 /// Three nodes with memory for what such plans guarantee, of which none is given up.
-fn large_cluster() -> Cluster {
-    let settings = [("hold_down_seconds", "3600")];
+fn large_cluster(settings: &[(&str, &str)]) -> Cluster {
+    let settings = [&[("hold_down_seconds", "3600")], settings].concat();
     let mut cluster = Cluster::start_control("127.0.0.1:0", 1, &settings);
     for number in 0..3 {
         cluster.add_node(&format!("n{number}"), &["--memory", "2GiB"]);
@@ -112,7 +114,7 @@ fn large_cluster() -> Cluster {
 
 /// Clients of their own processes, because one may not have so many descriptors either.
 fn over_three_proxies(report: &mut Report, count: u32, time: Duration) {
-    let cluster = large_cluster();
+    let cluster = large_cluster(&[]);
     let login = cluster.create_cache("crowd", PLAN);
     // A cache's plan has connections for one proxy of such a crowd: there are as many caches as proxies.
     let logins =
@@ -178,35 +180,38 @@ impl Drop for Crowd {
 }
 
 fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
+    // In a thread of its own, so that where it runs is forgotten with it.
+    let in_thread = || {
+        pin_thread(1).map_err(|error| NotHere(format!("no second core: {error}")))?;
+        storm_beside(report, length)
+    };
+    thread::scope(|scope| scope.spawn(in_thread).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// One of the two proxies that are left has a core of its own, and the client that is looked at asks
+/// that one. Whoever comes back gives way to all others of the second core: elsewhere ten thousand
+/// clients have machines of their own.
+fn storm_beside(report: &mut Report, length: Length) -> Result<(), NotHere> {
     let count: u32 = length.pick(500, 10_000);
     let descriptors = daemon::descriptors::raise();
     if descriptors < u64::from(count) + daemon::descriptors::RESERVED {
         return Err(NotHere(format!("{descriptors} descriptors are too few for {count} clients")));
     }
     let keys_count = 1_000;
-    let mut cluster = large_cluster();
+    let mut cluster = large_cluster(&[("threads", "1")]);
+    let first = cluster.nodes[0].process.id();
+    pin(first, 0).map_err(|error| NotHere(format!("no first core: {error}")))?;
     let login = cluster.create_cache("shop", PLAN);
     let mut client = cluster.connect(0, &login);
     keys::set(&mut client, 0..keys_count);
     (1..3).for_each(|node| drop(cluster.connect(node, &login)));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime can be made");
-    let victim = cluster.nodes[2].addr;
-    let mut clients = runtime.block_on(come(&[victim], &login, count));
-    assert_eq!(clients.errors, 0, "all clients of the first proxy came in");
-
-    // What the others own, read on connections that stay.
     let survivors: Vec<SocketAddr> = cluster.nodes[..2].iter().map(|node| node.addr).collect();
-    let all = Steady::of(
-        survivors[0],
-        &login,
-        (0..keys_count).collect(),
-        READS_PER_SECOND,
-        Duration::from_secs(3),
-    );
+    let crowd = Returning::start(cluster.nodes[2].addr, survivors.clone(), login.clone(), count);
+    assert_eq!(crowd.have_come()?.errors, 0, "all clients of the first proxy came in");
+
     cluster.kill(2);
+    // What the others own, read on connections that stay.
     let owned: Vec<u64> = eventually("what the others own is found", DEADLINE, || {
         let each = keys::get_each(&mut client, 0..keys_count).ok()?;
         let hits = each.into_iter().filter(|(_, ended)| *ended == Ended::Hit);
@@ -217,21 +222,29 @@ fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
     let steady = Steady::start(survivors[0], &login, owned, READS_PER_SECOND);
     // Or it would have to come with all the others.
     steady.wait_until_at_work();
-    drop(std::mem::take(&mut clients.open));
+    let before = steady.now();
+    thread::sleep(length.pick(Duration::from_secs(1), Duration::from_secs(5)));
     let from = steady.now();
-    let began = Instant::now();
-    let again = runtime.block_on(come(&survivors, &login, count));
-    let took = began.elapsed();
+    crowd.come_back();
+    let again = crowd.have_come()?;
     let to = steady.now();
     thread::sleep(Duration::from_secs(1));
-    let answers = steady.finish().between(from, to);
+    let answers = steady.finish();
+    let (calm, meanwhile) = (answers.between(before, from), answers.between(from, to));
 
     report.law("refused when they came back", again.errors, again.errors == 0);
-    report.figure(&format!("{count} clients are back after"), Amount::s(took), Bar::AtMost(10.0));
-    report.figure("p99 of others before", Amount::ms(all.p99()), Bar::None);
-    report.figure("p99 of others meanwhile", Amount::ms(answers.p99()), Bar::None);
-    let times = Amount::times(answers.p99(), all.p99());
+    report.figure(&format!("{count} clients are back after"), Amount::s(again.took), {
+        Bar::AtMost(10.0)
+    });
+    report.figure("p99 of others before", Amount::ms(calm.p99()), Bar::None);
+    report.figure("p99 of others meanwhile", Amount::ms(meanwhile.p99()), Bar::None);
+    let times = Amount::times(meanwhile.p99(), calm.p99());
     report.figure("p99 of others as a multiple", times, Bar::AtMost(2.0));
+    report.figure(
+        "slowest answer to others meanwhile",
+        Amount::ms(meanwhile.quantile(Ended::Hit, 1.0)),
+        Bar::None,
+    );
     let overflows = listen_overflows() - overflows;
     report.figure("connections that a listener had no room for", Amount::count(overflows), {
         Bar::AtMost(0.0)
@@ -239,17 +252,62 @@ fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
     Ok(())
 }
 
+/// Clients of one proxy that come to others when they are told to, in a thread of their own. It ends with
+/// the experiment, or with what it was doing then.
+struct Returning {
+    go: Sender<()>,
+    told: Receiver<Came>,
+}
+
+impl Returning {
+    fn start(first: SocketAddr, then: Vec<SocketAddr>, login: Login, count: u32) -> Returning {
+        let (go, may_go) = mpsc::channel();
+        let (tell, told) = mpsc::channel();
+        thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime can be made");
+            let mut open = Vec::new();
+            for servers in [vec![first], then] {
+                let mut came = runtime.block_on(come(&servers, &login, count));
+                open.append(&mut came.open);
+                if tell.send(came).is_err() || may_go.recv().is_err() {
+                    return;
+                }
+                // Without it the figures say less.
+                give_way().ok();
+                open.clear();
+            }
+        });
+        Returning { go, told }
+    }
+
+    fn come_back(&self) {
+        self.go.send(()).expect("it waits for that");
+    }
+
+    fn have_come(&self) -> Result<Came, NotHere> {
+        let busy =
+            |_| NotHere("whoever gives way to what else this machine does never comes".into());
+        self.told.recv_timeout(3 * DEADLINE).map_err(busy)
+    }
+}
+
 /// Clients that came.
 struct Came {
     open: Vec<TcpStream>,
     /// That were refused, or not answered.
     errors: u32,
+    took: Duration,
 }
+
+/// For one client, all of it: longer than anybody waits for all of them.
+const PATIENCE: Duration = Duration::from_secs(300);
 
 /// So many clients, all at once, each with the SASL login of the binary dialect, over these servers.
 async fn come(servers: &[SocketAddr], login: &Login, count: u32) -> Came {
-    /// For one of them, all of it: what a client library waits by default and more.
-    const PATIENCE: Duration = Duration::from_secs(30);
+    let began = Instant::now();
     let mut coming = JoinSet::new();
     for number in 0..count {
         let addr = servers[number as usize % servers.len()];
@@ -270,13 +328,14 @@ async fn come(servers: &[SocketAddr], login: &Login, count: u32) -> Came {
             came.ok().and_then(Result::ok).flatten()
         });
     }
-    let mut came = Came { open: Vec::new(), errors: 0 };
+    let mut came = Came { open: Vec::new(), errors: 0, took: Duration::ZERO };
     while let Some(one) = coming.join_next().await {
         match one.ok().flatten() {
             Some(stream) => came.open.push(stream),
             None => came.errors += 1,
         }
     }
+    came.took = began.elapsed();
     came
 }
 

@@ -1,0 +1,147 @@
+//! What one round of an event loop may cost, so that whoever has just said something is soon looked at.
+//!
+//! ```text
+//!   easy: turns as sockets name them ─▶ caches take turns ─▶ over: newcomers, links, sockets again
+//! ```
+//!
+//! Costs are counted in bytes: about what copying so many would take.
+
+use tenancy::id::CacheId;
+
+/// What a turn costs beyond what is done in it: the system is asked twice.
+const TURN_COST: u64 = 2 * 1024;
+
+/// What one operation costs beyond its bytes.
+const OPERATION_COST: u64 = 512;
+
+/// What the turn of a stranger costs beyond that. A password is compared, and the system is asked twice, for
+/// one client's sake: about 10 µs in all. It is charged four times that, so that of a loop that has
+/// more to do than it can strangers have a fifth: ten thousand who come back at once shall not stand before
+/// those who stayed, nor those who give up and come again before those who wait.
+const STRANGER_COST: u64 = 48 * 1024;
+
+/// What a round may cost before connections wait for their cache's turn: about 100 µs of work.
+const EASY_COST: u64 = 128 * 1024;
+
+/// What a round may cost before sockets are looked at again, which takes 1 or 2 µs: about 200 µs of work.
+/// Whoever has just asked waits for so long before anybody knows of it.
+const ROUND_COST: u64 = 256 * 1024;
+
+/// Connections accepted in an easy round: some tens of microseconds, which those who are in wait for.
+const NEWCOMERS_MAX: usize = 4;
+
+/// Of rounds that are not easy, one connection is accepted for so much work, which is thirty times its own:
+/// those who come because nobody answers them in time must not take the time of those who are answered.
+const NEWCOMER_COST: u64 = 512 * 1024;
+
+// A few strangers at once, and no round is theirs for longer than a part of a millisecond.
+const _: () = assert!(EASY_COST / STRANGER_COST <= 4 && ROUND_COST / STRANGER_COST <= 25);
+
+/// The account of one event loop.
+#[derive(Debug, Default)]
+pub(crate) struct Round {
+    cost: u64,
+    /// What rounds that were not easy have cost since the last newcomer.
+    since_newcomer: u64,
+}
+
+/// What was done in one connection's turn.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    /// Its cache, if it pays for it in its line.
+    pub(crate) late: Option<CacheId>,
+    /// It had not authenticated before.
+    pub(crate) was_stranger: bool,
+    pub(crate) operations: u64,
+    pub(crate) bytes: u64,
+}
+
+impl Done {
+    pub(crate) fn cost(&self) -> u64 {
+        let more = if self.was_stranger { STRANGER_COST } else { 0 };
+        TURN_COST + OPERATION_COST * self.operations + self.bytes + more
+    }
+}
+
+impl Round {
+    pub(crate) fn begin(&mut self) {
+        self.cost = 0;
+    }
+
+    pub(crate) fn charge(&mut self, cost: u64) {
+        self.cost += cost;
+    }
+
+    /// Whether connections have their turns as they come.
+    #[inline]
+    pub(crate) fn is_easy(&self) -> bool {
+        self.cost <= EASY_COST
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        ROUND_COST < self.cost
+    }
+
+    /// How many connections are accepted at the end of this round, at each door.
+    pub(crate) fn newcomers(&mut self) -> usize {
+        if self.is_easy() {
+            self.since_newcomer = 0;
+            return NEWCOMERS_MAX;
+        }
+        self.since_newcomer += self.cost;
+        if self.since_newcomer < NEWCOMER_COST {
+            return 0;
+        }
+        self.since_newcomer = 0;
+        1
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn done(operations: u64, bytes: u64, was_stranger: bool) -> u64 {
+        Done { late: None, was_stranger, operations, bytes }.cost()
+    }
+
+    #[test]
+    fn a_round_ends_after_some_hundred_operations_or_some_logins() {
+        for (cost, easy, most) in [
+            (done(1, 100, false), 40, 120),
+            (done(64, 8_000, false), 2, 10),
+            (done(0, 64, true), 2, 8),
+            // A turn may be long, but then it is the only one.
+            (done(16, 1 << 20, false), 1, 1),
+        ] {
+            let mut round = Round::default();
+            round.begin();
+            let mut turns = [0; 2];
+            while !round.is_over() {
+                turns[usize::from(!round.is_easy())] += 1;
+                round.charge(cost);
+            }
+            let [easily, later] = turns;
+            assert!((easy..=most).contains(&(easily + later)), "{turns:?} of {cost}");
+        }
+    }
+
+    #[test]
+    fn newcomers_are_let_in_at_once_or_for_a_small_part_of_the_work() {
+        let mut round = Round::default();
+        round.begin();
+        assert_eq!(round.newcomers(), NEWCOMERS_MAX);
+        let (mut let_in, mut work) = (0, 0);
+        for _ in 0..1_000 {
+            round.begin();
+            while !round.is_over() {
+                round.charge(10_000);
+                work += 10_000;
+            }
+            let_in += round.newcomers() as u64;
+        }
+        // Some are, however much there is to do.
+        let wanted = work / NEWCOMER_COST;
+        assert!((wanted * 9 / 10..=wanted).contains(&let_in), "{let_in} of {wanted}");
+    }
+}

@@ -1,0 +1,106 @@
+//! Who runs on which core, and who only where nobody else wants to: what else on one machine would be
+//! measured is how servers, those who ask them and those who load them wait for one another's slices of
+//! its cores, which take milliseconds.
+
+use std::fs;
+use std::io;
+use std::process::{Command, Stdio};
+
+use rustix::process::{Pid, getpid};
+use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
+
+/// Has all threads of a process, and what they begin from now on, run on this core only: of those that
+/// this process was begun with, counted from 0.
+///
+/// # Errors
+/// This machine has fewer cores, or there is no such process.
+pub fn pin(process: u32, core: usize) -> io::Result<()> {
+    let one = only(core)?;
+    for entry in fs::read_dir(format!("/proc/{process}/task"))? {
+        let name = entry?.file_name();
+        let thread = name.to_str().and_then(|name| name.parse().ok()).and_then(Pid::from_raw);
+        // One that has just ended runs nowhere.
+        thread.map(|thread| sched_setaffinity(Some(thread), &one).ok());
+    }
+    Ok(())
+}
+
+/// The same for the calling thread alone, and what it begins from now on: threads and processes.
+///
+/// # Errors
+/// This machine has fewer cores.
+pub fn pin_thread(core: usize) -> io::Result<()> {
+    Ok(sched_setaffinity(None, &only(core)?)?)
+}
+
+fn only(core: usize) -> io::Result<CpuSet> {
+    // Of the first thread, which is not pinned for an experiment.
+    let ours = sched_getaffinity(Some(getpid()))?;
+    let mut cores = (0..CpuSet::MAX_CPU).filter(|&cpu| ours.is_set(cpu));
+    let cpu = cores.nth(core).ok_or(io::ErrorKind::NotFound)?;
+    let mut one = CpuSet::new();
+    one.set(cpu);
+    Ok(one)
+}
+
+/// Has the calling thread, and those that it begins from now on, run only where nobody else wants to
+/// (SCHED_IDLE). A low priority is not enough: whoever wakes up would still wait for the end of its slice.
+///
+/// # Errors
+/// There is no `chrt`.
+pub fn give_way() -> io::Result<()> {
+    let thread = gettid().as_raw_nonzero().to_string();
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "--pid", "0", &thread]).stdout(Stdio::null());
+    let status = command.status()?;
+    if status.success() { Ok(()) } else { Err(io::ErrorKind::PermissionDenied.into()) }
+}
+
+/// The same for a program that is to be started.
+pub fn giving_way(program: impl AsRef<std::ffi::OsStr>) -> Command {
+    let mut command = Command::new("chrt");
+    command.args(["--idle", "0"]).arg(program);
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{give_way, giving_way, pin};
+    use std::fs;
+    use std::thread;
+
+    #[test]
+    fn a_thread_gives_way_with_those_it_begins_and_its_process_does_not() {
+        // The 41st field after the name: 5 is SCHED_IDLE.
+        let policy = |of: &str| {
+            let stat = fs::read_to_string(format!("/proc/{of}/stat")).expect("it is alive");
+            let (_, fields) = stat.rsplit_once(')').expect("a name stands in brackets");
+            fields.split_whitespace().nth(38).map(str::to_owned)
+        };
+        let before = policy("thread-self");
+        let (own, begun) = thread::spawn(move || {
+            give_way().expect("util-linux is everywhere");
+            let begun = thread::spawn(move || policy("thread-self"));
+            (policy("thread-self"), begun.join().expect("it only reads"))
+        })
+        .join()
+        .expect("it is let");
+        assert_eq!((own.as_deref(), begun.as_deref()), (Some("5"), Some("5")));
+        assert_eq!(policy("thread-self"), before);
+        let shown = giving_way("chrt").args(["--pid", "0"]).output().expect("chrt starts");
+        assert!(String::from_utf8_lossy(&shown.stdout).contains("SCHED_IDLE"), "{shown:?}");
+    }
+
+    #[test]
+    fn a_process_is_pinned_to_one_core_with_all_its_threads() {
+        let mut sleeper = std::process::Command::new("sleep").arg("60").spawn().expect("sleep");
+        pin(sleeper.id(), 0).expect("there is a first core");
+        let status = fs::read_to_string(format!("/proc/{}/status", sleeper.id()));
+        let status = status.expect("it sleeps");
+        let allowed = status.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:"));
+        assert!(allowed.is_some_and(|list| list.trim().parse::<u32>().is_ok()), "{allowed:?}");
+        assert!(pin(sleeper.id(), 4_096).is_err());
+        sleeper.kill().expect("it is our child");
+        sleeper.wait().expect("it is our child");
+    }
+}
