@@ -333,7 +333,7 @@ pub struct DiagnosisView {
 /// One fault: where it is, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct FindingView {
-    /// One of `dead`, `away`, `deaf`, `wrong-address`, `shared-address`, `blocked-link`,
+    /// One of `dead`, `other-version`, `away`, `deaf`, `wrong-address`, `shared-address`, `blocked-link`,
     /// `held-back-view`, `stale`, `digest-differs`, `refused`.
     pub fault: String,
     pub node: String,

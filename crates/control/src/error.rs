@@ -162,9 +162,10 @@ impl ControlError {
             | ControlError::DataPlane(DataPlaneError::NoRoom { .. }) => Fault::Conflict,
             ControlError::DataPlane(DataPlaneError::Unavailable { .. })
             | ControlError::NotLeader
-            | ControlError::Database(DatabaseError { fault: DatabaseFault::Unavailable, .. }) => {
-                Fault::Busy
-            }
+            | ControlError::Database(DatabaseError {
+                fault: DatabaseFault::Unavailable | DatabaseFault::Full,
+                ..
+            }) => Fault::Busy,
             ControlError::Database(_)
             | ControlError::Corrupt { .. }
             | ControlError::Sealed { .. }
@@ -173,12 +174,19 @@ impl ControlError {
             | ControlError::Random(_) => Fault::Ours,
         }
     }
+
+    /// Whether somebody has to do something about it who reads the log, and not the caller.
+    pub(crate) fn is_for_operators(&self) -> bool {
+        let is_full = matches!(self, ControlError::Database(it) if it.fault == DatabaseFault::Full);
+        is_full || self.fault() == Fault::Ours
+    }
 }
 
 /// What a database says when it does not do its part.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", match fault {
     DatabaseFault::Unavailable => "it cannot be reached or is in use",
+    DatabaseFault::Full => "its disk is full",
     DatabaseFault::Other => "it refused a statement",
 })]
 pub struct DatabaseError {
@@ -190,25 +198,23 @@ pub struct DatabaseError {
 pub enum DatabaseFault {
     /// No connection, or someone else held it for too long: the same may be tried again.
     Unavailable,
-    /// A constraint, a full disk, a mistake of ours.
+    /// Its disk has no room: nothing was changed, and the same may be tried when there is some.
+    Full,
+    /// A constraint, a mistake of ours.
     Other,
 }
 
 impl OpenError {
-    /// Whether the same may succeed later without anybody's doing: the database is away.
+    /// Whether the same may succeed later without this program's doing: the database is away, or its disk
+    /// is full.
     pub fn is_passing(&self) -> bool {
-        matches!(
-            self,
-            OpenError::Database(DatabaseError { fault: DatabaseFault::Unavailable, .. })
-                | OpenError::Schema(SchemaError::Database(DatabaseError {
-                    fault: DatabaseFault::Unavailable,
-                    ..
-                }))
-                | OpenError::Load(ControlError::Database(DatabaseError {
-                    fault: DatabaseFault::Unavailable,
-                    ..
-                }))
-        )
+        let (OpenError::Database(error)
+        | OpenError::Schema(SchemaError::Database(error))
+        | OpenError::Load(ControlError::Database(error))) = self
+        else {
+            return false;
+        };
+        matches!(error.fault, DatabaseFault::Unavailable | DatabaseFault::Full)
     }
 }
 

@@ -1,16 +1,17 @@
 //! `larder control` and `larder node` as real processes.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Output};
 
 use serde_json::Value;
 
 use crate::connection::{Connection, Login};
+use crate::disk::Disk;
 use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::{PATIENT, variables};
 use crate::larder::{DataDir, program};
-use crate::process::{Process, command_under, on_disk_of_its_own};
+use crate::process::{Process, command_under};
 
 /// A control plane with a folder of its own.
 pub struct ControlPlane {
@@ -114,25 +115,22 @@ impl Node {
         Node::start(&control.nodes, DataDir::default(), &[arguments, size].concat())
     }
 
-    /// The same with its data directory on a disk of its own, in memory, of this size. The node has it
-    /// mounted for itself; others reach it by [`Node::own_folder`].
+    /// The same with its data directory on a disk of its own, in memory, of this size.
     ///
     /// # Panics
     /// When this machine lets nobody mount anything.
     #[track_caller]
     pub fn join_on_disk(control: &ControlPlane, name: &str, kilobytes: u32) -> Node {
-        let dir = DataDir::default();
-        let command = command_under(&on_disk_of_its_own(dir.path(), kilobytes), program());
+        let dir = DataDir::on_disk(kilobytes).unwrap_or_else(|why| panic!("{why}"));
+        let command = command_under(&dir.under(), program());
         let token = control.token();
         let arguments = ["--join", &token, "--name", name, "--memory", "256MiB"];
         Node::start_by(command, &control.nodes, dir, &arguments)
     }
 
-    /// Its data directory as the process itself sees it.
-    pub fn own_folder(&self) -> PathBuf {
-        let root = PathBuf::from(format!("/proc/{}/root", self.process.id()));
-        let below = self.dir.path().strip_prefix("/").expect("temporary folders are absolute");
-        root.join(below)
+    /// The disk of its own, where it was given one.
+    pub fn disk(&self) -> Option<&Disk> {
+        self.dir.disk()
     }
 
     /// A node with the state of this one, which must have ended.

@@ -3,11 +3,13 @@
 //! Reached only as operators and clients reach it: command line, printed lines, sockets.
 
 use crate::connection::{Connection, Login};
+use crate::disk::Disk;
 use crate::eventually::eventually;
 use crate::larder::{DataDir, program, resolve};
-use crate::process::{Process, command_under, on_disk_of_its_own};
+use crate::process::{Process, command_under};
 use rustix::process::Signal;
 use serde_json::Value;
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Output;
@@ -29,12 +31,16 @@ pub struct Cluster {
     nodes_listen: SocketAddr,
     /// Control's.
     dir: DataDir,
+    /// Of nodes that have one of their own, by their numbers.
+    disks: BTreeMap<usize, Disk>,
     /// A folder for each node.
     nodes_dir: DataDir,
     backends: usize,
     settings: Vec<(String, String)>,
     /// Words before control's own.
     control_under: Vec<String>,
+    /// Another program than the one under test.
+    control_program: Option<PathBuf>,
 }
 
 /// One node: a proxy and its backends.
@@ -71,9 +77,22 @@ impl Cluster {
     /// The same, with settings of all processes by their names, such as `threads`.
     #[track_caller]
     pub fn start_with(nodes: usize, backends: usize, settings: &[(&str, &str)]) -> Cluster {
-        let mut cluster = Cluster::start_control("127.0.0.1:0", backends, settings);
+        Cluster::start_as(None, nodes, backends, settings)
+    }
+
+    /// The same with another program than the one under test, such as an older one.
+    #[track_caller]
+    pub fn start_as(
+        other: Option<&Path>,
+        nodes: usize,
+        backends: usize,
+        settings: &[(&str, &str)],
+    ) -> Cluster {
+        let listen = "127.0.0.1:0";
+        let mut cluster =
+            Cluster::start_any_control(other, DataDir::new(), &[], listen, backends, settings);
         for number in 0..nodes {
-            cluster.add_node(&format!("n{number}"), &[]);
+            cluster.add_any_node(other, &[], &format!("n{number}"), &[]);
         }
         cluster.wait_until_settled(nodes);
         cluster
@@ -97,9 +116,33 @@ impl Cluster {
         backends: usize,
         settings: &[(&str, &str)],
     ) -> Cluster {
-        let dir = DataDir::new();
-        let (settings, control_under) = (variables(settings), under.to_vec());
-        let (control, control_address) = start_control(under, &dir, nodes_listen, &settings);
+        Cluster::start_control_in(DataDir::new(), under, nodes_listen, backends, settings)
+    }
+
+    /// The same with this data directory.
+    #[track_caller]
+    pub fn start_control_in(
+        dir: DataDir,
+        under: &[String],
+        nodes_listen: &str,
+        backends: usize,
+        settings: &[(&str, &str)],
+    ) -> Cluster {
+        Cluster::start_any_control(None, dir, under, nodes_listen, backends, settings)
+    }
+
+    #[track_caller]
+    fn start_any_control(
+        other: Option<&Path>,
+        dir: DataDir,
+        under: &[String],
+        nodes_listen: &str,
+        backends: usize,
+        settings: &[(&str, &str)],
+    ) -> Cluster {
+        let (settings, control_under) = (variables(settings), [under, &dir.under()].concat());
+        let (control, control_address) =
+            start_control(&control_under, other, &dir, nodes_listen, &settings);
         let mut nodes_listen = resolve(nodes_listen);
         nodes_listen.set_port(resolve(&control_address).port());
         let (nodes, nodes_dir) = (Vec::new(), DataDir::new());
@@ -109,10 +152,12 @@ impl Cluster {
             control_address,
             nodes_listen,
             dir,
+            disks: BTreeMap::new(),
             nodes_dir,
             backends,
             settings,
             control_under,
+            control_program: other.map(Path::to_owned),
         }
     }
 
@@ -126,15 +171,28 @@ impl Cluster {
     /// The same under a program that becomes it: these words come before its own.
     #[track_caller]
     pub fn add_node_under(&mut self, under: &[String], name: &str, arguments: &[&str]) {
+        self.add_any_node(None, under, name, arguments);
+    }
+
+    #[track_caller]
+    fn add_any_node(
+        &mut self,
+        other: Option<&Path>,
+        under: &[String],
+        name: &str,
+        arguments: &[&str],
+    ) {
         let token = self.run(&["node", "token", "--name", name]);
         let token = token["token"].as_str().expect("a token is text").to_owned();
         let arguments: Vec<String> = arguments.iter().map(|&it| it.to_owned()).collect();
-        let node = self.start_node(under, None, name, &arguments, &["--join", &token]);
+        let node = self.start_node(under, other, name, &arguments, &["--join", &token]);
         self.nodes.push(node);
     }
 
-    /// The same with its data directory on a disk of its own, in memory, of this size. The node
-    /// has it mounted for itself; others reach it by [`Cluster::own_folder`].
+    /// The same with its data directory on a disk of its own, in memory, of this size.
+    ///
+    /// # Errors
+    /// When this machine lets nobody mount anything, in words.
     #[track_caller]
     pub fn add_node_on_disk(
         &mut self,
@@ -142,24 +200,35 @@ impl Cluster {
         name: &str,
         arguments: &[&str],
         kilobytes: u32,
-    ) {
+    ) -> Result<(), String> {
         let folder = self.data_of(name);
         std::fs::create_dir_all(&folder).expect("the temporary folder is writable");
-        let under = [under, &on_disk_of_its_own(&folder, kilobytes)].concat();
-        self.add_node_under(&under, name, arguments);
+        let disk = Disk::over(&folder, kilobytes)?;
+        self.add_node_under(&[under, &disk.under()].concat(), name, arguments);
+        self.disks.insert(self.nodes.len() - 1, disk);
+        Ok(())
     }
 
-    /// A node's data directory as its process sees it.
-    pub fn own_folder(&self, node: usize) -> PathBuf {
-        let Node { name, process, .. } = &self.nodes[node];
-        let root = PathBuf::from(format!("/proc/{}/root", process.id()));
-        let data = self.data_of(name);
-        root.join(data.strip_prefix("/").expect("temporary folders are absolute"))
+    /// The disk of a node that was given one.
+    pub fn disk_of(&self, node: usize) -> Option<&Disk> {
+        self.disks.get(&node)
+    }
+
+    /// Control's, if it was given one.
+    pub fn control_disk(&self) -> Option<&Disk> {
+        self.dir.disk()
     }
 
     /// Where nodes connect to control.
     pub fn control_address(&self) -> SocketAddr {
         resolve(&self.control_address)
+    }
+
+    /// Where control answers people and programs.
+    #[track_caller]
+    pub fn control_api(&self) -> SocketAddr {
+        let url = self.control.line_after("LARDER_CONTROL=").expect("it is written first");
+        resolve(url.trim_start_matches("http://"))
     }
 
     /// What `larder cluster diagnose` finds.
@@ -208,6 +277,23 @@ impl Cluster {
         self.nodes[node].program = program.map(Path::to_owned);
     }
 
+    /// Has a node listen for the others where it does now whenever it is started again, as on a machine of
+    /// its own: while control is away, nobody tells the others where else it would be.
+    #[track_caller]
+    pub fn keep_peers_address(&mut self, node: usize) {
+        let status = self.status();
+        let Node { name, arguments, .. } = &mut self.nodes[node];
+        let all = status["nodes"].as_array().expect("there is a list of nodes");
+        let own = all.iter().find(|it| it["name"] == name.as_str());
+        let address =
+            own.and_then(|it| it["peers"].as_str()).expect("it has said where it listens");
+        let flag = "--peers-listen";
+        if let Some(at) = arguments.iter().position(|it| it == flag) {
+            arguments.drain(at..at + 2);
+        }
+        arguments.extend([flag, address].map(str::to_owned));
+    }
+
     /// Starts the process of a killed node again, with its data directory.
     #[track_caller]
     pub fn restart(&mut self, node: usize) {
@@ -235,9 +321,19 @@ impl Cluster {
             self.control.wait_for_end(SETTLED_TIME_MAX);
         }
         let listen = self.nodes_listen.to_string();
-        let under = &self.control_under;
+        let (under, other) = (&self.control_under, self.control_program.as_deref());
         (self.control, self.control_address) =
-            start_control(under, &self.dir, &listen, &self.settings);
+            start_control(under, other, &self.dir, &listen, &self.settings);
+    }
+
+    /// Asks control's process to end and starts it again as another program, such as an older one; `None`
+    /// is the one under test.
+    #[track_caller]
+    pub fn restart_control_as(&mut self, other: Option<&Path>) {
+        self.control_program = other.map(Path::to_owned);
+        self.control.signal(Signal::TERM);
+        self.control.wait_for_end(SETTLED_TIME_MAX);
+        self.restart_control();
     }
 
     /// Starts a node's process: with its own arguments, those of this one start, and what all have that
@@ -355,8 +451,8 @@ impl Cluster {
     }
 
     /// Control's data directory.
-    pub fn control_folder(&self) -> &Path {
-        self.dir.path()
+    pub fn control_folder(&self) -> PathBuf {
+        self.dir.seen_from_here()
     }
 }
 
@@ -371,11 +467,12 @@ pub(crate) fn variables(settings: &[(&str, &str)]) -> Vec<(String, String)> {
 #[track_caller]
 fn start_control(
     under: &[String],
+    other: Option<&Path>,
     dir: &DataDir,
     nodes_listen: &str,
     settings: &[(String, String)],
 ) -> (Process, String) {
-    let mut command = command_under(under, program());
+    let mut command = command_under(under, other.unwrap_or_else(|| program()));
     command.args(["control", "--listen", "127.0.0.1:0", "--nodes-listen", nodes_listen, "--data"]);
     command.arg(dir.path()).envs(settings.iter().cloned());
     let mut control = Process::start(&mut command);

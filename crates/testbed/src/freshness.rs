@@ -30,6 +30,7 @@ pub struct Freshness {
     stop: Arc<AtomicBool>,
     tally: Arc<Tally>,
     addresses: Addresses,
+    pause: Duration,
 }
 
 /// Where the proxies are, by their numbers.
@@ -61,6 +62,17 @@ impl Freshness {
     /// Starts writers that use all of these proxies.
     #[track_caller]
     pub fn start(proxies: &[SocketAddr], login: &Login, writers: usize) -> Freshness {
+        Freshness::start_slowly(proxies, login, writers, Duration::ZERO)
+    }
+
+    /// The same, each with such a pause between two writes: for runs of an hour.
+    #[track_caller]
+    pub fn start_slowly(
+        proxies: &[SocketAddr],
+        login: &Login,
+        writers: usize,
+        pause: Duration,
+    ) -> Freshness {
         let (stop, tally) = (Arc::<AtomicBool>::default(), Arc::<Tally>::default());
         let addresses: Addresses = Arc::new(Mutex::new(proxies.to_vec()));
         let start = |_| {
@@ -70,7 +82,8 @@ impl Freshness {
                 |number| Proxy { number, addresses: Arc::clone(&addresses), connection: None };
             let through = (0..proxies.len()).map(proxy).collect();
             let login = login.clone();
-            let mut writer = Writer { number, login, through, keys: vec![Key::default(); KEYS] };
+            let keys = vec![Key::default(); KEYS];
+            let mut writer = Writer { number, login, through, keys, pause };
             thread::spawn(move || {
                 while !stop.load(Relaxed) {
                     writer.round(&tally, &stop);
@@ -78,7 +91,7 @@ impl Freshness {
             })
         };
         let writers = (0..writers).map(start).collect();
-        let freshness = Freshness { writers, stop, tally, addresses };
+        let freshness = Freshness { writers, stop, tally, addresses, pause };
         freshness.wait_for_rounds(2);
         freshness
     }
@@ -92,7 +105,8 @@ impl Freshness {
     #[track_caller]
     pub fn wait_for_rounds(&self, count: u64) {
         let until = self.tally.rounds.load(Relaxed) + count * self.writers.len() as u64;
-        eventually("writers and readers went on", 3 * DEADLINE, || {
+        let pauses = self.pause * u32::try_from(KEYS as u64 * count).unwrap_or(u32::MAX);
+        eventually("writers and readers went on", 3 * DEADLINE + 2 * pauses, || {
             (until <= self.tally.rounds.load(Relaxed)).then_some(())
         });
     }
@@ -137,6 +151,8 @@ struct Writer {
     login: Login,
     through: Vec<Proxy>,
     keys: Vec<Key>,
+    /// Between two writes.
+    pause: Duration,
 }
 
 #[derive(Default, Clone)]
@@ -158,6 +174,7 @@ impl Writer {
             if stop.load(Relaxed) {
                 return;
             }
+            thread::sleep(self.pause);
             let Key { generation, written } = self.keys[at];
             let name = format!("fresh-{}-{at}-{generation}", self.number);
             let value = format!("{:012}", written + 1);

@@ -1,13 +1,14 @@
 //! A running Larder, reached only as its users reach it: command line, printed lines, sockets.
 
 use crate::connection::{Connection, Login};
+use crate::disk::Disk;
 use crate::process::{Process, command_under};
 use serde_json::Value;
 use std::env;
 use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use tempfile::TempDir;
 
 /// A `larder up` that serves, with a folder of its own.
@@ -25,7 +26,11 @@ pub struct Larder {
 
 /// The folder of one installation; outlives restarts of the process.
 #[derive(Clone)]
-pub struct DataDir(std::sync::Arc<TempDir>);
+pub struct DataDir {
+    /// Before the folder that it is mounted over.
+    disk: Option<Arc<Disk>>,
+    folder: Arc<TempDir>,
+}
 
 /// How to start a [`Larder`].
 #[derive(Default)]
@@ -168,12 +173,37 @@ impl LarderOptions {
 
 impl DataDir {
     pub fn new() -> DataDir {
-        let dir = TempDir::new().expect("the temporary folder is writable");
-        DataDir(std::sync::Arc::new(dir))
+        let folder = TempDir::new().expect("the temporary folder is writable");
+        DataDir { disk: None, folder: Arc::new(folder) }
     }
 
+    /// One on a disk of its own, in memory, of this size.
+    ///
+    /// # Errors
+    /// When this machine lets nobody mount anything, in words.
+    pub fn on_disk(kilobytes: u32) -> Result<DataDir, String> {
+        let dir = DataDir::new();
+        let disk = Disk::over(dir.path(), kilobytes)?;
+        Ok(DataDir { disk: Some(Arc::new(disk)), ..dir })
+    }
+
+    /// For whoever is started [under](DataDir::under) its words.
     pub fn path(&self) -> &Path {
-        self.0.path()
+        self.folder.path()
+    }
+
+    /// Words before a program's name with which it finds its files here.
+    pub fn under(&self) -> Vec<String> {
+        self.disk().map_or_else(Vec::new, Disk::under)
+    }
+
+    pub fn disk(&self) -> Option<&Disk> {
+        self.disk.as_deref()
+    }
+
+    /// The same folder for everybody else.
+    pub fn seen_from_here(&self) -> PathBuf {
+        self.disk().map_or_else(|| self.path().to_owned(), Disk::seen_from_here)
     }
 
     /// Runs `larder <arguments> --data DIR --json` and returns what it printed.
@@ -205,7 +235,7 @@ impl DataDir {
         Command::new(program())
             .args(arguments)
             .args(["--json", "--data"])
-            .arg(self.path())
+            .arg(self.seen_from_here())
             .output()
             .expect("the program that serves can also be run as a command")
     }

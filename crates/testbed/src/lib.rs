@@ -11,7 +11,7 @@
 //! * [`owner`]: the owner of a cache, with curl.
 //! * [`faults`]: experiments on clusters, `cargo xtask faults`. [`network`]: places with a network between
 //!   them that is as bad as it shall be; [`cgroup`]: limits of CPU time and memory; [`cores`]: who
-//!   runs where, and after whom.
+//!   runs where, and after whom; [`disk`]: one that can be filled.
 //! * [`keys`]: many keys with known values, to see which are left.
 //! * [`client_scripts`]: real clients. [`relay`]: a way between two processes that can be held up;
 //!   [`distance`]: one that is long.
@@ -31,6 +31,7 @@ pub mod cluster;
 pub mod connection;
 pub mod cores;
 pub mod differential;
+pub mod disk;
 pub mod distance;
 pub mod eventually;
 pub mod faults;

@@ -6,9 +6,12 @@
 //!         │ veth, good                                    │ veth, good
 //!    ┌────▼──── place 0 ────┐                      ┌──────▼── place 1 ────┐
 //!    │ 10.219.a.2           │                      │ 10.219.b.2           │
-//!    │ 10.220.0.1 ─── tun ──┼──▶ relay: late? ──▶──┼── tun ── 10.220.0.2  │   between nodes
+//!    │ 10.220.c.1 ─── tun ──┼──▶ relay: late? ──▶──┼── tun ── 10.220.c.2  │   between nodes
 //!    └──────────────────────┘        lost?         └──────────────────────┘
 //! ```
+//!
+//! With [`Network::with_here`] this process is at such a place, too: what it reaches by a place's inside
+//! address, or listens for at its own, is on the bad network as well.
 //!
 //! Network namespaces with real TCP at both ends (network_namespaces(7)); only what is between them is
 //! pretended, packet by packet. So retransmissions, their timers and head-of-line blocking are the
@@ -69,6 +72,8 @@ pub struct Weather {
 struct Shared {
     /// By sender and receiver.
     weather: Mutex<Vec<Vec<Weather>>>,
+    /// The third byte of every inside address.
+    inside: u8,
     packets: AtomicU64,
     shall_end: AtomicBool,
 }
@@ -88,10 +93,25 @@ impl Network {
     /// # Errors
     /// When this machine does not permit it, in words.
     pub fn new(count: usize) -> Result<Network, String> {
-        assert!(count <= PLACES_MAX, "an address has no room for more");
-        let weather = vec![vec![Weather::GOOD; count]; count];
+        Network::make(count, false)
+    }
+
+    /// The same, and this process is at one more place of it: [`Network::here`].
+    ///
+    /// # Errors
+    /// When this machine does not permit it, in words.
+    pub fn with_here(count: usize) -> Result<Network, String> {
+        Network::make(count, true)
+    }
+
+    fn make(count: usize, is_here: bool) -> Result<Network, String> {
+        assert!(count < PLACES_MAX, "an address has no room for more");
+        let all = count + usize::from(is_here);
+        // Others of this machine may do the same at the same time; only what is here would be in the way.
+        let inside = u8::try_from(std::process::id() % 250).expect("it is below 250");
         let shared = Shared {
-            weather: Mutex::new(weather),
+            weather: Mutex::new(vec![vec![Weather::GOOD; all]; all]),
+            inside,
             packets: AtomicU64::new(0),
             shall_end: AtomicBool::new(false),
         };
@@ -100,9 +120,36 @@ impl Network {
         for number in 0..count {
             devices.push(network.add_place(number)?);
         }
+        if is_here {
+            devices.push(network.join()?);
+        }
         let shared = Arc::clone(&network.shared);
         network.relay = Some(thread::spawn(move || Relay::new(devices, shared).run()));
         Ok(network)
+    }
+
+    /// The number of the place of this process, if it was made with one.
+    pub fn here(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Where this process is on the bad network, if it is there.
+    pub fn here_inside(&self) -> Ipv4Addr {
+        self.inside_of(self.here())
+    }
+
+    fn inside_of(&self, number: usize) -> Ipv4Addr {
+        let last = u8::try_from(number + 1).expect("there are few places");
+        Ipv4Addr::new(10, 220, self.shared.inside, last)
+    }
+
+    /// Gives this process a device of its own. It goes when it is closed.
+    fn join(&self) -> Result<SyncDevice, String> {
+        let name = format!("lt{}here", std::process::id());
+        let device = tun(&name)?;
+        ip(&format!("address add {}/24 dev {name}", self.here_inside()))?;
+        ip(&format!("link set {name} up"))?;
+        Ok(device)
     }
 
     pub fn place(&self, number: usize) -> &Place {
@@ -139,10 +186,10 @@ impl Network {
             namespace: format!("larder-{own}-{number}"),
             here: Ipv4Addr::new(10, 219, byte(third), 1),
             outside: Ipv4Addr::new(10, 219, byte(third), 2),
-            inside: Ipv4Addr::new(10, 220, 0, byte(number + 1)),
+            inside: self.inside_of(number),
         };
         let Place { namespace, here, outside, inside } = &place;
-        let (near, far, tun) =
+        let (near, far, name) =
             (format!("lv{own}n{number}"), format!("lv{own}f{number}"), format!("lt{own}n{number}"));
         ip(&format!("netns add {namespace}"))?;
         // From here on it is taken down again, whatever fails.
@@ -155,15 +202,10 @@ impl Network {
             at("link set lo up")?;
             at(&format!("address add {outside}/30 dev {far}"))?;
             at(&format!("link set {far} up"))?;
-            let device = DeviceBuilder::new()
-                .name(&tun)
-                .inherit_enable_state()
-                .build_sync()
-                .map_err(|error| format!("no tun device: {error}"))?;
-            device.set_nonblocking(true).map_err(|error| error.to_string())?;
-            ip(&format!("link set {tun} netns {namespace}"))?;
-            at(&format!("address add {inside}/24 dev {tun}"))?;
-            at(&format!("link set {tun} up"))?;
+            let device = tun(&name)?;
+            ip(&format!("link set {name} netns {namespace}"))?;
+            at(&format!("address add {inside}/24 dev {name}"))?;
+            at(&format!("link set {name} up"))?;
             Ok(device)
         };
         let made = make();
@@ -202,6 +244,17 @@ impl Drop for Network {
             drop(ip(&format!("netns delete {namespace}")));
         }
     }
+}
+
+/// A device whose packets the relay takes and gives.
+fn tun(name: &str) -> Result<SyncDevice, String> {
+    let device = DeviceBuilder::new()
+        .name(name)
+        .inherit_enable_state()
+        .build_sync()
+        .map_err(|error| format!("no tun device: {error}"))?;
+    device.set_nonblocking(true).map_err(|error| error.to_string())?;
+    Ok(device)
 }
 
 fn ip(words: &str) -> Result<(), String> {
@@ -280,9 +333,10 @@ impl Relay {
     fn pass(&mut self, from: usize, packet: &[u8]) {
         // An IPv4 header has its destination there (RFC 791); the last byte is the number of the place.
         // What else the kernel says to its neighbours, nobody needs.
-        let Some(&[10, 220, 0, last]) = packet.get(16..20) else { return };
+        let Some(&[10, 220, third, last]) = packet.get(16..20) else { return };
         let to = usize::from(last).wrapping_sub(1);
-        if packet[0] >> 4 != 4 || self.devices.len() <= to {
+        let is_ours = packet[0] >> 4 == 4 && third == self.shared.inside;
+        if !is_ours || self.devices.len() <= to {
             return;
         }
         self.shared.packets.fetch_add(1, Relaxed);

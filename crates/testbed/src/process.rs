@@ -32,15 +32,6 @@ pub(crate) fn command_under(words: &[String], program: &Path) -> Command {
     }
 }
 
-/// Words before a program's name that give it a file system in memory, of this size, mounted over a
-/// folder for it alone; others reach it by `/proc/PID/root`.
-pub(crate) fn on_disk_of_its_own(folder: &Path, kilobytes: u32) -> Vec<String> {
-    let mount = "mount -t tmpfs -o size=$1k,mode=700 larder \"$2\" && shift 2 && exec \"$@\"";
-    let words = ["unshare", "--map-root-user", "--mount", "sh", "-c", mount, "sh"];
-    let words = words.into_iter().map(str::to_owned);
-    words.chain([kilobytes.to_string(), folder.to_string_lossy().into_owned()]).collect()
-}
-
 /// The lines a process wrote, standard output and standard error mixed in the order they came.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<String>>>);

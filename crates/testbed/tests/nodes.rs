@@ -127,9 +127,8 @@ fn a_node_whose_disk_is_full_serves_by_what_it_hears_and_says_so() {
     let shop = control.create_cache("shop");
     control.wait_until_settled(1);
     let oracle = Oracle::on(node.connect(&shop));
-    let filling = node.own_folder().join("filling");
-    let full = std::fs::write(&filling, vec![1; 512 << 10]);
-    assert_eq!(full.map_err(|error| error.kind()), Err(ErrorKind::StorageFull));
+    let disk = node.disk().expect("it was given one");
+    disk.fill().expect("it has a limit");
 
     // More than fits the rest of the page that the file ends in.
     let url = control.process.line_after("LARDER_CONTROL=").expect("it is written first");
@@ -155,7 +154,7 @@ fn a_node_whose_disk_is_full_serves_by_what_it_hears_and_says_so() {
     });
     assert!(node.process.log().contains("could not be written; serving goes on from memory"));
 
-    std::fs::remove_file(filling).expect("it was written");
+    disk.empty().expect("it was filled");
     eventually("all is written", WRITTEN_AGAIN_MAX, || alarms(&control).is_empty().then_some(()));
     let status = control.wait_until_settled(1);
     assert_eq!(status["nodes"][0]["revision"], status["revision"], "acknowledged from disk");

@@ -78,5 +78,5 @@ fn every_answer_of_a_cluster_is_one_that_the_document_has() {
     let cluster = Cluster::start(2, 1);
     cluster.run(&["cache", "create", "shop", "--plan", "100"]);
     let control = cluster.control.line_after("LARDER_CONTROL=").expect("it was printed");
-    check_as_operator(&control, cluster.control_folder());
+    check_as_operator(&control, &cluster.control_folder());
 }

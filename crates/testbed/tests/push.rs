@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use cluster::map::Epoch;
 use control::push::authority::NODE_CERTIFICATE_LIFE;
+use control::push::diagnosis::Fault;
 use node::identity::Identity;
 use rustls_pki_types::ServerName;
 use testbed::eventually::{DEADLINE, eventually};
@@ -335,8 +336,8 @@ fn garbage_from_strangers_and_nodes_ends_their_own_connections_only() {
         ("garbage", b"GET / HTTP/1.1\r\n\r\n".to_vec(), None),
         ("a frame without end", endless, None),
         ("another node's name", encode(foreign), Some(Reason::WrongName)),
-        ("no common version", encode(future), Some(Reason::Version)),
         ("HELLO twice", twice, Some(Reason::Unexpected)),
+        ("no common version", encode(future), Some(Reason::Version)),
     ] {
         let answers = control.runtime.block_on(async {
             let mut stream = connect(&bad, control.address).await.expect("the certificate is good");
@@ -349,6 +350,9 @@ fn garbage_from_strangers_and_nodes_ends_their_own_connections_only() {
         });
         assert_eq!(last_refusal(&answers), refused, "{what}");
     }
+    let found = control.push.diagnose();
+    let named = found.iter().find(|it| it.fault == Fault::OtherVersion);
+    assert_eq!(named.map(|it| it.node.as_str()), Some("bad"), "{found:?}");
     // A stranger without TLS.
     control.runtime.block_on(async {
         let mut stream = TcpStream::connect(control.address).await.expect("control listens");

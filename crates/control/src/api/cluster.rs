@@ -121,18 +121,19 @@ fn view(name: &NodeName, node: &FleetNode, head: u64, findings: &[Finding]) -> N
     let address = |at: Option<core::net::SocketAddr>| at.map(|at| at.to_string());
     let has = node.acknowledged.get();
     let mut alarms = Vec::new();
-    match &node.link {
-        None => alarms.push("disconnected".to_owned()),
-        Some(link) => alarms.extend(link.troubles.iter().map(ToString::to_string)),
+    match (node.session(), &node.other_version) {
+        (Some(link), _) => alarms.extend(link.troubles.iter().map(ToString::to_string)),
+        (None, Some(refusal)) => alarms.push(format!("turned away: {refusal}")),
+        (None, None) => alarms.push("disconnected".to_owned()),
     }
-    let report = node.report.filter(|_| node.link.is_some());
+    let report = node.report.filter(|_| node.session().is_some());
     alarms.extend(report.iter().flat_map(|it| it.alarms.names()).map(str::to_owned));
     // What only a comparison shows; the rest is among the alarms above.
     let compared = findings.iter().filter(|it| it.node == *name && it.fault.is_of_view());
     alarms.extend(compared.map(|it| format!("{}: {}", it.fault.name(), it.what)));
     NodeStatusView {
         name: name.to_string(),
-        connected: node.link.is_some(),
+        connected: node.session().is_some(),
         incarnation: node.incarnation().map(|it| it.to_string()),
         clients: address(node.addresses().clients),
         clients_tls: address(node.addresses().clients_tls),

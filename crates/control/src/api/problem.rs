@@ -70,7 +70,7 @@ impl Refusal {
     /// Says in the log what is ours to mend.
     pub(super) fn log(&self) {
         if let Refusal::Control(error) = self
-            && error.fault() == Fault::Ours
+            && error.is_for_operators()
         {
             tracing::error!(error = error as &dyn std::error::Error, "request failed");
         }
@@ -87,6 +87,8 @@ fn control_detail(error: &ControlError) -> String {
     } else if let ControlError::DataPlane(source) = error {
         // The variant says little; its source says what a caller wants to know.
         source.to_string()
+    } else if let ControlError::Database(source) = error {
+        format!("the database did not do it: {source}")
     } else {
         error.to_string()
     }
@@ -144,6 +146,9 @@ fn control_kind(error: &ControlError) -> (StatusCode, &'static str, &'static str
         ControlError::NotLeader => ("not-leader", "Another control process leads"),
         ControlError::Database(DatabaseError { fault: DatabaseFault::Unavailable, .. }) => {
             ("database-unavailable", "Try again")
+        }
+        ControlError::Database(DatabaseError { fault: DatabaseFault::Full, .. }) => {
+            ("disk-full", "The database's disk is full")
         }
         ControlError::Database(_)
         | ControlError::Corrupt { .. }

@@ -159,7 +159,7 @@ impl IntoResponse for Failure {
             return Redirect::to("/operator/login").into_response();
         }
         if let Failure::Control(error) = &self
-            && error.fault() == Fault::Ours
+            && error.is_for_operators()
         {
             tracing::error!(error = error as &dyn std::error::Error, "page failed");
         }

@@ -277,8 +277,11 @@ fn lost() -> DatabaseError {
 
 impl From<postgres::Error> for DatabaseError {
     fn from(error: postgres::Error) -> Self {
+        if error.code() == Some(&SqlState::DISK_FULL) {
+            return DatabaseError { fault: DatabaseFault::Full, source: error.into() };
+        }
         let passing = error.code().is_none_or(|code| {
-            // Class 08 is connections, 57 an operator who stops the server, 53 one that is full.
+            // Class 08 is connections, 57 an operator who stops the server, 53 one that has no room.
             let class = code.code().get(..2).unwrap_or_default();
             matches!(class, "08" | "57" | "53")
                 || *code == SqlState::LOCK_NOT_AVAILABLE

@@ -157,8 +157,28 @@ impl From<rusqlite::Error> for DatabaseError {
     fn from(error: rusqlite::Error) -> Self {
         let fault = match error.sqlite_error_code() {
             Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => DatabaseFault::Unavailable,
+            Some(ErrorCode::DiskFull) => DatabaseFault::Full,
             _ => DatabaseFault::Other,
         };
         DatabaseError { fault, source: error.into() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use rusqlite::Connection;
+
+    use crate::error::{DatabaseError, DatabaseFault};
+
+    #[test]
+    fn a_file_without_room_is_told_apart_from_a_mistake() {
+        let file = Connection::open_in_memory().expect("memory");
+        file.execute_batch("CREATE TABLE t (x); PRAGMA max_page_count = 4").expect("there is room");
+        let check = |sql: &str, expected| {
+            let error = DatabaseError::from(file.execute(sql, []).expect_err("it cannot be done"));
+            assert_eq!(error.fault, expected, "{sql}");
+        };
+        check("INSERT INTO t VALUES (zeroblob(100000))", DatabaseFault::Full);
+        check("INSERT INTO nowhere VALUES (1)", DatabaseFault::Other);
     }
 }

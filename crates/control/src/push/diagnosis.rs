@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use cluster::map::Epoch;
 use wire::control::digest::SetDigest;
-use wire::control::message::Report;
+use wire::control::message::{Refusal, Report};
 use wire::control::name::NodeName;
 use wire::control::record::Revision;
 use wire::control::topology::{MemberSet, Topology};
@@ -22,6 +22,8 @@ use super::session::Trouble;
 #[derive(Debug, Clone, Default)]
 pub struct Patient {
     pub is_connected: bool,
+    /// Why it is turned away whenever it comes.
+    pub other_version: Option<Refusal>,
     pub troubles: Vec<Trouble>,
     pub acknowledged: Revision,
     /// Its newest report.
@@ -41,6 +43,8 @@ pub struct Patient {
 pub enum Fault {
     /// The process has ended.
     Dead,
+    /// Its program and this one have no version in common.
+    OtherVersion,
     /// It is not connected to this control plane.
     Away,
     /// It is connected and says nothing.
@@ -62,8 +66,9 @@ pub enum Fault {
 }
 
 impl Fault {
-    pub const ALL: [Fault; 10] = [
+    pub const ALL: [Fault; 11] = [
         Fault::Dead,
+        Fault::OtherVersion,
         Fault::Away,
         Fault::Deaf,
         Fault::WrongAddress,
@@ -83,6 +88,7 @@ impl Fault {
             | Fault::BlockedLink
             | Fault::HeldBackView => true,
             Fault::Dead
+            | Fault::OtherVersion
             | Fault::Away
             | Fault::Deaf
             | Fault::Stale
@@ -95,6 +101,7 @@ impl Fault {
     pub fn name(self) -> &'static str {
         match self {
             Fault::Dead => "dead",
+            Fault::OtherVersion => "other-version",
             Fault::Away => "away",
             Fault::Deaf => "deaf",
             Fault::WrongAddress => "wrong-address",
@@ -172,8 +179,8 @@ fn own_faults(
         found(Fault::WrongAddress, what, advice);
     }
     if !node.is_connected {
-        let (fault, what, advice) = match node.dead_for {
-            Some(dead_for) => {
+        let (fault, what, advice) = match (node.dead_for, &node.other_version) {
+            (Some(dead_for), _) => {
                 let seconds = dead_for.as_secs();
                 let hold_down = rules.failover.hold_down;
                 let held = hold_down.as_secs();
@@ -187,7 +194,12 @@ fn own_faults(
                 };
                 (Fault::Dead, format!("nobody listens at its addresses, for {seconds} s"), advice)
             }
-            None => {
+            (None, Some(refusal)) => {
+                let advice = "it goes on serving by what it has, and hears of no change: have both be \
+                              programs that follow one another";
+                (Fault::OtherVersion, format!("is turned away: {refusal}"), advice.to_owned())
+            }
+            (None, None) => {
                 let advice = "it goes on serving by what it has; look at its log and at the network \
                               from its machine to this one";
                 (Fault::Away, "is not connected to control".to_owned(), advice.to_owned())
@@ -303,7 +315,7 @@ mod tests {
 
     use cluster::member::{Incarnation, MemberName, Weight};
     use cluster::scheme::Scheme;
-    use wire::control::message::Alarms;
+    use wire::control::message::{Alarms, Reason};
     use wire::control::topology::{Placement, TopologyMember};
 
     use super::*;
@@ -365,6 +377,11 @@ mod tests {
         check(&announced, &nodes, &expected);
         nodes.insert(name("c"), Patient::default());
         check(&announced, &nodes, &[&[(Fault::Away, "c", None)], &expected[1..]].concat());
+        let refusal = Refusal::new(Reason::Version, "versions 3 to 4 here, 1 to 1 there");
+        let other_version = Some(refusal);
+        nodes.insert(name("c"), Patient { other_version, ..Patient::default() });
+        let expected = [&[(Fault::OtherVersion, "c", None)], &expected[1..]].concat();
+        check(&announced, &nodes, &expected);
     }
 
     #[test]

@@ -483,7 +483,7 @@ impl Driver {
                 })
             });
             // A connection counts once its node has introduced itself.
-            let link = node.link.as_ref().filter(|_| node.hello.is_some());
+            let link = node.session().filter(|_| node.hello.is_some());
             let seen = Seen {
                 members,
                 is_connected: link.is_some(),

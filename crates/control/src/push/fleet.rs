@@ -11,7 +11,7 @@ use cluster::map::Epoch;
 use cluster::member::Incarnation;
 use tokio::sync::{Notify, mpsc, watch};
 use wire::control::inquiry::{Answer, Question};
-use wire::control::message::{Hello, NodeAddresses, Report};
+use wire::control::message::{Hello, NodeAddresses, Refusal, Report};
 use wire::control::name::NodeName;
 use wire::control::record::Revision;
 use wire::control::topology::MemberSet;
@@ -38,6 +38,9 @@ pub struct FleetNode {
     pub heard_at: Option<Instant>,
     /// Since when it has been away while its machine says that nobody listens at its addresses.
     pub refusing_since: Option<Instant>,
+    /// Why its program cannot be spoken with: it has no version in common with this one. `None` once it has
+    /// been greeted.
+    pub other_version: Option<Refusal>,
 }
 
 /// A connection of a node.
@@ -273,7 +276,15 @@ pub(crate) struct Connected {
 
 impl Connected {
     pub(super) fn hello(&self, hello: Hello) {
-        self.change(|node, _| node.hello = Some(hello));
+        self.change(|node, _| {
+            node.hello = Some(hello);
+            node.other_version = None;
+        });
+    }
+
+    /// It is turned away, and will come again and be turned away again.
+    pub(super) fn has_other_version(&self, refusal: &Refusal) {
+        self.change(|node, _| node.other_version = Some(refusal.clone()));
     }
 
     pub(super) fn acknowledged(&self, revision: Revision) {
@@ -329,6 +340,11 @@ impl Drop for Connected {
 }
 
 impl FleetNode {
+    /// The connection of a node that was not turned away.
+    pub fn session(&self) -> Option<&Link> {
+        self.link.as_ref().filter(|_| self.other_version.is_none())
+    }
+
     /// Where others reach its backends, when it has said so.
     pub fn addresses(&self) -> NodeAddresses {
         self.hello.as_ref().map(|hello| hello.addresses).unwrap_or_default()

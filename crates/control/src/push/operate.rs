@@ -70,9 +70,10 @@ impl PushControl {
 }
 
 fn patient(node: &FleetNode) -> Patient {
-    let link = node.link.as_ref();
+    let link = node.session();
     Patient {
         is_connected: link.is_some(),
+        other_version: node.other_version.clone(),
         troubles: link.map_or_else(Vec::new, |link| link.troubles.clone()),
         acknowledged: node.acknowledged,
         report: node.report.filter(|_| link.is_some()),

@@ -437,7 +437,7 @@ impl SessionTask<'_> {
             let engine = &mut self.engine;
             match publisher.with_history(|history| engine.next_push(history, now)) {
                 Push::Nothing => return Ok(()),
-                Push::Refused(refusal) => return pipe.refuse(version, refusal).await,
+                Push::Refused(refusal) => return self.turn_away(pipe, refusal).await,
                 Push::Deltas { after, count } => {
                     for entry in publisher.entries_after(after, count) {
                         pipe.out.put_frame(&entry.frame);
@@ -534,12 +534,18 @@ impl SessionTask<'_> {
                 Act::Alarm(trouble) => {
                     tracing::error!(node = %self.peer.name, trouble = %trouble, "alarm");
                 }
-                Act::Close(refusal) => {
-                    return pipe.refuse(self.engine.version(), refusal).await;
-                }
+                Act::Close(refusal) => return self.turn_away(pipe, refusal).await,
             }
         }
         Ok(())
+    }
+
+    /// Ends the session, and keeps in mind why if it will always end so.
+    async fn turn_away(&self, pipe: &mut Pipe, refusal: Refusal) -> Result<(), SessionError> {
+        if refusal.reason == Reason::Version {
+            self.connected.has_other_version(&refusal);
+        }
+        pipe.refuse(self.engine.version(), refusal).await
     }
 
     /// The same key only: who holds a certificate may have it for longer, not for something else.

@@ -53,7 +53,7 @@ pub(crate) fn of_control(
         let (caches, credentials) = push.publisher.counts();
         let announced = push.announced.borrow().clone();
         let nodes = push.fleet.nodes();
-        let connected = nodes.values().filter(|node| node.link.is_some()).count();
+        let connected = nodes.values().filter(|node| node.session().is_some()).count();
         let behind = nodes.values().filter(|node| node.acknowledged < revision).count();
         let epoch = announced.committed.as_ref().map_or(0, |it| it.epoch().get());
         readings.put("larder_control_leading", (*control.leading().borrow()).into());

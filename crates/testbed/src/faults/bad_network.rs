@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use super::ground::{Disks, Far, cluster_on};
 use super::report::{Amount, Bar, Report};
 use super::{Experiment, Length, NotHere, load, seconds};
 use crate::connection::Login;
@@ -30,7 +31,7 @@ pub(super) const BAD_NETWORK: Experiment = Experiment {
 fn bad_network(report: &mut Report, length: Length) -> Result<(), NotHere> {
     let time = length.pick(Duration::from_secs(3), Duration::from_secs(60));
     let network = Network::new(NODES).map_err(NotHere)?;
-    let cluster = cluster_on(&network, NODES, 1, None);
+    let cluster = cluster_on(&network, NODES, 1, Far::Nobody, Disks::default())?;
     let login = cluster.create_cache("shop", "100");
     drop(cluster.connect(0, &login));
 
@@ -62,35 +63,6 @@ fn bad_network(report: &mut Report, length: Length) -> Result<(), NotHere> {
         cluster.wait_until_settled(NODES);
     }
     Ok(())
-}
-
-/// A control plane here, and a node at each place; clients reach every node by a good network. One of
-/// them has its data directory on a disk of its own, of this size.
-#[track_caller]
-pub(super) fn cluster_on(
-    network: &Network,
-    nodes: usize,
-    backends: usize,
-    disk: Option<(usize, u32)>,
-) -> Cluster {
-    let settings = [("hold_down_seconds", "3600"), ("metrics_listen", "0.0.0.0:0")];
-    let mut cluster = Cluster::start_control("0.0.0.0:0", backends, &settings);
-    let port = cluster.control_address().port();
-    for number in 0..nodes {
-        let place = network.place(number);
-        let control = format!("{}:{port}", place.here);
-        let (listen, peers) = (format!("{}:0", place.outside), format!("{}:0", place.inside));
-        let arguments = ["--control", &control, "--listen", &listen, "--peers-listen", &peers];
-        let (under, name) = (place.under(), format!("n{number}"));
-        match disk {
-            Some((whose, kilobytes)) if whose == number => {
-                cluster.add_node_on_disk(&under, &name, &arguments, kilobytes);
-            }
-            Some(_) | None => cluster.add_node_under(&under, &name, &arguments),
-        }
-    }
-    cluster.wait_until_settled(nodes);
-    cluster
 }
 
 /// What a load through the first node came to.

@@ -23,6 +23,8 @@ const VICTIM: usize = 1;
 /// Items that shall live for ten minutes, as said by how long and by until when.
 const KEYS: u64 = 200;
 const LIFE_SECONDS: u64 = 600;
+/// Half of a step, in seconds: what is nearer than that to where a clock should be is there.
+const STEP_SEEN: u64 = 1_800;
 /// As far as a clock is that was set to the wrong zone, or to summer.
 const STEPS: [(&str, i64); 3] =
     [("an hour on", 3_600), ("an hour back", -3_600), ("right again", 0)];
@@ -62,12 +64,14 @@ fn clocks(report: &mut Report, length: Length) -> Result<(), NotHere> {
     for (whose, clock) in &victims[..length.pick(1, 2)] {
         for (words, seconds) in STEPS {
             clock.set(seconds);
-            if *whose == "node" {
-                let client = &mut clients[0];
-                eventually("the clock has jumped", DEADLINE, || {
-                    has_jumped(client, seconds).then_some(())
-                });
-            }
+            let client = &mut clients[0];
+            eventually("the clock has jumped", DEADLINE, || {
+                let is_there = match *whose {
+                    "node" => has_jumped(client, seconds),
+                    _ => control_has_jumped(&cluster, seconds),
+                };
+                is_there.then_some(())
+            });
             thread::sleep(time);
             fresh.wait_for_rounds(1);
             let gone: u64 = clients.iter_mut().map(gone).sum();
@@ -104,12 +108,21 @@ fn has_jumped(client: &mut Connection, by: i64) -> bool {
         };
         (0..KEYS).filter(is_found).count() as u64
     };
-    let (later, earlier) = (found(unix_now() + 1_800), found(unix_now() - 1_800));
+    let (later, earlier) = (found(unix_now() + STEP_SEEN), found(unix_now() - STEP_SEEN));
     match by.signum() {
         1 => later < KEYS,
         -1 => 0 < earlier,
         _ => (later, earlier) == (KEYS, 0),
     }
+}
+
+/// The same of control's: told by what it says of when a credential was made.
+fn control_has_jumped(cluster: &Cluster, by: i64) -> bool {
+    let made = cluster.run(&["credential", "add", "shop"]);
+    let at = made["created_at"].as_u64().expect("a time in seconds");
+    let username = made["username"].as_str().expect("a word");
+    cluster.run(&["credential", "remove", username]);
+    at.abs_diff(unix_now().saturating_add_signed(by)) < STEP_SEEN
 }
 
 fn set(client: &mut Connection, key: &str, exptime: u64) {

@@ -3,27 +3,33 @@
 //!
 //! ```text
 //!   clients ──▶ n0, n1 (the victim), n2, each at a place of its own ── bad network ── each other
-//!                           control here
+//!                           control here                                              (or control,
+//!                                                                                      or clients)
 //! ```
 
-use std::io::ErrorKind;
-use std::process::{Command, Stdio};
+mod changes;
+mod clients;
+mod control;
+
+use std::net::SocketAddr;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::bad_network::cluster_on;
+use self::changes::{Changes, listed};
+use super::ground::{Disks, Far, cluster_on};
 use super::report::{Amount, Bar, Report};
 use super::{Experiment, Length, NotHere};
 use crate::cgroup::Cgroup;
 use crate::connection::{Connection, Login};
-use crate::eventually::{DEADLINE, eventually};
+use crate::eventually::eventually;
 use crate::fleet::{Cluster, SETTLED_TIME_MAX};
-use crate::freshness::Freshness;
+use crate::freshness::{Freshness, Seen};
 use crate::keys;
-use crate::larder::program;
 use crate::network::{Network, Weather};
+use crate::process::Process;
 use crate::relay::Relay;
 
 const NODES: usize = 3;
@@ -44,15 +50,15 @@ pub(super) const NODES_ROW: Experiment = Experiment {
     goals: "6.3",
     what: "the matrix: one fault of a node after the other on one cluster under load",
     is_quick: false,
-    run: |report, length| matrix(report, length, NODE_CELLS),
+    run: |report, length| matrix(report, length, Far::Nobody, NODE_CELLS),
 };
 
 pub(super) const CONTROL_ROW: Experiment = Experiment {
     name: "matrix-control",
     goals: "6.3",
-    what: "the matrix: faults of the control plane",
+    what: "the matrix: faults of the control plane and of its ways to the nodes",
     is_quick: false,
-    run: |report, length| matrix(report, length, CONTROL_CELLS),
+    run: |report, length| matrix(report, length, Far::Control, control::CELLS),
 };
 
 pub(super) const LINKS_ROW: Experiment = Experiment {
@@ -60,7 +66,7 @@ pub(super) const LINKS_ROW: Experiment = Experiment {
     goals: "6.3",
     what: "the matrix: faults of what is between nodes",
     is_quick: false,
-    run: |report, length| matrix(report, length, LINK_CELLS),
+    run: |report, length| matrix(report, length, Far::Nobody, LINK_CELLS),
 };
 
 pub(super) const CLIENTS_ROW: Experiment = Experiment {
@@ -68,7 +74,7 @@ pub(super) const CLIENTS_ROW: Experiment = Experiment {
     goals: "6.3",
     what: "the matrix: faults of clients and of their way to a node",
     is_quick: false,
-    run: |report, length| matrix(report, length, CLIENT_CELLS),
+    run: |report, length| matrix(report, length, Far::Clients, clients::CELLS),
 };
 
 /// One fault of one victim.
@@ -76,7 +82,7 @@ struct Cell {
     victim: &'static str,
     fault: &'static str,
     /// Begins it, lets it last so long, and ends it.
-    act: fn(&mut Bed, Duration) -> Result<(), String>,
+    act: fn(&mut Bed, Duration) -> Result<Done, String>,
 }
 
 const NODE_CELLS: &[Cell] = &[
@@ -97,46 +103,19 @@ const NODE_CELLS: &[Cell] = &[
             let group = Cgroup::cpu(0.05, &[process]).map_err(|error| error.to_string())?;
             thread::sleep(time);
             drop(group);
-            Ok(())
+            Ok(Done::default())
         },
     },
-    Cell { victim: "node", fault: "descriptors", act: |bed, time| bed.exhaust_descriptors(time) },
+    Cell {
+        victim: "node",
+        fault: "descriptors",
+        act: |bed, time| {
+            let node = &bed.cluster.nodes[VICTIM];
+            exhaust_descriptors(&node.process, &[node.addr], time)?;
+            Ok(Done::default())
+        },
+    },
     Cell { victim: "node", fault: "disk full", act: |bed, time| bed.fill_disk(time) },
-];
-
-const CONTROL_CELLS: &[Cell] = &[
-    Cell {
-        victim: "control",
-        fault: "SIGKILL",
-        act: |bed, time| {
-            bed.cluster.control.signal(Signal::KILL);
-            bed.cluster.control.wait_for_end(DEADLINE);
-            thread::sleep(time);
-            bed.cluster.restart_control();
-            Ok(())
-        },
-    },
-    Cell {
-        victim: "control",
-        fault: "SIGSTOP",
-        act: |bed, time| {
-            bed.cluster.control.signal(Signal::STOP);
-            thread::sleep(time);
-            bed.cluster.control.signal(Signal::CONT);
-            Ok(())
-        },
-    },
-    Cell {
-        victim: "control",
-        fault: "cpu 5 %",
-        act: |bed, time| {
-            let process = bed.cluster.control.id();
-            let group = Cgroup::cpu(0.05, &[process]).map_err(|error| error.to_string())?;
-            thread::sleep(time);
-            drop(group);
-            Ok(())
-        },
-    },
 ];
 
 const LINK_CELLS: &[Cell] = &[
@@ -162,7 +141,7 @@ const LINK_CELLS: &[Cell] = &[
             bed.network.set(0, VICTIM, &Weather::NONE);
             thread::sleep(time);
             bed.network.set(0, VICTIM, &Weather::GOOD);
-            Ok(())
+            Ok(Done::default())
         },
     },
     Cell {
@@ -172,7 +151,7 @@ const LINK_CELLS: &[Cell] = &[
             bed.network.set(VICTIM, 0, &Weather::NONE);
             thread::sleep(time);
             bed.network.set(VICTIM, 0, &Weather::GOOD);
-            Ok(())
+            Ok(Done::default())
         },
     },
     Cell {
@@ -183,7 +162,7 @@ const LINK_CELLS: &[Cell] = &[
             bed.network.set(VICTIM, 0, &Weather::NONE);
             thread::sleep(time);
             bed.network.set_all(&Weather::GOOD);
-            Ok(())
+            Ok(Done::default())
         },
     },
     Cell {
@@ -196,21 +175,20 @@ const LINK_CELLS: &[Cell] = &[
             }
             thread::sleep(time);
             bed.network.set_all(&Weather::GOOD);
-            Ok(())
+            Ok(Done::default())
         },
     },
 ];
 
-const CLIENT_CELLS: &[Cell] = &[
-    Cell {
-        victim: "client link",
-        fault: "reset each 1 s",
-        act: |bed, time| bed.reset_clients(time),
-    },
-    Cell { victim: "client link", fault: "cut both ways", act: |bed, time| bed.hold_clients(time) },
-    Cell { victim: "client", fault: "SIGKILL", act: |bed, time| bed.stray(Signal::KILL, time) },
-    Cell { victim: "client", fault: "SIGSTOP", act: |bed, time| bed.stray(Signal::STOP, time) },
-];
+/// What a fault has left behind.
+#[derive(Default)]
+struct Done {
+    /// Clients that it was done to, still at work, and what they go through.
+    theirs: Option<Freshness>,
+    relay: Option<Relay>,
+    /// What else is to be told of it.
+    told: Vec<(&'static str, Amount)>,
+}
 
 struct Bed {
     // Its nodes end before their places do.
@@ -219,34 +197,64 @@ struct Bed {
     login: Login,
 }
 
-fn matrix(report: &mut Report, length: Length, cells: &[Cell]) -> Result<(), NotHere> {
+fn matrix(report: &mut Report, length: Length, far: Far, cells: &[Cell]) -> Result<(), NotHere> {
     let time = length.pick(Duration::from_secs(1), Duration::from_secs(10));
-    let network = Network::new(NODES).map_err(NotHere)?;
-    let cluster = cluster_on(&network, NODES, 2, Some((DISK, DISK_KILOBYTES)));
+    let network = if far == Far::Nobody { Network::new(NODES) } else { Network::with_here(NODES) };
+    let network = network.map_err(NotHere)?;
+    let disks = Disks {
+        node: (far == Far::Nobody).then_some((DISK, DISK_KILOBYTES)),
+        control: (far == Far::Control).then_some(control::DISK_KILOBYTES),
+    };
+    let cluster = cluster_on(&network, NODES, 2, far, disks)?;
     let login = cluster.create_cache("shop", "dev");
     let mut bed = Bed { cluster, network, login };
-    for Cell { victim, fault, act } in cells {
+    for (number, Cell { victim, fault, act }) in cells.iter().enumerate() {
         let name = format!("{victim}: {fault}");
         bed.wait_until_whole();
         keys::set(&mut bed.cluster.connect(0, &bed.login), 0..KEYS);
+        let credentials = listed(&bed.cluster.control_folder());
+        let changes =
+            (far == Far::Control).then(|| Changes::start(bed.cluster.control_folder(), number));
         // A victim's own clients only wait with it; the others tell what it does to the rest.
         let proxies = [0, 2].map(|node| bed.cluster.nodes[node].addr);
         let fresh = Freshness::start(&proxies, &bed.login, 2);
         let done = act(&mut bed, time);
+        let felt = changes.as_ref().map(|changes| bed.feels_a_change(changes, &number.to_string()));
         let healed = bed.wait_until_whole();
         fresh.wait_for_rounds(1);
         let seen = fresh.finish();
-        if let Err(why) = done {
-            report.say(&format!("{name}: not done here: {why}"));
-            continue;
+        let Done { theirs, relay, told } = match done {
+            Ok(done) => done,
+            Err(why) => {
+                report.say(&format!("{name}: not done here: {why}"));
+                continue;
+            }
+        };
+        report.law(&name, words(&seen), seen.stale.is_empty());
+        if let Some(theirs) = theirs {
+            theirs.wait_for_rounds(1);
+            let seen = theirs.finish();
+            report.law(&format!("{name}: its own clients"), words(&seen), seen.stale.is_empty());
         }
-        let all = seen.reads + seen.writes;
-        let failed = 100.0 * seen.failures as f64 / all as f64;
-        let stale = seen.stale.len();
-        report.law(&name, format!("{stale} stale of {all}, {failed:.2} % failed"), stale == 0);
+        drop(relay);
+        for (what, amount) in told {
+            report.figure(&format!("{name}: {what}"), amount, Bar::None);
+        }
         report.figure(&format!("{name}: all is well after"), Amount::s(healed), HEALED);
+        if let (Some(changes), Some(felt)) = (changes, felt) {
+            Bed::tell_failures(report, &name, seen.failures);
+            let what = format!("{name}: a change is felt at all proxies after");
+            report.figure(&what, Amount::s(felt), HEALED);
+            bed.check_changes(report, &name, &credentials, changes);
+        }
     }
     Ok(())
+}
+
+fn words(seen: &Seen) -> String {
+    let all = seen.reads + seen.writes;
+    let failed = 100.0 * seen.failures as f64 / all as f64;
+    format!("{} stale of {all}, {failed:.2} % failed", seen.stale.len())
 }
 
 impl Bed {
@@ -266,114 +274,65 @@ impl Bed {
         took
     }
 
-    fn end_node(&mut self, signal: Signal, time: Duration) -> Result<(), String> {
+    fn end_node(&mut self, signal: Signal, time: Duration) -> Result<Done, String> {
         let process = &mut self.cluster.nodes[VICTIM].process;
         process.signal(signal);
         process.wait_for_end(SETTLED_TIME_MAX);
         thread::sleep(time);
         self.cluster.restart(VICTIM);
-        Ok(())
+        Ok(Done::default())
     }
 
-    fn stop_node(&self, seconds: u64) -> Result<(), String> {
+    fn stop_node(&self, seconds: u64) -> Result<Done, String> {
         let process = &self.cluster.nodes[VICTIM].process;
         process.signal(Signal::STOP);
         thread::sleep(Duration::from_secs(seconds));
         process.signal(Signal::CONT);
-        Ok(())
-    }
-
-    /// Lets the victim have no more descriptors than it has, while strangers come.
-    fn exhaust_descriptors(&self, time: Duration) -> Result<(), String> {
-        let process = &self.cluster.nodes[VICTIM].process;
-        let limit = |count: &str| {
-            let pid = process.id().to_string();
-            let status = Command::new("prlimit").args(["--pid", &pid, count]).status();
-            let is_set = status.is_ok_and(|status| status.success());
-            if is_set { Ok(()) } else { Err("prlimit is not permitted".to_owned()) }
-        };
-        let before = descriptor_limits(process.id())?;
-        limit(&format!("--nofile={}:{}", process.descriptors() + 8, before.1))?;
-        let addr = self.cluster.nodes[VICTIM].addr;
-        let strangers: Vec<Connection> =
-            (0..64).filter_map(|_| Connection::try_open(addr).ok()).collect();
-        thread::sleep(time);
-        drop(strangers);
-        limit(&format!("--nofile={}:{}", before.0, before.1))
+        Ok(Done::default())
     }
 
     /// Lets nothing more fit, while there are things to be written.
-    fn fill_disk(&self, time: Duration) -> Result<(), String> {
-        let filling = self.cluster.own_folder(DISK).join("filling");
-        let full = std::fs::write(&filling, vec![1; DISK_KILOBYTES as usize * 1024]);
-        if !full.is_err_and(|error| error.kind() == ErrorKind::StorageFull) {
-            return Err("the disk does not get full".to_owned());
-        }
+    fn fill_disk(&self, time: Duration) -> Result<Done, String> {
+        let disk = self.cluster.disk_of(DISK).ok_or("the node has no disk of its own")?;
+        disk.fill()?;
         for _ in 0..3 {
             let made = Login::told(&self.cluster.run(&["credential", "add", "shop"]));
             drop(self.cluster.connect(DISK, &made));
         }
         thread::sleep(time);
-        std::fs::remove_file(filling).map_err(|error| error.to_string())
+        disk.empty()?;
+        Ok(Done::default())
     }
 
-    fn all_links(&self, weather: &Weather, time: Duration) -> Result<(), String> {
+    fn all_links(&self, weather: &Weather, time: Duration) -> Result<Done, String> {
         self.network.set_all(weather);
         thread::sleep(time);
         self.network.set_all(&Weather::GOOD);
-        Ok(())
+        Ok(Done::default())
     }
+}
 
-    fn reset_clients(&self, time: Duration) -> Result<(), String> {
-        self.beside(time, |relay| {
-            relay.reset();
-            thread::sleep(Duration::from_secs(1));
-        })
-    }
-
-    fn hold_clients(&self, time: Duration) -> Result<(), String> {
-        self.beside(time, |relay| {
-            relay.hold();
-            thread::sleep(Duration::from_secs(1));
-            relay.release();
-            thread::sleep(Duration::from_secs(1));
-        })
-    }
-
-    /// More clients, whose way to the victim is disturbed again and again. They must not see anything
-    /// old either.
-    fn beside(&self, time: Duration, disturb: impl Fn(&Relay)) -> Result<(), String> {
-        let relay = Relay::to(self.cluster.nodes[VICTIM].addr);
-        let fresh = Freshness::start(&[relay.addr, self.cluster.nodes[0].addr], &self.login, 1);
-        let end = Instant::now() + time;
-        while Instant::now() < end {
-            disturb(&relay);
-        }
-        relay.release();
-        fresh.finish();
-        Ok(())
-    }
-
-    /// A client in the midst of many requests ends, or stands and reads nothing any more.
-    fn stray(&self, signal: Signal, time: Duration) -> Result<(), String> {
-        let Login { username, password } = &self.login;
-        let client = Command::new(program())
-            .args(["bench", "--no-fill", "--connections", "50", "--in-flight", "64"])
-            .args(["--value-size", "10000", "--duration", "10m"])
-            .env("MEMCACHIER_SERVERS", self.cluster.nodes[0].addr.to_string())
-            .envs([("MEMCACHIER_USERNAME", username), ("MEMCACHIER_PASSWORD", password)])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn();
-        let mut client = client.map_err(|error| error.to_string())?;
-        thread::sleep(Duration::from_secs(1));
-        let pid = rustix::process::Pid::from_child(&client);
-        let sent = rustix::process::kill_process(pid, signal);
-        thread::sleep(time);
-        drop(client.kill());
-        drop(client.wait());
-        sent.map_err(|error| error.to_string())
-    }
+/// Lets a process have hardly more descriptors than it has, while strangers come to all of its doors.
+fn exhaust_descriptors(
+    process: &Process,
+    addresses: &[SocketAddr],
+    time: Duration,
+) -> Result<(), String> {
+    let limit = |count: &str| {
+        let pid = process.id().to_string();
+        let status = Command::new("prlimit").args(["--pid", &pid, count]).status();
+        let is_set = status.is_ok_and(|status| status.success());
+        if is_set { Ok(()) } else { Err("prlimit is not permitted".to_owned()) }
+    };
+    let before = descriptor_limits(process.id())?;
+    limit(&format!("--nofile={}:{}", process.descriptors() + 8, before.1))?;
+    let strangers: Vec<Connection> = addresses
+        .iter()
+        .flat_map(|&addr| (0..64).filter_map(move |_| Connection::try_open(addr).ok()))
+        .collect();
+    thread::sleep(time);
+    drop(strangers);
+    limit(&format!("--nofile={}:{}", before.0, before.1))
 }
 
 /// Soft and hard (proc(5), `/proc/PID/limits`).

@@ -21,13 +21,14 @@
 //! * [`abuse`]: clients that misbehave beside one that does not. [`quota`]: how full a cache gets;
 //!   [`memory`]: how full a process.
 //! * [`matrix`]: one fault after the other on one cluster under load.
-//! * [`steady`]: a client that asks at a fixed rate and knows what it may hear. [`report`]: what came out.
+//! * `ground`: clusters at the places of a network. [`steady`]: a client that asks at a fixed rate and knows what it may hear. [`report`]: what came out.
 
 pub mod abuse;
 pub mod bad_network;
 pub mod clocks;
 pub mod control;
 pub mod crowd;
+mod ground;
 pub mod link_tls;
 pub mod logs;
 pub mod loss;

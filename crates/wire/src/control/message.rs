@@ -24,8 +24,9 @@ use crate::codec::{
 };
 use crate::frame::{self, Frame};
 
-/// The versions of this protocol that this program speaks.
-pub const VERSIONS: Versions = Versions { min: 1, max: 4 };
+/// The versions of this protocol that this program speaks. Below 3, a cache's record has no rates: such a
+/// program would not understand ours, nor would its digests be the same.
+pub const VERSIONS: Versions = Versions { min: 3, max: 4 };
 
 /// From this version on, nodes tell what their caches hold and count, and are told their shares.
 pub const USAGE_VERSION: u8 = 2;
