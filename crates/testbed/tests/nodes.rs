@@ -1,7 +1,6 @@
 //! A control plane and its nodes as real processes: what one node is told all have, and nothing that
 //! serves needs the control plane.
 
-use std::io::ErrorKind;
 use std::time::Duration;
 
 use rustix::process::Signal;

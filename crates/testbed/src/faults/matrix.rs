@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use self::changes::{Changes, listed};
+use self::changes::Changes;
 use super::ground::{Disks, Far, cluster_on};
 use super::report::{Amount, Bar, Report};
 use super::{Experiment, Length, NotHere};
@@ -35,13 +35,14 @@ use crate::relay::Relay;
 const NODES: usize = 3;
 /// The node that things happen to.
 const VICTIM: usize = 1;
-/// The node whose disk can be filled: not the victim, whose processes come and go, and with each of them
-/// such a disk.
+/// The node whose disk can be filled: one whose clients are looked at.
 const DISK: usize = 2;
 /// Enough for the records of a cluster, and full at once.
 const DISK_KILOBYTES: u32 = 4_096;
 /// Keys that are read through every proxy when a fault has ended.
 const KEYS: u64 = 2_000;
+/// What a provider's network does to packets for hours, without losing any.
+const LATE: Weather = Weather { lost: 0.0, ..Weather::STORM };
 /// From the end of a fault until every key is answered through every proxy.
 const HEALED: Bar = Bar::AtMost(5.0);
 
@@ -122,17 +123,17 @@ const LINK_CELLS: &[Cell] = &[
     Cell {
         victim: "links",
         fault: "15 % of packets 5 to 15 ms late",
-        act: |bed, time| bed.all_links(&Weather { lost: 0.0, ..Weather::STORM }, time),
+        act: |bed, time| bed.all_links(&LATE, time),
     },
     Cell {
         victim: "links",
         fault: "1 % of packets lost",
-        act: |bed, time| bed.all_links(&Weather { lost: 0.01, ..Weather::GOOD }, time),
+        act: |bed, time| bed.all_links(&lost(0.01), time),
     },
     Cell {
         victim: "links",
         fault: "5 % of packets lost",
-        act: |bed, time| bed.all_links(&Weather { lost: 0.05, ..Weather::GOOD }, time),
+        act: |bed, time| bed.all_links(&lost(0.05), time),
     },
     Cell {
         victim: "link",
@@ -180,6 +181,10 @@ const LINK_CELLS: &[Cell] = &[
     },
 ];
 
+const fn lost(part: f64) -> Weather {
+    Weather { lost: part, ..Weather::GOOD }
+}
+
 /// What a fault has left behind.
 #[derive(Default)]
 struct Done {
@@ -208,27 +213,44 @@ fn matrix(report: &mut Report, length: Length, far: Far, cells: &[Cell]) -> Resu
     let cluster = cluster_on(&network, NODES, 2, far, disks)?;
     let login = cluster.create_cache("shop", "dev");
     let mut bed = Bed { cluster, network, login };
-    for (number, Cell { victim, fault, act }) in cells.iter().enumerate() {
-        let name = format!("{victim}: {fault}");
-        bed.wait_until_whole();
-        keys::set(&mut bed.cluster.connect(0, &bed.login), 0..KEYS);
-        let credentials = listed(&bed.cluster.control_folder());
+    for (number, cell) in cells.iter().enumerate() {
+        bed.wait_until_every_key_is_answered();
+        bed.cluster.wait_until_settled(NODES);
         let changes =
             (far == Far::Control).then(|| Changes::start(bed.cluster.control_folder(), number));
+        bed.play(report, cell, time, changes);
+    }
+    Ok(())
+}
+
+fn words(seen: &Seen) -> String {
+    let all = seen.reads + seen.writes;
+    let failed = 100.0 * seen.failures as f64 / all as f64;
+    format!("{} stale of {all}, {failed:.2} % failed", seen.stale.len())
+}
+
+impl Bed {
+    fn play(&mut self, report: &mut Report, cell: &Cell, time: Duration, changes: Option<Changes>) {
+        let Cell { victim, fault, act } = cell;
+        let name = format!("{victim}: {fault}");
+        keys::set(&mut self.cluster.connect(0, &self.login), 0..KEYS);
         // A victim's own clients only wait with it; the others tell what it does to the rest.
-        let proxies = [0, 2].map(|node| bed.cluster.nodes[node].addr);
-        let fresh = Freshness::start(&proxies, &bed.login, 2);
-        let done = act(&mut bed, time);
-        let felt = changes.as_ref().map(|changes| bed.feels_a_change(changes, &number.to_string()));
-        let healed = bed.wait_until_whole();
+        let proxies = [0, 2].map(|node| self.cluster.nodes[node].addr);
+        let fresh = Freshness::start(&proxies, &self.login, 2);
+        let done = act(self, time);
+        let ended = Instant::now();
+        self.wait_until_every_key_is_answered();
+        let healed = ended.elapsed();
+        if let Some(changes) = &changes {
+            self.wait_until_a_change_is_felt(changes);
+        }
+        let felt = ended.elapsed();
+        self.cluster.wait_until_settled(NODES);
         fresh.wait_for_rounds(1);
         let seen = fresh.finish();
         let Done { theirs, relay, told } = match done {
             Ok(done) => done,
-            Err(why) => {
-                report.say(&format!("{name}: not done here: {why}"));
-                continue;
-            }
+            Err(why) => return report.say(&format!("{name}: not done here: {why}")),
         };
         report.law(&name, words(&seen), seen.stale.is_empty());
         if let Some(theirs) = theirs {
@@ -241,27 +263,19 @@ fn matrix(report: &mut Report, length: Length, far: Far, cells: &[Cell]) -> Resu
             report.figure(&format!("{name}: {what}"), amount, Bar::None);
         }
         report.figure(&format!("{name}: all is well after"), Amount::s(healed), HEALED);
-        if let (Some(changes), Some(felt)) = (changes, felt) {
-            Bed::tell_failures(report, &name, seen.failures);
+        if let Some(changes) = changes {
+            // Clients do not need control.
+            let what = format!("{name}: requests of clients that failed");
+            report.figure(&what, Amount::count(seen.failures), Bar::AtMost(0.0));
             let what = format!("{name}: a change is felt at all proxies after");
             report.figure(&what, Amount::s(felt), HEALED);
-            bed.check_changes(report, &name, &credentials, changes);
+            self.check_changes(report, &name, changes);
         }
     }
-    Ok(())
-}
 
-fn words(seen: &Seen) -> String {
-    let all = seen.reads + seen.writes;
-    let failed = 100.0 * seen.failures as f64 / all as f64;
-    format!("{} stale of {all}, {failed:.2} % failed", seen.stale.len())
-}
-
-impl Bed {
-    /// Until every key is answered through every proxy; how long that took.
+    /// Through every proxy.
     #[track_caller]
-    fn wait_until_whole(&self) -> Duration {
-        let began = Instant::now();
+    fn wait_until_every_key_is_answered(&self) {
         for node in 0..NODES {
             eventually("every key is answered", SETTLED_TIME_MAX, || {
                 let mut client = self.cluster.connect(node, &self.login);
@@ -269,9 +283,6 @@ impl Bed {
                 (found.failures == 0).then_some(())
             });
         }
-        let took = began.elapsed();
-        self.cluster.wait_until_settled(NODES);
-        took
     }
 
     fn end_node(&mut self, signal: Signal, time: Duration) -> Result<Done, String> {

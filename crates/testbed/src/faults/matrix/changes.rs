@@ -29,6 +29,9 @@ pub(super) struct Changes {
     stop: Arc<AtomicBool>,
     told: Arc<Mutex<Told>>,
     folder: PathBuf,
+    number: usize,
+    /// Credentials that the cache had before.
+    before: BTreeSet<String>,
 }
 
 /// What control has said so far.
@@ -41,7 +44,7 @@ pub(super) struct Told {
     /// Requests that got no answer and were repeated.
     pub(super) unanswered: u64,
     /// Added by this one, and not removed.
-    own: BTreeSet<String>,
+    pub(super) own: BTreeSet<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -54,6 +57,7 @@ impl Changes {
     /// Begins, with control's data directory as this process sees it. No other one of this cluster may
     /// have the same number: its requests would be taken for this one's.
     pub(super) fn start(folder: PathBuf, number: usize) -> Changes {
+        let before = listed(&folder);
         let (stop, told) = (Arc::<AtomicBool>::default(), Arc::<Mutex<Told>>::default());
         let thread = thread::spawn({
             let (stop, told, folder) = (Arc::clone(&stop), Arc::clone(&told), folder.clone());
@@ -73,44 +77,41 @@ impl Changes {
                 }
             }
         });
-        Changes { thread: Some(thread), stop, told, folder }
-    }
-
-    pub(super) fn told(&self) -> Told {
-        lock(&self.told).clone()
+        Changes { thread: Some(thread), stop, told, folder, number, before }
     }
 
     /// A credential that control has just acknowledged, once it does.
     #[track_caller]
-    pub(super) fn add_one(&self, key: &str) -> Login {
-        let api = || Api::announced(&self.folder);
+    pub(super) fn add_one(&self) -> Login {
+        let (path, key) = (format!("{CACHE}/credentials"), format!("add-{}", self.number));
         eventually("a change is acknowledged", DEADLINE, || {
-            let answer =
-                api()?.change("POST", &format!("{CACHE}/credentials"), key, &Value::Null)?;
+            let api = Api::announced(&self.folder)?;
+            let answer = api.change("POST", &path, &key, &Value::Null)?;
             is_done(&answer).then(|| Login::told(&answer.body))
         })
     }
 
     /// Takes it away again.
     #[track_caller]
-    pub(super) fn remove_one(&self, key: &str, login: &Login) {
+    pub(super) fn remove_one(&self, login: &Login) {
         let path = format!("{CACHE}/credentials/{}", login.username);
+        let key = format!("remove-{}", self.number);
         eventually("a change is acknowledged", DEADLINE, || {
-            let answer =
-                Api::announced(&self.folder)?.change("DELETE", &path, key, &Value::Null)?;
+            let api = Api::announced(&self.folder)?;
+            let answer = api.change("DELETE", &path, &key, &Value::Null)?;
             is_done(&answer).then_some(())
         });
     }
 
-    /// Stops, once the last request is answered; says which credentials the cache must have of it.
+    /// Stops, once the last request is answered; says which credentials the cache must have now.
     #[track_caller]
     pub(super) fn finish(mut self) -> (Told, BTreeSet<String>) {
         self.stop.store(true, Relaxed);
         let thread = self.thread.take().expect("it is taken only here");
         thread.join().expect("it counts what goes wrong and does not panic");
-        let told = self.told();
-        let own = told.own.clone();
-        (told, own)
+        let told = lock(&self.told).clone();
+        let wanted = self.before.union(&told.own).cloned().collect();
+        (told, wanted)
     }
 }
 

@@ -7,8 +7,7 @@ use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
-use super::control::{LATE, lost};
-use super::{Bed, Cell, Done, VICTIM};
+use super::{Bed, Cell, Done, LATE, VICTIM, lost};
 use crate::connection::Login;
 use crate::freshness::Freshness;
 use crate::larder::program;

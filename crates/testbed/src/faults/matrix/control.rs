@@ -1,17 +1,16 @@
 //! What can happen to control and to its ways to the nodes. Clients must not notice any of it; whoever
 //! changes something hears a clear word, and what was acknowledged stays.
 
-use std::collections::BTreeSet;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::process::Signal;
 
 use super::changes::{Changes, Told, listed};
-use super::{Bed, Cell, Done, NODES, exhaust_descriptors};
+use super::{Bed, Cell, Done, LATE, NODES, exhaust_descriptors, lost};
 use crate::cgroup::Cgroup;
 use crate::eventually::{DEADLINE, eventually};
-use crate::faults::report::{Amount, Bar, Report};
+use crate::faults::report::{Amount, Report};
 use crate::fleet::log_in;
 use crate::kill_control::api::Api;
 use crate::network::Weather;
@@ -108,12 +107,6 @@ pub(super) const CELLS: &[Cell] = &[
     },
 ];
 
-pub(super) const LATE: Weather = Weather { lost: 0.0, ..Weather::STORM };
-
-pub(super) const fn lost(part: f64) -> Weather {
-    Weather { lost: part, ..Weather::GOOD }
-}
-
 impl Bed {
     /// On all ways between control and nodes.
     fn control_links(
@@ -161,36 +154,26 @@ impl Bed {
         Ok(Done { told: vec![("killed by the kernel", killed)], ..Done::default() })
     }
 
-    /// How long it takes from now until a change is acknowledged and every proxy acts by it.
+    /// Until one is acknowledged and every proxy acts by it; then it is undone.
     #[track_caller]
-    pub(super) fn feels_a_change(&self, changes: &Changes, key: &str) -> Duration {
-        let began = Instant::now();
-        let login = changes.add_one(&format!("add-{key}"));
+    pub(super) fn wait_until_a_change_is_felt(&self, changes: &Changes) {
+        let login = changes.add_one();
         for node in &self.cluster.nodes {
             eventually("a change is felt", DEADLINE, || log_in(node.addr, &login).ok().map(drop));
         }
-        let took = began.elapsed();
-        changes.remove_one(&format!("remove-{key}"), &login);
-        took
+        changes.remove_one(&login);
     }
 
     /// What is listed must be what was acknowledged; also after another SIGKILL, as control's memory
     /// could know what its disk does not.
     #[track_caller]
-    pub(super) fn check_changes(
-        &mut self,
-        report: &mut Report,
-        cell: &str,
-        before: &BTreeSet<String>,
-        changes: Changes,
-    ) {
-        let (told, own) = changes.finish();
-        let wanted: BTreeSet<String> = before.union(&own).cloned().collect();
+    pub(super) fn check_changes(&mut self, report: &mut Report, cell: &str, changes: Changes) {
+        let (told, wanted) = changes.finish();
         let is_kept = listed(&self.cluster.control_folder()) == wanted;
         self.cluster.restart_control();
         self.cluster.wait_until_settled(NODES);
         let is_durable = listed(&self.cluster.control_folder()) == wanted;
-        let Told { acknowledged, refused, unanswered, unclear, .. } = told;
+        let Told { acknowledged, refused, unanswered, unclear, .. } = &told;
         let words = format!(
             "{acknowledged} acknowledged, {refused} refused, {unanswered} without an answer at first"
         );
@@ -200,14 +183,8 @@ impl Bed {
         }
         report.never(&format!("{cell}: refusals that do not say why"), unclear.len() as u64);
         // The next cell begins with what there was.
-        for username in own {
+        for username in told.own {
             self.cluster.run(&["credential", "remove", &username]);
         }
-    }
-
-    /// Clients do not need control.
-    pub(super) fn tell_failures(report: &mut Report, cell: &str, failures: u64) {
-        let what = format!("{cell}: requests of clients that failed");
-        report.figure(&what, Amount::count(failures), Bar::AtMost(0.0));
     }
 }
