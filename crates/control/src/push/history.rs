@@ -38,8 +38,8 @@ pub struct Entry {
 impl History {
     /// A history that begins now.
     pub fn new(revision: Revision, digest: SetDigest) -> Self {
-        let (base, version_min) = ((revision, digest), VERSIONS.min);
-        History { base, entries: VecDeque::new(), bytes: 0, version_min }
+        // What is in every set can be said in every version that a session agrees on.
+        History { base: (revision, digest), entries: VecDeque::new(), bytes: 0, version_min: 0 }
     }
 
     /// A history of a set that has rules for addresses in it, if it `has_rules`.
