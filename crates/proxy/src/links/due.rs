@@ -1,8 +1,8 @@
 //! When something is due, to the microsecond.
 //!
-//! A real event loop looks every millisecond while requests are on their way ([`Links::next_wake`]): it is awake
-//! then anyway, and need not look at each of them. A simulator would play these looks by the million for
-//! nothing.
+//! A real event loop looks every millisecond while requests are on their way ([`Links::next_wake`]): it is
+//! awake then anyway, and need not look at each of them. A simulator would play these looks by the million
+//! for nothing.
 
 use super::peer::{Peer, Phase};
 use super::request::{Request, Stage};
