@@ -210,11 +210,10 @@ mod tests {
         let placement = Placement::Scheme(Scheme::Maglev);
         let committed = Topology::new(Epoch::FIRST, [1; 16], members, placement).expect("good");
         let after = after(&committed, before, &weights(wished), &nodes(removed));
-        let found = after.as_ref().map(|members| {
+        let found = after.as_ref().map_err(Clone::clone).map(|members| {
             members.iter().map(|it| (it.node.as_str(), it.weight.get())).collect::<Vec<_>>()
         });
-        let expected = expected.map(<[_]>::to_vec).map_err(WishError::Members);
-        assert_eq!(found, expected.as_ref().map(Clone::clone));
+        assert_eq!(found, expected.map(<[_]>::to_vec).map_err(WishError::Members));
     }
 
     fn member_name(node: &str) -> MemberName {
