@@ -37,7 +37,6 @@ use crate::latency::Sampling;
 use crate::link::BackendLink;
 use crate::link_sockets::LinkSockets;
 use crate::links::{Links, Micros};
-use crate::listener;
 use crate::outbox::Outbox;
 use crate::round::Done;
 use crate::routing::Routing;
@@ -50,6 +49,11 @@ use crate::usage::ProxyUsage;
 
 /// Ready sockets taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
+
+/// Connections accepted before those already open get their turn: a tenth of a millisecond. Rounds are short,
+/// so some thirty thousand a second are let in however much there is to do: a cache that has too much of it
+/// shall not keep others' clients waiting at the door.
+const ACCEPTS_PER_ROUND_MAX: usize = 8;
 
 /// How often every connection is looked at for time-outs and revoked credentials. A quarter of the
 /// second within which a change must be felt.
@@ -130,26 +134,12 @@ struct Door {
     /// Connections may be waiting; the kernel says so only once.
     ready: bool,
     rests_until: Option<Instant>,
-    /// The kernel's queue is the short one.
-    is_short: bool,
 }
 
 impl Door {
     fn open(registry: &Registry, mut listener: TcpListener, token: Token) -> io::Result<Self> {
         registry.register(&mut listener, token, Interest::READABLE)?;
-        Ok(Door { listener, ready: true, rests_until: None, is_short: false })
-    }
-
-    /// Has the kernel keep few newcomers while there is more to do than can be done: of a long queue all
-    /// have given up before they are let in, and letting them in would still cost. Whom it does not keep
-    /// it lets ask again after a second.
-    fn hold_queue(&mut self, short: bool) {
-        if self.is_short != short {
-            let length = if short { listener::BACKLOG_CROWDED } else { listener::BACKLOG };
-            // As long as it was is not wrong, only slow.
-            drop(SockRef::from(&self.listener).listen(length));
-            self.is_short = short;
-        }
+        Ok(Door { listener, ready: true, rests_until: None })
     }
 }
 
@@ -445,19 +435,16 @@ impl<L: BackendLink> EventLoop<L> {
 
     fn accept(&mut self) {
         let now = self.woke;
-        let crowded = self.clients.are_crowded(self.now_us);
-        let newcomers = self.clients.round.newcomers();
         for secure in [false, true] {
             let door = if secure { &mut self.tls } else { &mut self.plain };
             let Some(door) = door else { continue };
-            door.hold_queue(crowded);
             if door.rests_until.is_some_and(|until| until <= now) {
                 door.rests_until = None;
             }
             if !door.ready || door.rests_until.is_some() {
                 continue;
             }
-            for _ in 0..newcomers {
+            for _ in 0..ACCEPTS_PER_ROUND_MAX {
                 let door = if secure { &mut self.tls } else { &mut self.plain };
                 let Some(door) = door else { break };
                 match door.listener.accept() {

@@ -8,11 +8,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 
 /// Connections that may wait for a loop to accept them. The kernel cuts this to
 /// `net.core.somaxconn`; a burst of reconnecting clients should fit.
-pub(crate) const BACKLOG: i32 = 4096;
-
-/// The same while there is more to do than can be done: as many as are let in within some hundredths of a
-/// second.
-pub(crate) const BACKLOG_CROWDED: i32 = 32;
+const BACKLOG: i32 = 4096;
 
 /// Binds one socket per loop to `address`. With port 0 the system chooses a port for the first and
 /// the others share it.

@@ -27,13 +27,6 @@ const EASY_COST: u64 = 128 * 1024;
 /// Whoever has just asked waits for so long before anybody knows of it.
 const ROUND_COST: u64 = 256 * 1024;
 
-/// Connections accepted in an easy round: some tens of microseconds, which those who are in wait for.
-const NEWCOMERS_MAX: usize = 4;
-
-/// Of rounds that are not easy, one connection is accepted for so much work, which is thirty times its own:
-/// those who come because nobody answers them in time must not take the time of those who are answered.
-const NEWCOMER_COST: u64 = 512 * 1024;
-
 // A few strangers at once, and no round is theirs for longer than a part of a millisecond.
 const _: () = assert!(EASY_COST / STRANGER_COST <= 4 && ROUND_COST / STRANGER_COST <= 25);
 
@@ -41,8 +34,6 @@ const _: () = assert!(EASY_COST / STRANGER_COST <= 4 && ROUND_COST / STRANGER_CO
 #[derive(Debug, Default)]
 pub(crate) struct Round {
     cost: u64,
-    /// What rounds that were not easy have cost since the last newcomer.
-    since_newcomer: u64,
 }
 
 /// What was done in one connection's turn.
@@ -81,20 +72,6 @@ impl Round {
     pub(crate) fn is_over(&self) -> bool {
         ROUND_COST < self.cost
     }
-
-    /// How many connections are accepted at the end of this round, at each door.
-    pub(crate) fn newcomers(&mut self) -> usize {
-        if self.is_easy() {
-            self.since_newcomer = 0;
-            return NEWCOMERS_MAX;
-        }
-        self.since_newcomer += self.cost;
-        if self.since_newcomer < NEWCOMER_COST {
-            return 0;
-        }
-        self.since_newcomer = 0;
-        1
-    }
 }
 
 #[cfg(test)]
@@ -124,24 +101,5 @@ mod tests {
             let [easily, later] = turns;
             assert!((easy..=most).contains(&(easily + later)), "{turns:?} of {cost}");
         }
-    }
-
-    #[test]
-    fn newcomers_are_let_in_at_once_or_for_a_small_part_of_the_work() {
-        let mut round = Round::default();
-        round.begin();
-        assert_eq!(round.newcomers(), NEWCOMERS_MAX);
-        let (mut let_in, mut work) = (0, 0);
-        for _ in 0..1_000 {
-            round.begin();
-            while !round.is_over() {
-                round.charge(10_000);
-                work += 10_000;
-            }
-            let_in += round.newcomers() as u64;
-        }
-        // Some are, however much there is to do.
-        let wanted = work / NEWCOMER_COST;
-        assert!((wanted * 9 / 10..=wanted).contains(&let_in), "{let_in} of {wanted}");
     }
 }

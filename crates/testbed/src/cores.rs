@@ -25,12 +25,25 @@ pub fn pin(process: u32, core: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// The same for the calling thread alone, and what it begins from now on: threads and processes.
+/// The calling thread runs where it did before when this goes.
+#[derive(Debug)]
+pub struct Pinned(CpuSet);
+
+/// The same for the calling thread alone, and what it begins meanwhile: threads and processes.
 ///
 /// # Errors
 /// This machine has fewer cores.
-pub fn pin_thread(core: usize) -> io::Result<()> {
-    Ok(sched_setaffinity(None, &only(core)?)?)
+pub fn pin_thread(core: usize) -> io::Result<Pinned> {
+    let before = sched_getaffinity(None)?;
+    sched_setaffinity(None, &only(core)?)?;
+    Ok(Pinned(before))
+}
+
+impl Drop for Pinned {
+    fn drop(&mut self) {
+        // It has run there before.
+        sched_setaffinity(None, &self.0).ok();
+    }
 }
 
 fn only(core: usize) -> io::Result<CpuSet> {

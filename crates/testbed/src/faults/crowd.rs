@@ -179,20 +179,12 @@ impl Drop for Crowd {
     }
 }
 
-fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
-    // In a thread of its own, so that where it runs is forgotten with it.
-    let in_thread = || {
-        pin_thread(1).map_err(|error| NotHere(format!("no second core: {error}")))?;
-        storm_beside(report, length)
-    };
-    thread::scope(|scope| scope.spawn(in_thread).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
 /// One of the two proxies that are left has a core of its own, and the client that is looked at asks
 /// that one. Whoever comes back gives way to all others of the second core: elsewhere ten thousand
 /// clients have machines of their own.
-fn storm_beside(report: &mut Report, length: Length) -> Result<(), NotHere> {
+fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
+    let _second_core =
+        pin_thread(1).map_err(|error| NotHere(format!("no second core: {error}")))?;
     let count: u32 = length.pick(500, 10_000);
     let descriptors = daemon::descriptors::raise();
     if descriptors < u64::from(count) + daemon::descriptors::RESERVED {
