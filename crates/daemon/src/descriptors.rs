@@ -10,20 +10,20 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 /// own connections. The last are the most, and are bounded well below this.
 pub const RESERVED: u64 = 256;
 
-/// For so many descriptors at most the kernel is made to have room ahead; its table takes eight bytes for
-/// each. Where the limit is a million or more, few processes come near it.
+/// For so many descriptors at most the kernel is made to have room ahead; its table takes eight bytes
+/// for each. Where the limit is a million or more, few processes come near it.
 const AHEAD_MAX: u64 = 1 << 17;
 
-/// Raises the soft limit on descriptors to the hard one, as any process may, has the kernel make room for as
-/// many, and tells the limit.
+/// Raises the soft limit on descriptors to the hard one, as any process may, has the kernel make room
+/// for as many, and tells the limit.
 ///
-/// Where the kernel refuses (some sandboxes do), the limit that holds is told. Call it before there are other
-/// threads: then it takes no time.
+/// Where the kernel refuses (some sandboxes do), the limit that holds is told. Call it before there are
+/// other threads: then it takes no time.
 ///
-/// Room is made because the kernel doubles its table of a process's descriptors when it is full, and in a
-/// process of several threads waits each time until no processor reads the old one any more
-/// (`expand_fdtable` in Linux's `fs/file.c`), which takes some ten milliseconds. An event loop that accepts ten thousand
-/// clients would have held up all the others for seven times as long.
+/// Room is made because the kernel doubles its table of a process's descriptors when it is full, and in
+/// a process of several threads waits each time until no processor reads the old one any more
+/// (`expand_fdtable` in Linux's `fs/file.c`), which takes some ten milliseconds. An event loop that
+/// accepts ten thousand clients would have held up all the others for seven times as long.
 pub fn raise() -> u64 {
     let limit = getrlimit(Resource::Nofile);
     let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };

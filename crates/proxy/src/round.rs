@@ -28,7 +28,7 @@ const EASY_COST: u64 = 128 * 1024;
 const ROUND_COST: u64 = 256 * 1024;
 
 // A few strangers at once, and no round is theirs for longer than a part of a millisecond.
-const _: () = assert!(EASY_COST / STRANGER_COST <= 4 && ROUND_COST / STRANGER_COST <= 25);
+const _: () = assert!(EASY_COST / STRANGER_COST <= 4 && ROUND_COST / STRANGER_COST <= 6);
 
 /// The account of one event loop.
 #[derive(Debug, Default)]

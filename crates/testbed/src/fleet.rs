@@ -116,19 +116,18 @@ impl Cluster {
         backends: usize,
         settings: &[(&str, &str)],
     ) -> Cluster {
-        Cluster::start_control_in(DataDir::new(), under, nodes_listen, backends, settings)
+        Cluster::start_any_control(None, DataDir::new(), under, nodes_listen, backends, settings)
     }
 
     /// The same with this data directory.
     #[track_caller]
     pub fn start_control_in(
         dir: DataDir,
-        under: &[String],
         nodes_listen: &str,
         backends: usize,
         settings: &[(&str, &str)],
     ) -> Cluster {
-        Cluster::start_any_control(None, dir, under, nodes_listen, backends, settings)
+        Cluster::start_any_control(None, dir, &[], nodes_listen, backends, settings)
     }
 
     #[track_caller]

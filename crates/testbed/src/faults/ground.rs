@@ -38,7 +38,7 @@ pub(super) fn cluster_on(
         Some(kilobytes) => DataDir::on_disk(kilobytes).map_err(NotHere)?,
         None => DataDir::new(),
     };
-    let mut cluster = Cluster::start_control_in(dir, &[], "0.0.0.0:0", backends, &settings);
+    let mut cluster = Cluster::start_control_in(dir, "0.0.0.0:0", backends, &settings);
     let port = cluster.control_address().port();
     for number in 0..nodes {
         let place = network.place(number);
