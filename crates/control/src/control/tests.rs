@@ -1211,6 +1211,7 @@ mod on_postgres {
 
     use super::*;
     use crate::campaign::{Campaign, Pace};
+    use crate::error::DatabaseFault;
     use crate::pretend::{PostgresServer, environment};
 
     #[test]
@@ -1220,6 +1221,31 @@ mod on_postgres {
         let failed: Vec<&str> =
             CHECKS.iter().filter(|(_, check)| !holds(*check)).map(|(name, _)| *name).collect();
         assert!(failed.is_empty(), "on PostgreSQL: {failed:?}");
+    }
+
+    /// The server says it in the middle of a change, as it does when a table has to grow: by a trigger, as
+    /// it must not fill the disk of whoever runs this.
+    #[test]
+    fn a_server_whose_disk_is_full_says_so_and_changes_nothing() {
+        let full = "CREATE FUNCTION no_room() RETURNS trigger LANGUAGE plpgsql AS
+            $$ BEGIN RAISE 'no space left on device' USING ERRCODE = 'disk_full'; END $$;
+            CREATE TRIGGER no_room BEFORE INSERT ON credentials EXECUTE FUNCTION no_room()";
+        let engine = Engine::Postgres(PostgresServer::start());
+        let on = Installation::on(&engine);
+        let issued = [on.create("before")];
+        on.run_sql(full).expect("a new trigger");
+        let everything = on.everything(&issued);
+        let late = CacheName::parse("late").expect("a good name");
+        let create =
+            || on.control.create_cache(OPERATOR, DEFAULT, Some(late.clone()), Plan::DEVELOPMENT);
+        let refused = create().expect_err("there is no room");
+        let ControlError::Database(error) = &refused else { panic!("{refused:?}") };
+        assert_eq!(error.fault, DatabaseFault::Full, "{refused:?}");
+        assert_eq!(refused.fault(), Fault::Busy, "the caller may try again");
+        assert!(refused.is_for_operators(), "somebody has to make room");
+        assert_eq!(on.everything(&issued), everything);
+        on.run_sql("DROP TRIGGER no_room ON credentials").expect("it is there");
+        create().expect("there is room again");
     }
 
     /// Two control processes on one server: the one that leads stands still, the other takes over, and
