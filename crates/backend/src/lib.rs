@@ -128,8 +128,9 @@ impl Backend {
         self.store.share_cache(id, times * share_bytes, item_bytes_max, seconds(now))
     }
 
-    /// Says that somebody still weighs all shares, although they have not changed. To be called more
-    /// often than every ten seconds; else large items have no credit beyond their share any more.
+    /// Says that somebody still weighs all shares, although they have not changed, and is told now what
+    /// is held. To be called before each report, and more often than every ten seconds; else large items
+    /// have no credit beyond their share any more.
     pub fn keep_shares(&self, now: Now) {
         self.store.keep_shares(seconds(now));
     }

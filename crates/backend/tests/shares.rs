@@ -119,6 +119,9 @@ impl Cluster {
         }
         for (at, backend) in self.backends.iter().enumerate() {
             while backend.maintain(now) {}
+            if self.elastic {
+                backend.keep_shares(now);
+            }
             if let Some(told) = self.told[at].changed(0, &self.parts[at].stats()) {
                 let (bytes, items, evicted_items) = (told.bytes, told.items, told.evicted_items);
                 self.reported[at] = Part { bytes, items, evicted_items, ..self.reported[at] };

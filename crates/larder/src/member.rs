@@ -262,7 +262,8 @@ impl Links for Members {
             backend.slots().commit(topology, settled);
         }
         state.committed = Some(Arc::clone(topology));
-        state.prepared = None;
+        // A newer one may be prepared: this one waited for the disk.
+        state.prepared.take_if(|prepared| prepared.epoch() <= topology.epoch());
         self.tell_proxy(&state);
         for (&id, planned) in &state.caches {
             if let Err(why) = self.make_room(state.committed.as_deref(), id, planned) {

@@ -101,8 +101,6 @@ pub struct Link {
     /// What was refused last; told in reports until something is accepted again.
     was_refused: bool,
     disk_failed_at: Option<Instant>,
-    /// To be committed as soon as it can be written.
-    unwritten: Option<Arc<Topology>>,
     /// What was in force before the process was started. The others may have been given its slots
     /// since.
     comeback: Comeback,
@@ -164,7 +162,6 @@ impl Link {
             view,
             was_refused: false,
             disk_failed_at: None,
-            unwritten: None,
             comeback,
             is_control_asked: false,
             renewal_asked_at: None,
@@ -405,14 +402,12 @@ impl Link {
     /// Routes by a topology, once it is on disk: a node that came back with an older one could own
     /// what another serves by then. Until it can be written, this node stays with what it had.
     fn commit(&mut self, topology: &Arc<Topology>, pipe: &mut Pipe, version: u8) {
-        if let Err(error) = self.disk.write_topology(topology, self.epochs.settled, None) {
+        let (settled, prepared) = (self.epochs.settled, self.epochs.prepared.as_ref());
+        if let Err(error) = self.disk.write_topology(topology, settled, prepared) {
             self.disk_failed(&error);
-            self.epochs.committed = self.view.epochs().committed.clone();
-            self.epochs.prepared = Some(Arc::clone(topology));
-            self.unwritten = Some(Arc::clone(topology));
+            self.epochs.not_written(self.view.epochs().committed.clone());
             return;
         }
-        self.unwritten = None;
         self.comeback.end();
         self.links.commit(topology, self.settled());
         self.view.set_epochs(&self.epochs);
@@ -447,7 +442,7 @@ impl Link {
     fn write_and_acknowledge(&mut self, pipe: &mut Pipe, engine: &mut NodeSession) {
         // A topology that could not be written is written by the same retry as all the rest: if the
         // disk were taken for mended here, nobody would come back to it.
-        let is_waiting = self.unwritten.is_some()
+        let is_waiting = self.epochs.is_unwritten()
             || self.disk_failed_at.is_some_and(|at| at.elapsed() < DISK_RETRY_AFTER);
         let written = if is_waiting {
             Err(io::Error::other("the disk failed a moment ago"))
@@ -483,10 +478,7 @@ impl Link {
                 self.disk_works();
                 let (revision, digest) = (self.replica.revision(), self.replica.records().digest());
                 FromNode::Ack { revision, digest }.encode(engine.version(), &mut pipe.out);
-                if let Some(topology) = self.unwritten.take()
-                    && self.epochs.prepared.as_ref() == Some(&topology)
-                {
-                    self.epochs.committed = self.epochs.prepared.take();
+                if let Some(topology) = self.epochs.take_up() {
                     self.commit(&topology, pipe, engine.version());
                 }
             }

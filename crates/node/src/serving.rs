@@ -36,8 +36,8 @@ pub trait DataPlane: Send + Sync {
     /// Lets backends hold so much of these caches. Those that are not known are passed over.
     fn share(&self, shares: &[Share]);
 
-    /// Says, every [`crate::link::USAGE_EVERY`], that control still weighs shares, although it may
-    /// have nothing new to say.
+    /// Says, every [`crate::link::USAGE_EVERY`] and before [`DataPlane::usage`], that control still weighs
+    /// shares, although it may have nothing new to say.
     fn keep_shares(&self);
 
     /// The connections of clients that are open here, by cache and address.

@@ -36,7 +36,7 @@ use wire::control::usage::SHARES_MAX;
 use crate::network::StreamId;
 use crate::node::{CLUSTER, SECRET};
 use crate::scenario::{CROWD, Memory};
-use crate::time::{Micros, SECOND};
+use crate::time::{Micros, SECOND, micros};
 
 /// The secret by which this cluster's keys find their slots.
 pub(crate) const SLOT_KEY: [u8; 16] = [9; 16];
@@ -635,10 +635,6 @@ fn beat(history: &History, announced: &Announced) -> FromControl {
 
 fn has_node(topology: &Topology, node: &NodeName) -> bool {
     topology.members().iter().any(|member| member.node == *node)
-}
-
-fn micros(duration: Duration) -> Micros {
-    Micros::try_from(duration.as_micros()).expect("seconds")
 }
 
 fn moment(at: Micros) -> Duration {

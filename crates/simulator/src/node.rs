@@ -50,7 +50,7 @@ use wire::control::topology::{MemberSet, Topology};
 
 use crate::network::{Parcel, StreamId, Way};
 use crate::random::Random;
-use crate::time::{MILLISECOND, Micros, SECOND};
+use crate::time::{MILLISECOND, Micros, SECOND, micros};
 
 /// The one installation there is.
 pub(crate) const CLUSTER: ClusterId = ClusterId::new([7; 16]);
@@ -118,7 +118,6 @@ pub(crate) struct Copy {
     pub(crate) link: ControlLink,
     comeback: Comeback,
     is_control_asked: bool,
-    unwritten: Option<Arc<Topology>>,
     disk_failed_at: Option<Micros>,
     told: Option<(Epoch, cluster::digest::Digest, MemberSet)>,
     telling: Telling,
@@ -334,7 +333,6 @@ impl Copy {
             link: ControlLink::Down { retry_at: now },
             comeback,
             is_control_asked: false,
-            unwritten: None,
             disk_failed_at: None,
             told: None,
             telling: Telling::default(),
@@ -373,10 +371,6 @@ impl Copy {
         self.told = None;
         self.telling = Telling::default();
     }
-}
-
-fn micros(duration: Duration) -> Micros {
-    Micros::try_from(duration.as_micros()).expect("seconds")
 }
 
 /// The control side of a node, which needs its disk, its process and the time at once.
@@ -532,18 +526,15 @@ impl Copy {
         let forgets_disk = is_made(Mistake::AcknowledgesBeforeDisk);
         if !disk_works && !forgets_disk {
             self.disk_failed_at.get_or_insert(now);
-            self.epochs.committed = disk.topology.clone();
-            self.epochs.prepared = Some(Arc::clone(topology));
-            self.unwritten = Some(Arc::clone(topology));
+            self.epochs.not_written(disk.topology.clone());
             return;
         }
         // The mistake leaves it for later, and later never comes.
         if !forgets_disk || disk.topology.is_none() {
             disk.topology = Some(Arc::clone(topology));
             disk.settled = self.epochs.settled;
-            disk.prepared = None;
+            disk.prepared = self.epochs.prepared.clone();
         }
-        self.unwritten = None;
         self.comeback.end();
         links.commit(topology, self.settled());
         says.push(FromNode::Committed { epoch: topology.epoch(), digest: topology.digest() });
@@ -557,7 +548,7 @@ impl Copy {
         says: &mut Vec<FromNode>,
     ) {
         let ControlLink::Open { engine, .. } = &mut self.link else { return };
-        let is_waiting = self.unwritten.is_some()
+        let is_waiting = self.epochs.is_unwritten()
             || self.disk_failed_at.is_some_and(|at| now < at + micros(DISK_RETRY_AFTER));
         if disk_works && !is_waiting {
             self.disk_failed_at = None;
@@ -588,10 +579,7 @@ impl Copy {
         write_records(disk, &self.replica);
         let (revision, digest) = (self.replica.revision(), self.replica.records().digest());
         says.push(FromNode::Ack { revision, digest });
-        if let Some(topology) = self.unwritten.take()
-            && self.epochs.prepared.as_ref() == Some(&topology)
-        {
-            self.epochs.committed = self.epochs.prepared.take();
+        if let Some(topology) = self.epochs.take_up() {
             self.commit(&topology, disk, disk_works, links, now, says);
         }
     }

@@ -10,9 +10,12 @@
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::time::Duration;
 
 use cluster::slot::{Slot, SlotHasher, SlotKey};
+use control::push::driver::RETRY_AFTER;
 use daemon::memory_stream::MemoryStream;
+use node::link::{DISK_RETRY_AFTER, RECONNECT_MAX};
 use proxy::simulated::Wish;
 use wire::control::topology::{Topology, TopologyMember};
 
@@ -27,10 +30,19 @@ use crate::play::Played;
 use crate::random::Random;
 use crate::scenario::{NODES_MAX, Place, Scenario};
 use crate::story::Story;
-use crate::time::{MILLISECOND, Micros, SECOND};
+use crate::time::{MILLISECOND, Micros, SECOND, micros};
 
 /// How long all is left alone after everything was mended, before every request must succeed.
 pub(crate) const HEALING: Micros = 5 * SECOND;
+/// A proxy's longest wait before it connects to a backend again (`proxy::links`).
+const LINK_WAIT_MAX: Micros = SECOND;
+/// For messages, and for what is looked at now and then by who is told nothing.
+const MOMENTS: Micros = SECOND / 4 + LOOK_EVERY;
+/// What a request may have to wait for, one after the other, when everything works again: its node is
+/// heard by control and writes what it could not write, which are two waits at the same time; an epoch
+/// that could not be prepared is begun anew; links to its members are made.
+const WAITS: Micros = longer(RECONNECT_MAX, DISK_RETRY_AFTER) + micros(RETRY_AFTER) + LINK_WAIT_MAX;
+const _: () = assert!(WAITS + MOMENTS <= HEALING, "what was mended is whole in time");
 /// How long everything must go well then.
 const WELL: Micros = 2 * SECOND;
 /// How often it is looked at who serves what.
@@ -39,6 +51,11 @@ const LOOK_AT_OWNERS_EVERY: Micros = 20 * MILLISECOND;
 const LOOK_AT_BUDGETS_EVERY: Micros = 100 * MILLISECOND;
 /// How often a node looks at its way to control.
 const CONTROL_LOOK: Micros = 50 * MILLISECOND;
+
+const fn longer(one: Duration, other: Duration) -> Micros {
+    let (one, other) = (micros(one), micros(other));
+    if one < other { other } else { one }
+}
 
 /// One play under way.
 pub(crate) struct World {

@@ -63,6 +63,34 @@ fn a_whole_cluster_that_starts_without_control_serves_everything_within_two_seco
     }
 }
 
+/// What control has committed and a node could not write, nothing but the disk keeps from being in force:
+/// not an ABORT that means another epoch, or means nothing.
+#[test]
+fn a_node_that_could_not_write_an_epoch_takes_it_up_whatever_it_hears_before() {
+    let (full, committed, aborted) = (SECOND, 2 * SECOND, 3 * SECOND);
+    for seed in 0..4 {
+        let mut scenario = scenario(seed);
+        let timed = |at, fault| Timed { at, fault };
+        scenario.faults = vec![
+            timed(full, Fault::DiskFull { node: 1, lasts: 4 * SECOND }),
+            timed(committed, Fault::Reweigh { node: 0, weight: 32 }),
+            timed(aborted, Fault::Garbage { node: 1, kind: ABORT }),
+        ];
+        let played = play(scenario, Story::told());
+        assert_eq!(played.violation, None, "seed {seed}");
+        let story: Vec<String> = played.story.last(usize::MAX).collect();
+        let place = |words: &str| story.iter().position(|line| line.contains(words));
+        let (full, garbage) = (place("*** DiskFull"), place("*** Garbage"));
+        let committed = story.iter().rposition(|line| line.ends_with(" committed"));
+        assert!(full < committed && committed < garbage, "seed {seed}: nothing was unwritten");
+        let settled = story.iter().rposition(|line| line.ends_with(" settled"));
+        assert!(garbage.is_some() && garbage < settled, "seed {seed}: it was written before");
+    }
+}
+
+/// The kind of garbage that is an ABORT of what was committed.
+const ABORT: u64 = 4;
+
 fn scenario(seed: u64) -> Scenario {
     Scenario::drawn(seed, 8 * SECOND, 30 * MILLISECOND)
 }

@@ -136,9 +136,12 @@ pub(crate) struct Slice {
     /// stays within 32 bits, into which some clients read it. Begins at chance, so that a value that a
     /// client holds from another backend, or from before a restart, hardly ever means an item of ours.
     cas_last: u32,
-    /// What large items have used of the quota's `credit` since the last quota, and before it: the
-    /// next one may have been worked out without knowing of them, the one after it knows.
+    /// What large items have used of the quota's `credit` since the last [weighing](Slice::weighed), and
+    /// before it: the next one may have been worked out without knowing of them, the one after it knows.
     pub(crate) overdraft: [u64; 2],
+    /// Whether what is held was told since the last weighing. Shares that come without that were worked
+    /// out from the same figures, however many they are: after a pause they come all at once.
+    pub(crate) is_told: bool,
     /// When the quota was last set.
     pub(crate) quota_set: Seconds,
     /// A flush asked for a later second.
@@ -241,6 +244,7 @@ impl Slice {
             epoch: 0,
             cas_last,
             overdraft: [0; 2],
+            is_told: false,
             quota_set: Seconds(0),
             flush_at: None,
             missed: 0,
@@ -538,6 +542,13 @@ impl Slice {
                 return Err(NoMemory);
             }
             steps += 1;
+        }
+    }
+
+    /// A new share has come: what large items held on credit is in it, if that was told before.
+    pub(crate) fn weighed(&mut self) {
+        if std::mem::take(&mut self.is_told) {
+            self.overdraft = [0, self.overdraft[0]];
         }
     }
 

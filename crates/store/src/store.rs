@@ -203,7 +203,8 @@ impl Store {
     /// Gives a cache its share of a limit that it has together with parts of it in other stores: key
     /// and value bytes that it may hold until the next call, which comes every second or so. An item
     /// as large as `item_bytes_max` always fits, however small the share is; it may exceed the share
-    /// until all shares were weighed with it, at the second call from then.
+    /// until all shares were weighed with it: at the second share from then, of which each counts that
+    /// comes after [`Store::keep_shares`].
     ///
     /// # Errors
     /// [`LimitError::NotFound`], or [`LimitError::NoRoom`] when the promises would exceed the
@@ -227,7 +228,7 @@ impl Store {
         for shard in &cache.shards {
             let mut slice = shard.lock();
             slice.quota = quota;
-            slice.overdraft = [0, slice.overdraft[0]];
+            slice.weighed();
             slice.quota_set = now;
             shard.share.store(quota.blocks, Relaxed);
             let mut budget = RESIZE_STEPS;
@@ -237,14 +238,15 @@ impl Store {
         Ok(())
     }
 
-    /// Says that somebody still weighs the shares that were given, although none has changed: without
-    /// that, or a new share, large items soon have no credit any more.
+    /// Says that somebody still weighs the shares that were given, although none has changed, and is told
+    /// now what caches hold: without that, or a new share, large items soon have no credit any more.
     pub fn keep_shares(&self, now: Seconds) {
         for cache in self.caches() {
             for shard in &cache.shards {
                 let mut slice = shard.lock();
                 if slice.quota.credit > 0 {
                     slice.quota_set = now;
+                    slice.is_told = true;
                 }
             }
         }

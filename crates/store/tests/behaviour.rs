@@ -624,6 +624,29 @@ fn a_shrunk_cache_comes_down_to_its_new_size() {
 }
 
 #[test]
+fn shares_that_come_all_at_once_weigh_a_large_item_no_sooner_than_it_was_told() {
+    let bench = Bench::new();
+    let share = |bytes| {
+        let shared = bench.store.share_cache(CacheId::new(1), bytes, 100_000, bench.now);
+        shared.expect("there is room");
+    };
+    share(20_000);
+    bench.store.keep_shares(bench.now);
+    let value = "v".repeat(50_000);
+    bench.set("large", &value);
+    // Three that were worked out while nobody was told of the item, as after a pause.
+    for bytes in [20_000, 15_000, 10_000] {
+        share(bytes);
+        bench.settle();
+        assert_eq!(bench.value("large").as_ref(), Some(&value), "at {bytes}");
+    }
+    bench.store.keep_shares(bench.now);
+    share(10_000);
+    bench.settle();
+    assert_eq!(bench.stats().evictions, 1, "the share is kept to once it knows of the item");
+}
+
+#[test]
 fn a_reset_keeps_what_is_held() {
     let bench = Bench::new();
     bench.set("k", "v");

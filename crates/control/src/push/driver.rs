@@ -12,7 +12,9 @@
 //! It looks at what nodes there are, what they said and what operators wish, decides purely
 //! ([`decide`]), does one step, and looks again; so it can be stopped and started anywhere. No epoch is
 //! begun before the one in force is settled, unless the new one leaves out who has not acknowledged, or
-//! a member has come back as another run of its process and the old run's items are gone anyway.
+//! a member has come back as another run of its process and the old run's items are gone anyway. A new
+//! weight for whoever has not acknowledged waits: it would move slots that he still serves, and until he
+//! hears of it nobody else could.
 //!
 //! A node that is away keeps its slots: an empty cache hurts more than one that is down for a moment.
 //! They are given to the others when its process is known to have ended ([`Failover`]) or an operator
@@ -180,14 +182,16 @@ pub fn decide(
     // Who holds the epoch up: members that have not said that they route by it.
     let leaves_out_the_silent = || {
         nodes.iter().all(|(name, seen)| {
-            let is_same_run = committed
-                .members()
-                .iter()
-                .any(|member| member.node == *name && wanted.contains(member));
-            !is_same_run || seen.committed == state
+            let stays = |member: &TopologyMember| wanted.iter().any(|it| is_same_run(it, member));
+            let mut members = committed.members().iter().filter(|member| member.node == *name);
+            !members.any(stays) || seen.committed == state
         })
     };
     if is_settled || leaves_out_the_silent() { Next::Prepare(wanted) } else { Next::Nothing }
+}
+
+fn is_same_run(one: &TopologyMember, other: &TopologyMember) -> bool {
+    (&one.name, one.incarnation) == (&other.name, other.incarnation)
 }
 
 fn has_node(topology: &Topology, node: &NodeName) -> bool {
@@ -696,9 +700,26 @@ mod tests {
         nodes.get_mut(&name("b")).expect("it is there").committed = None;
         nodes.extend([node("c", 1)]);
         assert_eq!(check(&announced, &nodes), Next::Nothing);
-        // Unless the next one leaves it out.
-        nodes.remove(&name("b"));
-        assert_ne!(check(&announced, &nodes), Next::Nothing);
+        // Unless the next one leaves it out, or it is another run of it.
+        let mut left_out = nodes.clone();
+        left_out.remove(&name("b"));
+        assert_ne!(check(&announced, &left_out), Next::Nothing);
+        nodes.extend([node("b", 2)]);
+        assert_eq!(prepared_nodes(&check(&announced, &nodes)), ["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_weight_waits_while_its_member_has_not_acknowledged_the_epoch_in_force() {
+        let (mut nodes, mut announced) = settled(&["a", "b"]);
+        announced.settled = Epoch::new(0);
+        nodes.get_mut(&name("b")).expect("it is there").committed = None;
+        let member = MemberName::parse("b.b0").expect("a good name");
+        let weights = BTreeMap::from([(member, Weight::NOTHING)]);
+        let wishes = Wishes { weights, ..Wishes::default() };
+        assert_eq!(decide(&announced, &nodes, quiet(&wishes)), Next::Nothing);
+        // It is removed: others may take its slots.
+        let wishes = Wishes { removing: [name("b")].into(), ..wishes };
+        assert_eq!(prepared_nodes(&decide(&announced, &nodes, quiet(&wishes))), ["a"]);
     }
 
     #[test]

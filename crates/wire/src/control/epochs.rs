@@ -3,12 +3,16 @@
 //! ```text
 //!                  PREPARE e           COMMIT e, same digest
 //!   committed d ─────────────▶ d, prepared e ─────────────▶ committed e        (d < e)
-//!        ▲                        │ ABORT e
-//!        └────────────────────────┘
+//!        ▲                        │ ABORT e      │                ▲
+//!        └────────────────────────┘              │ not written    │ written
+//!                                                └─▶ d, unwritten e
 //! ```
 //!
 //! An epoch never goes back; a topology that drops more members than any plan would is refused; what
 //! is told twice changes nothing. A node that was away is told PREPARE and COMMIT in one breath.
+//!
+//! What was committed and could not be written to disk is not in force here, and stays to be put in
+//! force whatever comes before the disk works again: control tells it once, and waits for it.
 
 use std::sync::Arc;
 
@@ -29,6 +33,9 @@ pub struct Epochs {
     pub committed: Option<Arc<Topology>>,
     /// Links are being made for this one.
     pub prepared: Option<Arc<Topology>>,
+    /// Committed by control, and not in force before it is on disk. It is the prepared one as well,
+    /// unless a newer one is.
+    unwritten: Option<Arc<Topology>>,
     /// The newest epoch by which every node routes; a member of it may serve what it gained without
     /// asking the giver.
     pub settled: Option<Epoch>,
@@ -40,9 +47,14 @@ impl Epochs {
         self.committed.as_ref().map_or(Epoch::new(0), |topology| topology.epoch())
     }
 
+    /// The newest epoch that control has committed, as far as is known here.
+    fn decided(&self) -> Epoch {
+        self.unwritten.as_ref().map_or(self.current(), |topology| topology.epoch())
+    }
+
     pub fn prepare(&mut self, topology: Arc<Topology>, forced: bool) -> Result<(), Refusal> {
-        if topology.epoch() < self.current() {
-            return Err(old_epoch(topology.epoch(), self.current()));
+        if topology.epoch() < self.decided() {
+            return Err(old_epoch(topology.epoch(), self.decided()));
         }
         if let Some(committed) = &self.committed {
             if topology.epoch() == committed.epoch() {
@@ -71,20 +83,57 @@ impl Epochs {
         if self.committed.as_ref().is_some_and(is_it) {
             return Ok(None);
         }
-        if epoch < self.current() {
-            return Err(old_epoch(epoch, self.current()));
+        if epoch < self.decided() {
+            return Err(old_epoch(epoch, self.decided()));
         }
-        if !self.prepared.as_ref().is_some_and(is_it) {
+        let known = [&self.prepared, &self.unwritten].map(Option::as_ref);
+        let Some(topology) = known.into_iter().flatten().find(|it| is_it(it)).cloned() else {
             let detail = format!("epoch {epoch} with digest {digest:.12} was not prepared");
             return Err(Refusal::new(Reason::Unexpected, detail));
-        }
-        self.committed = self.prepared.take();
-        Ok(self.committed.clone())
+        };
+        self.put_in_force(&topology);
+        Ok(Some(topology))
     }
 
-    /// Forgets a prepared topology. `false` when there is none of this epoch.
+    fn put_in_force(&mut self, topology: &Arc<Topology>) {
+        let is_past = |it: &mut Arc<Topology>| it.epoch() <= topology.epoch();
+        self.prepared.take_if(is_past);
+        self.unwritten.take_if(is_past);
+        self.committed = Some(Arc::clone(topology));
+    }
+
+    /// What was put in force last could not be written: `before` stays in force until
+    /// [`Epochs::take_up`].
+    pub fn not_written(&mut self, before: Option<Arc<Topology>>) {
+        self.unwritten = std::mem::replace(&mut self.committed, before);
+        if self.prepared.is_none() {
+            self.prepared.clone_from(&self.unwritten);
+        }
+    }
+
+    /// Whether a topology waits for the disk.
+    pub fn is_unwritten(&self) -> bool {
+        self.unwritten.is_some()
+    }
+
+    /// The disk works again: puts the topology in force that waited for it, and returns it.
+    pub fn take_up(&mut self) -> Option<Arc<Topology>> {
+        let topology = self.unwritten.take()?;
+        self.put_in_force(&topology);
+        Some(topology)
+    }
+
+    /// Forgets a prepared topology. `false` when there is none of this epoch. What control has committed
+    /// it cannot take back.
     pub fn abort(&mut self, epoch: Epoch) -> bool {
-        self.prepared.take_if(|topology| topology.epoch() == epoch).is_some()
+        if self.unwritten.as_ref().is_some_and(|topology| topology.epoch() == epoch) {
+            return false;
+        }
+        let is_aborted = self.prepared.take_if(|topology| topology.epoch() == epoch).is_some();
+        if is_aborted {
+            self.prepared.clone_from(&self.unwritten);
+        }
+        is_aborted
     }
 }
 
@@ -101,7 +150,7 @@ fn check_dropped(before: &Topology, after: &Topology) -> Result<(), Refusal> {
 }
 
 fn old_epoch(epoch: Epoch, current: Epoch) -> Refusal {
-    Refusal::new(Reason::OldEpoch, format!("epoch {epoch}, while {current} is in force"))
+    Refusal::new(Reason::OldEpoch, format!("epoch {epoch}, while {current} is committed"))
 }
 
 #[cfg(test)]
@@ -145,6 +194,56 @@ mod tests {
         check(epochs.prepare(three(2), true), Reason::OldEpoch);
         check(epochs.commit(Epoch::new(2), three(2).digest()).map(drop), Reason::OldEpoch);
         check(epochs.prepare(of(3, 4), false), Reason::Inconsistent);
+    }
+
+    #[test]
+    fn what_could_not_be_written_is_put_in_force_whatever_came_meanwhile() {
+        type Meanwhile = fn(&mut Epochs);
+        let nothing: Meanwhile = |_| ();
+        let aborted: Meanwhile = |epochs| assert!(!epochs.abort(Epoch::new(4)));
+        let overtaken: Meanwhile = |epochs| epochs.prepare(three(5), false).expect("newer");
+        let given_up: Meanwhile = |epochs| {
+            epochs.prepare(three(5), false).expect("newer");
+            assert!(epochs.abort(Epoch::new(5)));
+        };
+        let told_again: Meanwhile = |epochs| {
+            epochs.prepare(three(5), false).expect("newer");
+            let again = three(4);
+            let told = epochs.commit(again.epoch(), again.digest()).expect("it was prepared once");
+            assert_eq!(told.map(|it| it.epoch()), Some(Epoch::new(4)));
+            epochs.not_written(Some(three(3)));
+        };
+        for (meanwhile, still_prepared) in
+            [(nothing, None), (aborted, None), (overtaken, Some(5)), (given_up, None)]
+                .into_iter()
+                .chain([(told_again, Some(5))])
+        {
+            let mut epochs = not_written();
+            meanwhile(&mut epochs);
+            assert!(epochs.is_unwritten());
+            assert_eq!(epochs.current(), Epoch::new(3));
+            assert_eq!(epochs.take_up().map(|it| it.epoch()), Some(Epoch::new(4)));
+            assert_eq!(epochs.current(), Epoch::new(4));
+            let prepared = epochs.prepared.as_ref().map(|it| it.epoch().get());
+            assert_eq!(prepared, still_prepared);
+            assert!(epochs.take_up().is_none(), "once");
+        }
+        // A newer one that could be written.
+        let mut epochs = not_written();
+        epochs.prepare(three(5), false).expect("newer");
+        epochs.commit(Epoch::new(5), three(5).digest()).expect("prepared");
+        assert!(epochs.take_up().is_none());
+        assert_eq!(epochs.current(), Epoch::new(5));
+    }
+
+    /// Epoch 3 is in force, and 4 was committed and could not be written.
+    fn not_written() -> Epochs {
+        let mut epochs = at(3);
+        epochs.prepare(three(4), false).expect("newer");
+        epochs.commit(Epoch::new(4), three(4).digest()).expect("prepared");
+        epochs.not_written(Some(three(3)));
+        assert_eq!(epochs.prepared.as_ref().map(|it| it.epoch()), Some(Epoch::new(4)));
+        epochs
     }
 
     #[test]
