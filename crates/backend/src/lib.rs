@@ -131,8 +131,8 @@ impl Backend {
     /// Says that somebody still weighs all shares, although they have not changed, and is told now what
     /// is held. To be called before each report, and more often than every ten seconds; else large items
     /// have no credit beyond their share any more.
-    pub fn keep_shares(&self, now: Now) {
-        self.store.keep_shares(seconds(now));
+    pub fn keep_shares(&self) {
+        self.store.keep_shares();
     }
 
     /// Every cache there is a part of, in no order.

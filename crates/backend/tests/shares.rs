@@ -120,7 +120,7 @@ impl Cluster {
         for (at, backend) in self.backends.iter().enumerate() {
             while backend.maintain(now) {}
             if self.elastic {
-                backend.keep_shares(now);
+                backend.keep_shares();
             }
             if let Some(told) = self.told[at].changed(0, &self.parts[at].stats()) {
                 let (bytes, items, evicted_items) = (told.bytes, told.items, told.evicted_items);

@@ -207,7 +207,7 @@ impl DataPlane for Members {
     }
 
     fn keep_shares(&self) {
-        self.backends.iter().for_each(|(_, backend)| backend.keep_shares(self.clock.now()));
+        self.backends.iter().for_each(|(_, backend)| backend.keep_shares());
     }
 
     fn open(&self) -> Vec<Open> {

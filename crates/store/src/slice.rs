@@ -69,7 +69,8 @@ const SURVIVORS_MAX: u32 = 2_048;
 const AHEAD: usize = 32;
 /// Time in which counts of what happened lately halve.
 const FADE_SECONDS: u32 = 30;
-/// Seconds for which an overdraft holds without a new quota; several of them were missed then.
+/// Seconds for which an overdraft holds without a new quota; several of them were missed then. Only
+/// seconds in which the slice was tended count: while the process stands still nobody misses anything.
 const CREDIT_SECONDS: u32 = 10;
 /// An item is large for a share that holds no more than so many of it.
 const FEW_LARGE: u64 = 32;
@@ -142,8 +143,9 @@ pub(crate) struct Slice {
     /// Whether what is held was told since the last weighing. Shares that come without that were worked
     /// out from the same figures, however many they are: after a pause they come all at once.
     pub(crate) is_told: bool,
-    /// When the quota was last set.
-    pub(crate) quota_set: Seconds,
+    /// Seconds in which the slice was tended since somebody last said that shares are weighed, and the
+    /// last of them.
+    unweighed: (u32, Seconds),
     /// A flush asked for a later second.
     pub(crate) flush_at: Option<Seconds>,
     /// Ghost hits, fading.
@@ -245,7 +247,7 @@ impl Slice {
             cas_last,
             overdraft: [0; 2],
             is_told: false,
-            quota_set: Seconds(0),
+            unweighed: (0, Seconds(0)),
             flush_at: None,
             missed: 0,
             faded: Seconds(0),
@@ -455,10 +457,13 @@ impl Slice {
     /// sparse. Takes steps of one block from `budget`. True when there is more.
     pub(crate) fn tend(&mut self, budget: &mut u32, now: Seconds) -> bool {
         self.survivors_left = u32::MAX;
+        if self.unweighed.1 < now {
+            self.unweighed = (self.unweighed.0.saturating_add(1), now);
+        }
         while *budget > 0 {
             // Nobody waits, so every count of reads matters.
             let did = self.drop_expired_block(now)
-                || self.stats.bytes > self.quota.most + self.overdrawn(now)
+                || self.stats.bytes > self.quota.most + self.overdrawn()
                     && self.evict_block(0, now)
                 || self.is_sparse() && self.compact_block(SPARSE_SAMPLE, now);
             if !did {
@@ -527,7 +532,7 @@ impl Slice {
                 // What was lent is kept until someone claims it, but does not grow.
                 start.clamp(guaranteed.min(most), most)
             };
-            if bytes <= limit + self.overdrawn(now) {
+            if bytes <= limit + self.overdrawn() {
                 return Ok(());
             }
             // After a cut of the quota there may be very much to evict.
@@ -545,8 +550,15 @@ impl Slice {
         }
     }
 
+    /// Shares are weighed, although this one may not have changed.
+    pub(crate) fn kept(&mut self) {
+        self.unweighed.0 = 0;
+        self.is_told = true;
+    }
+
     /// A new share has come: what large items held on credit is in it, if that was told before.
     pub(crate) fn weighed(&mut self) {
+        self.unweighed.0 = 0;
         if std::mem::take(&mut self.is_told) {
             self.overdraft = [0, self.overdraft[0]];
         }
@@ -554,8 +566,8 @@ impl Slice {
 
     /// What large items may hold beyond the share for now. When nobody weighs shares any more, the
     /// largest item still has its place, and that is all.
-    fn overdrawn(&self, now: Seconds) -> u64 {
-        if self.quota_set.0.saturating_add(CREDIT_SECONDS) < now.0 {
+    fn overdrawn(&self) -> u64 {
+        if CREDIT_SECONDS < self.unweighed.0 {
             self.quota.credit.saturating_sub(self.quota.most)
         } else {
             self.overdraft[0] + self.overdraft[1]

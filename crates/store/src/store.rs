@@ -229,7 +229,6 @@ impl Store {
             let mut slice = shard.lock();
             slice.quota = quota;
             slice.weighed();
-            slice.quota_set = now;
             shard.share.store(quota.blocks, Relaxed);
             let mut budget = RESIZE_STEPS;
             slice.tend(&mut budget, now);
@@ -240,13 +239,12 @@ impl Store {
 
     /// Says that somebody still weighs the shares that were given, although none has changed, and is told
     /// now what caches hold: without that, or a new share, large items soon have no credit any more.
-    pub fn keep_shares(&self, now: Seconds) {
+    pub fn keep_shares(&self) {
         for cache in self.caches() {
             for shard in &cache.shards {
                 let mut slice = shard.lock();
                 if slice.quota.credit > 0 {
-                    slice.quota_set = now;
-                    slice.is_told = true;
+                    slice.kept();
                 }
             }
         }

@@ -99,6 +99,12 @@ impl Bench {
         self.cache.touch(&self.cache.locate(key.as_bytes()), expiry, self.now)
     }
 
+    /// Of a limit that the cache has together with parts elsewhere.
+    fn share(&self, bytes: u64) {
+        let shared = self.store.share_cache(CacheId::new(1), bytes, 100_000, self.now);
+        shared.expect("there is room");
+    }
+
     fn stats(&self) -> CacheStats {
         self.cache.stats()
     }
@@ -626,12 +632,9 @@ fn a_shrunk_cache_comes_down_to_its_new_size() {
 #[test]
 fn shares_that_come_all_at_once_weigh_a_large_item_no_sooner_than_it_was_told() {
     let bench = Bench::new();
-    let share = |bytes| {
-        let shared = bench.store.share_cache(CacheId::new(1), bytes, 100_000, bench.now);
-        shared.expect("there is room");
-    };
+    let share = |bytes| bench.share(bytes);
     share(20_000);
-    bench.store.keep_shares(bench.now);
+    bench.store.keep_shares();
     let value = "v".repeat(50_000);
     bench.set("large", &value);
     // Three that were worked out while nobody was told of the item, as after a pause.
@@ -640,10 +643,27 @@ fn shares_that_come_all_at_once_weigh_a_large_item_no_sooner_than_it_was_told() 
         bench.settle();
         assert_eq!(bench.value("large").as_ref(), Some(&value), "at {bytes}");
     }
-    bench.store.keep_shares(bench.now);
+    bench.store.keep_shares();
     share(10_000);
     bench.settle();
     assert_eq!(bench.stats().evictions, 1, "the share is kept to once it knows of the item");
+}
+
+#[test]
+fn credit_ends_when_nobody_weighs_shares_and_not_while_the_process_stands_still() {
+    let mut bench = Bench::new();
+    bench.share(110_000);
+    bench.set("large", &"v".repeat(60_000));
+    bench.set("larger", &"v".repeat(90_000));
+    bench.now.0 += 60;
+    bench.set("small", "v");
+    bench.settle();
+    assert_eq!(bench.stats().evictions, 0, "after a pause");
+    for _ in 0..60 {
+        bench.now.0 += 1;
+        bench.settle();
+    }
+    assert!(bench.stats().bytes <= 110_000, "{:?}", bench.stats());
 }
 
 #[test]
