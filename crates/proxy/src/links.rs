@@ -39,6 +39,10 @@
 //! silent it is asked for a sign of life on its other connection. While it gives one, requests wait,
 //! reads are hedged, and a connection that stays stuck for as long as a request may take is given up;
 //! so is one on which bytes come, and no answer.
+//!
+//! A pause of ours is no silence of theirs. Where this process stood still, because others had the core, what
+//! was answered meanwhile waits to be read. So silence is counted up to the look before, since when all that
+//! had come by then has been heard.
 
 mod budget;
 #[cfg(any(test, feature = "simulation"))]
@@ -247,6 +251,10 @@ pub(crate) struct Links {
     /// No two connections have the same.
     next_serial: u32,
     next_tick: Micros,
+    /// Until then all that came was heard: when [`Links::tick`] was called the last time but one.
+    heard_until: Micros,
+    /// When it was called last.
+    looked_at: Micros,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -282,6 +290,8 @@ impl Links {
             chance: Chance(seed),
             next_serial: 0,
             next_tick: 0,
+            heard_until: 0,
+            looked_at: 0,
         }
     }
 
@@ -1092,8 +1102,10 @@ impl Links {
         self.write(id, on.peer, link, now);
     }
 
-    /// Does what is due. Cheap before [`Links::next_wake`].
+    /// Does what is due. Cheap before [`Links::next_wake`]. Called in each turn of the loop, when all that came
+    /// since the turn before was given to [`Links::received`].
     pub(crate) fn tick(&mut self, now: Micros, sink: &mut impl Sink) {
+        self.heard_until = std::mem::replace(&mut self.looked_at, now);
         if now < self.next_tick {
             return;
         }
@@ -1131,7 +1143,7 @@ impl Links {
         let copy = request.copies.iter().flatten().next()?;
         let peer = &self.peers[copy.peer];
         let quiet_since = copy.at.max(peer.heard);
-        if !peer.is_silent && quiet_since + silence <= now {
+        if !peer.is_silent && quiet_since + silence <= self.heard_until {
             return Some(Due::Silent { peer: copy.peer });
         }
         let hedge_after = (peer.latency.micros() * 3 / 2).max(HEDGE_MIN);

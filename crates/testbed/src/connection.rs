@@ -285,6 +285,14 @@ impl Login {
         format!("set {username} 0 0 {}\r\n{password}\r\n", password.len())
     }
 
+    /// The same whose [`Login::text`] is a `set` of any key to `username password`, which memcached (`-Y`)
+    /// takes as well as Larder.
+    #[must_use]
+    pub fn of_any_key(&self) -> Login {
+        let Login { username, password } = self;
+        Login { username: "auth".to_owned(), password: format!("{username} {password}") }
+    }
+
     /// A binary SASL PLAIN request (opcode 0x21).
     pub fn binary(&self) -> Vec<u8> {
         let value = format!("\0{}\0{}", self.username, self.password);

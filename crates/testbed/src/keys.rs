@@ -90,22 +90,38 @@ pub fn get_each(connection: &mut Connection, numbers: Range<u64>) -> io::Result<
         let commands: String = some.iter().map(|number| format!("get key-{number}\r\n")).collect();
         connection.try_send(commands.as_bytes())?;
         for &number in some {
-            let line = whole_line(connection)?;
-            let ended = if line == "END\r\n" {
-                Ended::Miss
-            } else if line.starts_with("SERVER_ERROR") {
-                Ended::Failure
-            } else {
-                let (value, bytes) = (value(number), value(number).len());
-                assert_eq!(line, format!("VALUE key-{number} 0 {bytes}\r\n"));
-                assert_eq!(whole_line(connection)?, format!("{value}\r\n"));
-                assert_eq!(whole_line(connection)?, "END\r\n");
-                Ended::Hit
-            };
-            each.push((number, ended));
+            each.push((number, answer(connection, number)?.0));
         }
     }
     Ok(each)
+}
+
+/// Reads the key of this number: what became of it, and the first line of the answer.
+///
+/// # Panics
+///
+/// When the key has another value than it was set to.
+#[track_caller]
+pub fn get_one(connection: &mut Connection, number: u64) -> io::Result<(Ended, String)> {
+    connection.try_send(format!("get key-{number}\r\n").as_bytes())?;
+    answer(connection, number)
+}
+
+#[track_caller]
+fn answer(connection: &mut Connection, number: u64) -> io::Result<(Ended, String)> {
+    let line = whole_line(connection)?;
+    let ended = if line == "END\r\n" {
+        Ended::Miss
+    } else if line.starts_with("SERVER_ERROR") {
+        Ended::Failure
+    } else {
+        let (value, bytes) = (value(number), value(number).len());
+        assert_eq!(line, format!("VALUE key-{number} 0 {bytes}\r\n"));
+        assert_eq!(whole_line(connection)?, format!("{value}\r\n"));
+        assert_eq!(whole_line(connection)?, "END\r\n");
+        Ended::Hit
+    };
+    Ok((ended, line))
 }
 
 /// One line with its ending. Half of one, before the server closed, is no answer.

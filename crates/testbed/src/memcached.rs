@@ -24,6 +24,11 @@ impl Memcached {
         env::var_os("LARDER_MEMCACHED").map_or_else(|| "/usr/bin/memcached".into(), PathBuf::from)
     }
 
+    /// Whether this machine has it.
+    pub fn is_here() -> bool {
+        Self::program().exists()
+    }
+
     #[track_caller]
     pub fn start() -> Memcached {
         Self::start_in(new_dir(), |command| command)
@@ -49,9 +54,17 @@ impl Memcached {
     #[track_caller]
     pub fn start_with_password(login: &Login) -> Memcached {
         let dir = new_dir();
-        let file = dir.path().join("passwords");
-        write(&file, &format!("{}:{}\n", login.username, login.password));
+        let file = write_passwords(&dir, login);
         Self::start_in(dir, |command| command.arg("-Y").arg(&file))
+    }
+
+    /// The same with room for very many connections, and for as many that it has not accepted yet as
+    /// the kernel gives.
+    #[track_caller]
+    pub fn start_for_crowds(login: &Login) -> Memcached {
+        let dir = new_dir();
+        let file = write_passwords(&dir, login);
+        Self::start_in(dir, |command| command.args(["-c", "20000", "-b", "4096", "-Y"]).arg(&file))
     }
 
     /// A memcached whose binary connections must log in, and how to.
@@ -129,6 +142,12 @@ impl Memcached {
 
 fn new_dir() -> TempDir {
     TempDir::new().expect("the temporary folder is writable")
+}
+
+fn write_passwords(dir: &TempDir, login: &Login) -> PathBuf {
+    let file = dir.path().join("passwords");
+    write(&file, &format!("{}:{}\n", login.username, login.password));
+    file
 }
 
 fn write(file: &Path, text: &str) {

@@ -103,6 +103,20 @@ fn a_silent_backend_fails_first_after_its_silence_and_then_at_once() {
 }
 
 #[test]
+fn a_pause_of_ours_is_no_silence_of_a_backend() {
+    let mut world = World::new(1, LinkSettings { hedge: false, ..LinkSettings::default() });
+    world.connect_all();
+    for pause in [300_000, 900_000] {
+        world.ask_directly(0, 1);
+        world.run_until(|world| world.pipes.values().any(|pipe| !pipe.back.is_empty()));
+        world.stand_still(pause);
+        world.settle();
+        assert_eq!(world.usage("b").loops_silent.load(Relaxed), 0);
+    }
+    assert_eq!((world.clients.answered, world.clients.failed), (2, 0));
+}
+
+#[test]
 fn a_member_that_cannot_be_reached_is_an_error_for_its_slots_only() {
     let mut world = World::new(2, LinkSettings::default());
     world.backends[0].refuses = true;
@@ -674,6 +688,18 @@ impl World {
         for id in due {
             self.deliver(id);
         }
+        self.look();
+    }
+
+    /// This thread loses its core, just after it has asked the kernel for what came.
+    fn stand_still(&mut self, micros: Micros) {
+        self.now += micros;
+        self.clients.now = self.now;
+        self.look();
+    }
+
+    /// The rest of a turn of the loop, after it has heard what came.
+    fn look(&mut self) {
         let is_due = self.links.next_due(self.now).is_some_and(|due| due <= self.now);
         let before = (!is_due).then(|| self.shape());
         self.links.tick(self.now, &mut self.clients);

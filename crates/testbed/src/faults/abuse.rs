@@ -94,11 +94,7 @@ fn abuse(report: &mut Report, length: Length) -> Result<(), NotHere> {
         report.figure(&format!("{name}: quiet cache, p99"), Amount::ms(beside.p99()), {
             Bar::AtMost((allowed.as_secs_f64() * 1e5).round() / 1e2)
         });
-        report.figure(
-            &format!("{name}: quiet cache, failed"),
-            Amount::count(beside.count(Ended::Failure)),
-            Bar::AtMost(0.0),
-        );
+        beside.report_failed(report, &format!("{name}: quiet cache, failed"));
         report.never(&format!("{name}: quiet cache, lost"), beside.count(Ended::Miss));
         report.figure(&format!("{name}: quiet cache, let in after"), Amount::ms(let_in), Bar::None);
         // What one client may hold is 4 MiB of answers by default; strangers may hold nothing.

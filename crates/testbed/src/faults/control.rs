@@ -109,7 +109,8 @@ fn away(report: &mut Report, length: Length) -> Result<(), NotHere> {
         report.law(&what, Amount::percent(kept), kept > 0.5);
         // What was lost with it is written anew, so that what is missed from now on is a loss.
         keys::set(&mut cluster.connect(node, &login), 0..KEYS);
-        meanwhile.0.extend(reads(&cluster, time / 3).0);
+        let later = began.elapsed();
+        meanwhile.append(reads(&cluster, time / 3), later);
     }
     let cpu = (cluster.nodes[0].process.cpu_time() - cpu_before).as_secs_f64();
     let cpu = cpu / began.elapsed().as_secs_f64();
@@ -123,7 +124,7 @@ fn away(report: &mut Report, length: Length) -> Result<(), NotHere> {
     report.never("lost meanwhile", meanwhile.count(Ended::Miss));
     report.never("stale reads", seen.stale.len() as u64);
     let what = format!("failed in {} s without control", time.as_secs());
-    report.figure(&what, Amount::count(meanwhile.count(Ended::Failure)), Bar::AtMost(0.0));
+    meanwhile.report_failed(report, &what);
     report.figure("reads meanwhile", Amount::count(meanwhile.0.len() as u64), Bar::None);
     report.figure("p99 before", Amount::ms(before.p99()), Bar::None);
     report.figure("p99 without control", Amount::ms(meanwhile.p99()), Bar::None);

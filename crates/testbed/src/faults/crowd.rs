@@ -13,20 +13,26 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-use super::report::{Amount, Bar, Report};
+use super::report::{Amount, Bar, Report, middle};
 use super::steady::Steady;
 use super::{Experiment, Length, NotHere, load, seconds};
-use crate::connection::Login;
+use crate::connection::{Connection, Login};
 use crate::cores::{give_way, pin, pin_thread};
 use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::Cluster;
 use crate::keys::{self, Ended};
 use crate::larder::{Larder, program};
+use crate::memcached::Memcached;
 
 const KIB: f64 = 1024.0;
 /// The largest plan's connections, and room in this process for their other ends.
 const PLAN: &str = "1000";
 
+/// Of which the client that stays reads those that are not lost.
+const KEYS: u64 = 1_000;
+/// Times that they come back, to Larder and to memcached in turn: what else a machine does in one such moment
+/// is more than what they do.
+const STORMS: usize = 3;
 /// Of the client that stays: some hundreds in the part of a second that such a storm takes.
 const READS_PER_SECOND: u32 = 2_000;
 
@@ -179,9 +185,8 @@ impl Drop for Crowd {
     }
 }
 
-/// One of the two proxies that are left has a core of its own, and the client that is looked at asks
-/// that one. Whoever comes back gives way to all others of the second core: elsewhere ten thousand
-/// clients have machines of their own.
+/// Who is looked at has a core of its own, and the client that stays asks that one. Whoever comes back
+/// gives way to all others of the second core: elsewhere ten thousand clients have machines of their own.
 fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
     let _second_core =
         pin_thread(1).map_err(|error| NotHere(format!("no second core: {error}")))?;
@@ -190,32 +195,69 @@ fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
     if descriptors < u64::from(count) + daemon::descriptors::RESERVED {
         return Err(NotHere(format!("{descriptors} descriptors are too few for {count} clients")));
     }
-    let keys_count = 1_000;
+    let (mut larder, mut memcached) = (Vec::new(), Vec::new());
+    for _ in 0..STORMS {
+        larder.push(storm_of_larder(length, count)?);
+        if Memcached::is_here() {
+            memcached.push(storm_of_memcached(length, count / 2)?);
+        }
+    }
+    Storm::tell(&larder, "", report);
+    Storm::tell(&memcached, "memcached, ", report);
+    if Memcached::is_here() {
+        return Ok(());
+    }
+    Err(NotHere("there is no memcached to compare with".to_owned()))
+}
+
+/// The clients of one of three proxies come to the two that are left.
+fn storm_of_larder(length: Length, count: u32) -> Result<Storm, NotHere> {
     let mut cluster = large_cluster(&[("threads", "1")]);
     let first = cluster.nodes[0].process.id();
     pin(first, 0).map_err(|error| NotHere(format!("no first core: {error}")))?;
     let login = cluster.create_cache("shop", PLAN);
     let mut client = cluster.connect(0, &login);
-    keys::set(&mut client, 0..keys_count);
+    keys::set(&mut client, 0..KEYS);
     (1..3).for_each(|node| drop(cluster.connect(node, &login)));
     let survivors: Vec<SocketAddr> = cluster.nodes[..2].iter().map(|node| node.addr).collect();
-    let crowd = Returning::start(cluster.nodes[2].addr, survivors.clone(), login.clone(), count);
-    assert_eq!(crowd.have_come()?.errors, 0, "all clients of the first proxy came in");
+    let (going, entry) = (cluster.nodes[2].addr, Entry::Sasl(login.clone()));
+    let crowd = Returning::start(going, survivors.clone(), entry, count);
+    crowd.wait_until_in()?;
 
     cluster.kill(2);
     // What the others own, read on connections that stay.
     let owned: Vec<u64> = eventually("what the others own is found", DEADLINE, || {
-        let each = keys::get_each(&mut client, 0..keys_count).ok()?;
+        let each = keys::get_each(&mut client, 0..KEYS).ok()?;
         let hits = each.into_iter().filter(|(_, ended)| *ended == Ended::Hit);
         let hits: Vec<u64> = hits.map(|(number, _)| number).collect();
         (!hits.is_empty()).then_some(hits)
     });
-    let overflows = listen_overflows();
     let steady = Steady::start(survivors[0], &login, owned, READS_PER_SECOND);
+    come_back(length, steady, &crowd)
+}
+
+/// The clients of one of two memcacheds, as many as come to each of two proxies, come to the other one, which
+/// lets them in by the text dialect: what such a machine can do.
+fn storm_of_memcached(length: Length, count: u32) -> Result<Storm, NotHere> {
+    let login = Login { username: "shop".to_owned(), password: "secret".to_owned() };
+    let [stays, goes] = [0, 1].map(|_| Memcached::start_for_crowds(&login));
+    let login = login.of_any_key();
+    pin(stays.process.id(), 0).map_err(|error| NotHere(format!("no first core: {error}")))?;
+    keys::set(&mut Connection::open_as(stays.addr, &login), 0..KEYS);
+    let crowd = Returning::start(goes.addr, vec![stays.addr], Entry::Text(login.clone()), count);
+    crowd.wait_until_in()?;
+    drop(goes);
+    let steady = Steady::start(stays.addr, &login, (0..KEYS).collect(), READS_PER_SECOND);
+    come_back(length, steady, &crowd)
+}
+
+/// They come, and what the one who stays notices of it.
+fn come_back(length: Length, steady: Steady, crowd: &Returning) -> Result<Storm, NotHere> {
+    let overflows = listen_overflows();
     // Or it would have to come with all the others.
     steady.wait_until_at_work();
     let before = steady.now();
-    thread::sleep(length.pick(Duration::from_secs(1), Duration::from_secs(5)));
+    thread::sleep(length.pick(Duration::from_secs(1), Duration::from_secs(3)));
     let from = steady.now();
     crowd.come_back();
     let again = crowd.have_come()?;
@@ -223,36 +265,72 @@ fn storm(report: &mut Report, length: Length) -> Result<(), NotHere> {
     thread::sleep(Duration::from_secs(1));
     let answers = steady.finish();
     let (calm, meanwhile) = (answers.between(before, from), answers.between(from, to));
+    Ok(Storm {
+        clients: crowd.count,
+        refused: again.errors,
+        took: again.took,
+        before: calm.p99(),
+        meanwhile: meanwhile.p99(),
+        slowest: meanwhile.quantile(Ended::Hit, 1.0),
+        overflows: listen_overflows() - overflows,
+    })
+}
 
-    report.law("refused when they came back", again.errors, again.errors == 0);
-    report.figure(&format!("{count} clients are back after"), Amount::s(again.took), {
-        Bar::AtMost(10.0)
-    });
-    report.figure("p99 of others before", Amount::ms(calm.p99()), Bar::None);
-    report.figure("p99 of others meanwhile", Amount::ms(meanwhile.p99()), Bar::None);
-    let times = Amount::times(meanwhile.p99(), calm.p99());
-    report.figure("p99 of others as a multiple", times, Bar::AtMost(2.0));
-    report.figure(
-        "slowest answer to others meanwhile",
-        Amount::ms(meanwhile.quantile(Ended::Hit, 1.0)),
-        Bar::None,
-    );
-    let overflows = listen_overflows() - overflows;
-    report.figure("connections that a listener had no room for", Amount::count(overflows), {
-        Bar::AtMost(0.0)
-    });
-    Ok(())
+/// What came of clients that came back at once.
+struct Storm {
+    clients: u32,
+    refused: u32,
+    took: Duration,
+    /// Of those who stayed, the 99th percentile.
+    before: Duration,
+    meanwhile: Duration,
+    slowest: Duration,
+    /// Connections that a listener had no room for.
+    overflows: u64,
+}
+
+impl Storm {
+    /// `name` stands before each row; without one it is Larder, which is judged by them.
+    fn tell(storms: &[Storm], name: &str, report: &mut Report) {
+        let Some(Storm { clients, .. }) = storms.first() else { return };
+        let bar = |most| if name.is_empty() { Bar::AtMost(most) } else { Bar::None };
+        let what = |of: &str| format!("{name}{of}");
+        let times = |of: fn(&Storm) -> Duration, unit| {
+            middle(storms.iter().map(|it| of(it).as_secs_f64() * unit))
+        };
+        let refused: u32 = storms.iter().map(|it| it.refused).sum();
+        report.law(&what("refused when they came back"), refused, refused == 0);
+        let (took, all) = times(|it| it.took, 1.0);
+        let back = what(&format!("{clients} clients are back after, {all}"));
+        report.figure(&back, Amount(took, "s"), bar(10.0));
+        let (before, all) = times(|it| it.before, 1e3);
+        let row = what(&format!("p99 of others before, {all}"));
+        report.figure(&row, Amount(before, "ms"), Bar::None);
+        let (meanwhile, all) = times(|it| it.meanwhile, 1e3);
+        let row = what(&format!("p99 of others meanwhile, {all}"));
+        report.figure(&row, Amount(meanwhile, "ms"), Bar::None);
+        let factor = |it: &Storm| Amount::times(it.meanwhile, it.before).0;
+        let (factor, all) = middle(storms.iter().map(factor));
+        let row = what(&format!("p99 of others as a multiple, {all}"));
+        report.figure(&row, Amount(factor, "×"), bar(2.0));
+        let (slowest, all) = times(|it| it.slowest, 1e3);
+        let row = what(&format!("slowest answer to others meanwhile, {all}"));
+        report.figure(&row, Amount(slowest, "ms"), Bar::None);
+        let overflows = Amount::count(storms.iter().map(|it| it.overflows).sum());
+        report.figure(&what("connections that a listener had no room for"), overflows, bar(0.0));
+    }
 }
 
 /// Clients of one proxy that come to others when they are told to, in a thread of their own. It ends with
 /// the experiment, or with what it was doing then.
 struct Returning {
+    count: u32,
     go: Sender<()>,
     told: Receiver<Came>,
 }
 
 impl Returning {
-    fn start(first: SocketAddr, then: Vec<SocketAddr>, login: Login, count: u32) -> Returning {
+    fn start(first: SocketAddr, then: Vec<SocketAddr>, entry: Entry, count: u32) -> Returning {
         let (go, may_go) = mpsc::channel();
         let (tell, told) = mpsc::channel();
         thread::spawn(move || {
@@ -262,7 +340,7 @@ impl Returning {
                 .expect("a runtime can be made");
             let mut open = Vec::new();
             for servers in [vec![first], then] {
-                let mut came = runtime.block_on(come(&servers, &login, count));
+                let mut came = runtime.block_on(come(&servers, &entry, count));
                 open.append(&mut came.open);
                 if tell.send(came).is_err() || may_go.recv().is_err() {
                     return;
@@ -272,7 +350,13 @@ impl Returning {
                 open.clear();
             }
         });
-        Returning { go, told }
+        Returning { count, go, told }
+    }
+
+    /// All clients of the first proxy.
+    fn wait_until_in(&self) -> Result<(), NotHere> {
+        assert_eq!(self.have_come()?.errors, 0, "all clients of the first proxy came in");
+        Ok(())
     }
 
     fn come_back(&self) {
@@ -297,23 +381,47 @@ struct Came {
 /// For one client, all of it: longer than anybody waits for all of them.
 const PATIENCE: Duration = Duration::from_secs(300);
 
-/// So many clients, all at once, each with the SASL login of the binary dialect, over these servers.
-async fn come(servers: &[SocketAddr], login: &Login, count: u32) -> Came {
-    let began = Instant::now();
-    let mut coming = JoinSet::new();
-    for number in 0..count {
-        let addr = servers[number as usize % servers.len()];
-        let request = login.binary();
-        coming.spawn(async move {
-            let coming = async {
-                let mut stream = TcpStream::connect(addr).await?;
-                stream.write_all(&request).await?;
+/// How a client shows its password.
+#[derive(Clone)]
+enum Entry {
+    /// In the binary dialect.
+    Sasl(Login),
+    Text(Login),
+}
+
+impl Entry {
+    async fn lets_in(&self, stream: &mut TcpStream) -> std::io::Result<bool> {
+        match self {
+            Entry::Sasl(login) => {
+                stream.write_all(&login.binary()).await?;
                 let mut header = [0; 24];
                 stream.read_exact(&mut header).await?;
                 let body_bytes = u32::from_be_bytes([header[8], header[9], header[10], header[11]]);
                 let mut body = vec![0; body_bytes as usize];
                 stream.read_exact(&mut body).await?;
-                let is_in = header[6..8] == [0, 0];
+                Ok(header[6..8] == [0, 0])
+            }
+            Entry::Text(login) => {
+                stream.write_all(login.text().as_bytes()).await?;
+                let mut answer = [0; b"STORED\r\n".len()];
+                stream.read_exact(&mut answer).await?;
+                Ok(answer == *b"STORED\r\n")
+            }
+        }
+    }
+}
+
+/// So many clients, all at once, over these servers.
+async fn come(servers: &[SocketAddr], entry: &Entry, count: u32) -> Came {
+    let began = Instant::now();
+    let mut coming = JoinSet::new();
+    for number in 0..count {
+        let addr = servers[number as usize % servers.len()];
+        let entry = entry.clone();
+        coming.spawn(async move {
+            let coming = async {
+                let mut stream = TcpStream::connect(addr).await?;
+                let is_in = entry.lets_in(&mut stream).await?;
                 Ok::<_, std::io::Error>(is_in.then_some(stream))
             };
             let came = tokio::time::timeout(PATIENCE, coming).await;

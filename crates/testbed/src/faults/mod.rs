@@ -15,7 +15,8 @@
 //! * [`views`]: nodes that do not see what the others see. [`loss`]: nodes that end. [`rolling`]: all of
 //!   them, one after another; [`clocks`]: clocks that jump.
 //! * [`slow`]: nodes that stop or crawl. [`bad_network`]: packets that come late, or not.
-//! * [`crowd`]: very many connections. [`overload`]: more requests than there is time for.
+//! * [`crowd`]: very many connections. [`overload`]: more requests than there is time for, by clients who
+//!   are `impatient`.
 //! * [`link_tls`]: what TLS between nodes costs.
 //! * [`control`]: without control, and how fast it tells. [`logs`]: what a million errors write.
 //! * [`abuse`]: clients that misbehave beside one that does not. [`quota`]: how full a cache gets;
@@ -29,6 +30,7 @@ pub mod clocks;
 pub mod control;
 pub mod crowd;
 mod ground;
+mod impatient;
 pub mod link_tls;
 pub mod logs;
 pub mod loss;

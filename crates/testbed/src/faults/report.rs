@@ -89,6 +89,16 @@ impl Amount {
     }
 }
 
+/// The middle one of figures of the same thing, and all of them in words: what a machine whose pace changes
+/// by the minute shows of it.
+pub fn middle(figures: impl Iterator<Item = f64>) -> (f64, String) {
+    let mut figures: Vec<f64> = figures.collect();
+    figures.sort_unstable_by(f64::total_cmp);
+    let all: Vec<String> = figures.iter().map(|&it| Amount(it, "").to_string()).collect();
+    let middle = figures.get(figures.len() / 2).copied().unwrap_or_default();
+    (middle, format!("middle of {}", all.join(", ")))
+}
+
 impl Report {
     /// One that prints nothing while it is made, for tests.
     pub fn silent() -> Report {
@@ -135,6 +145,13 @@ impl Report {
             Bar::None => (String::new(), CameOut::Told),
         };
         self.push(what, amount.to_string(), bar, came_out);
+    }
+
+    /// What somebody said.
+    pub fn words(&mut self, what: &str, words: &str) {
+        // A column's end would be taken for one of the table.
+        let words = words.trim_end().replace('|', "/");
+        self.push(what, words, String::new(), CameOut::Told);
     }
 
     /// A word on what is being done.
@@ -253,8 +270,14 @@ impl Display for Report {
 
 #[cfg(test)]
 mod tests {
-    use super::{Amount, Bar, Report, Verdict};
+    use super::{Amount, Bar, Report, Verdict, middle};
     use std::time::Duration;
+
+    #[test]
+    fn the_middle_of_figures_is_told_with_all_of_them() {
+        let all = [3.0, 1.0, 120.25].into_iter();
+        assert_eq!(middle(all), (3.0, "middle of 1, 3, 120.2".to_owned()));
+    }
 
     #[test]
     fn what_is_broken_missed_and_skipped_is_counted_apart() {
@@ -266,6 +289,7 @@ mod tests {
         report.figure("rate", Amount(12_345.6, "per s"), Bar::AtLeast(20_000.0));
         report.figure("share", Amount::percent(0.25), Bar::Within(20.0, 30.0));
         report.figure("memory", Amount(17.25, "MiB"), Bar::None);
+        report.words("failed after 2 ms", "SERVER_ERROR one | other\r\n");
         report.end(Verdict::Done, Duration::from_secs(1));
         report.begin("two", 0.0);
         report.end(Verdict::Skipped("no permission".to_owned()), Duration::ZERO);
@@ -280,6 +304,7 @@ mod tests {
             "| one | rate | 12346 per s | ≥ 20000 per s | missed | 0.5 |",
             "| one | share | 25 % | 20 to 30 % | reached | 0.5 |",
             "| one | memory | 17.2 MiB |  |  | 0.5 |",
+            "| one | failed after 2 ms | SERVER_ERROR one / other |  |  | 0.5 |",
             "| two | not done here: no permission | | | skipped | 0.0 |",
             "| three | it | after 3 s | law | BROKEN | 0.0 |",
             "1 laws kept, 2 broken; 2 figures reached, 1 missed; 1 experiments not done here",

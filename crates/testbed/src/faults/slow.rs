@@ -165,9 +165,9 @@ impl Parts {
         report.figure("others, p99 meanwhile", Amount::ms(meanwhile), Bar::None);
         let times = Amount::times(meanwhile, calm);
         report.figure("others, p99 as a multiple", times, Bar::AtMost(1.5));
-        let failed = self.with_fault.iter().map(|&(from, to)| others.between(from, to));
-        let failed = failed.map(|part| part.count(Ended::Failure)).sum();
-        report.figure("others, failed", Amount::count(failed), Bar::AtMost(0.0));
+        let with_fault = self.with_fault.iter().map(|&(from, to)| others.between(from, to));
+        let with_fault = Answers(with_fault.flat_map(|part| part.0).collect());
+        with_fault.report_failed(report, "others, failed");
     }
 }
 

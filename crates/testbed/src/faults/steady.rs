@@ -10,6 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use super::report::{Amount, Bar, Report};
 use crate::connection::{Connection, Login};
 use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::log_in;
@@ -17,6 +18,9 @@ use crate::keys::{self, Ended};
 
 /// An answer that has not come by then never will.
 const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Failures that a report names. What follows them mostly is more of the same.
+const NAMED_MAX: usize = 3;
 
 /// Answers after which a client is not just beginning.
 const SURELY_AT_WORK: u64 = 100;
@@ -30,12 +34,14 @@ pub struct Steady {
 }
 
 /// One read.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub struct Answer {
     /// Since the client began.
     pub at: Duration,
     pub waited: Duration,
     pub ended: Ended,
+    /// Of one that failed: the answer, or what is wrong with the connection; else empty.
+    pub said: String,
 }
 
 /// Every read, in order.
@@ -108,7 +114,23 @@ impl Answers {
     /// Those asked in this part of the client's time.
     #[must_use]
     pub fn between(&self, from: Duration, to: Duration) -> Answers {
-        Answers(self.0.iter().filter(|it| from <= it.at && it.at < to).copied().collect())
+        Answers(self.0.iter().filter(|it| from <= it.at && it.at < to).cloned().collect())
+    }
+
+    /// Adds those of a client that began so much later than this one.
+    pub fn append(&mut self, later: Answers, by: Duration) {
+        self.0.extend(later.0.into_iter().map(|it| Answer { at: it.at + by, ..it }));
+    }
+
+    /// None of them may have failed; the first few that did are named.
+    pub fn report_failed(&self, report: &mut Report, what: &str) {
+        let failed = Amount::count(self.count(Ended::Failure));
+        report.figure(what, failed, Bar::AtMost(0.0));
+        let failed = self.0.iter().filter(|it| it.ended == Ended::Failure);
+        for Answer { at, waited, said, .. } in failed.take(NAMED_MAX) {
+            let (at, waited) = (Amount::s(*at), Amount::ms(*waited));
+            report.words(&format!("{what}: {at} on, after {waited}"), said);
+        }
     }
 
     pub fn count(&self, ended: Ended) -> u64 {
@@ -159,8 +181,8 @@ fn work(
             thread::sleep(left);
             Instant::now()
         };
-        let ended = read(addr, login, &mut connection, number);
-        answers.0.push(Answer { at: since - began, waited: since.elapsed(), ended });
+        let (ended, said) = read(addr, login, &mut connection, number);
+        answers.0.push(Answer { at: since - began, waited: since.elapsed(), ended, said });
         answered.fetch_add(u64::from(ended != Ended::Failure), Relaxed);
         due += every;
     }
@@ -172,21 +194,60 @@ fn read(
     login: &Login,
     connection: &mut Option<Connection>,
     number: u64,
-) -> Ended {
+) -> (Ended, String) {
     let mut open = match connection.take().map_or_else(|| log_in(addr, login), Ok) {
         Ok(open) => open,
-        Err(_) => {
+        Err(error) => {
             // A proxy that is gone refuses at once; asking it without a pause helps nobody.
             thread::sleep(Duration::from_millis(5));
-            return Ended::Failure;
+            return (Ended::Failure, format!("no connection: {error}"));
         }
     };
     open.set_patience(PATIENCE);
-    match keys::get_each(&mut open, number..number + 1).as_deref() {
-        Ok([(_, ended)]) => {
+    match keys::get_one(&mut open, number) {
+        Ok((ended, line)) => {
             *connection = Some(open);
-            *ended
+            (ended, if ended == Ended::Failure { line } else { String::new() })
         }
-        Ok(_) | Err(_) => Ended::Failure,
+        Err(error) => (Ended::Failure, format!("no answer: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Duration, Ended, Login, Steady, thread};
+    use crate::faults::report::Report;
+    use std::io::{BufRead, BufReader, Write};
+    use std::net::TcpListener;
+
+    #[test]
+    fn a_read_that_failed_is_named_with_what_was_said() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("loopback has free ports");
+        let addr = listener.local_addr().expect("it is bound");
+        // It lets one client in, refuses its first read, and goes away at the second one.
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().expect("somebody comes");
+            let mut lines = BufReader::new(&stream).lines();
+            for answer in ["", "STORED\r\n", "SERVER_ERROR one | other\r\n", ""] {
+                lines.next().expect("it asks").expect("it is there");
+                (&stream).write_all(answer.as_bytes()).expect("it is there");
+            }
+        });
+        let login = Login { username: "me".to_owned(), password: "secret".to_owned() };
+        let steady = Steady::start(addr, &login, vec![0], 1_000);
+        server.join().expect("it is asked twice");
+        let answers = steady.finish();
+        let mut report = Report::silent();
+        answers.report_failed(&mut report, "failed");
+        let table = report.to_string();
+        assert!(table.contains("| SERVER_ERROR one / other |"), "{table}");
+        assert!(table.contains("| no answer: "), "{table}");
+        let all = answers.count(Ended::Failure);
+        assert!(2 <= all && table.contains(&format!("| failed | {all} | ≤ 0 |")), "{table}");
+        // The same after another's time.
+        let mut both = answers.clone();
+        both.append(answers, Duration::from_secs(1_000));
+        assert!(both.0.last().is_some_and(|it| 1_000 <= it.at.as_secs()));
+        assert_eq!(both.count(Ended::Failure), 2 * all);
     }
 }
