@@ -44,10 +44,9 @@ const READ_BYTES: usize = 64 * 1024;
 const ROUNDS_PER_TURN_MAX: usize = 16;
 
 /// Bytes in and out after which others have their turn: 0.1 ms or so, most of it the kernel's.
-const BYTES_PER_TURN: u64 = 256 * 1024;
+const BYTES_PER_TURN: u64 = 128 * 1024;
 
-/// Bytes written to one connection at once. With a limit, answers that have piled up, of which there may be
-/// megabytes, are looked at again between two writes.
+/// Bytes written to one connection at once of answers that have piled up, of which there may be megabytes.
 const WRITE_BYTES: usize = 128 * 1024;
 
 /// Answers kept in the scratch space between turns; a burst of large values gives the rest back.
@@ -232,6 +231,11 @@ impl<L: BackendLink> Connection<L> {
         self.input.capacity()
     }
 
+    /// Whether it has a use for a socket that takes more. TLS may have something to say of its own.
+    pub(crate) fn may_have_to_write(&self) -> bool {
+        !self.output.is_empty() || !self.transport.short_read_means_empty()
+    }
+
     /// The socket has bytes, or the end of the stream.
     pub(crate) fn became_readable(&mut self, peer_finished: bool) {
         self.readable = true;
@@ -385,7 +389,7 @@ impl<L: BackendLink> Connection<L> {
                 return Ok(progress);
             }
             let is_enough = rounds == ROUNDS_PER_TURN_MAX
-                || BYTES_PER_TURN < context.bytes
+                || BYTES_PER_TURN <= context.bytes
                 || OPERATIONS_PER_TURN <= context.operations;
             if is_enough {
                 progress.after = After::Again;
@@ -544,7 +548,7 @@ impl<L: BackendLink> Connection<L> {
             return Ok(Written::All);
         }
         while self.written < self.output.len() {
-            if BYTES_PER_TURN < context.bytes {
+            if BYTES_PER_TURN <= context.bytes {
                 return Ok(Written::Enough);
             }
             let rest = &self.output[self.written..];
@@ -627,3 +631,6 @@ struct Progress {
 fn time_to_move(bytes: u64) -> Duration {
     Duration::from_millis(bytes * 1000 / BYTES_PER_SECOND_MIN)
 }
+
+#[cfg(test)]
+mod tests;

@@ -342,6 +342,10 @@ impl<L: BackendLink> EventLoop<L> {
                         connection.time_from(nanoseconds(self.woke.duration_since(self.started)));
                     }
                 }
+                // Whoever has just been accepted may be written to, and has nothing to hear.
+                if !event.is_readable() && !is_ended && !connection.may_have_to_write() {
+                    return;
+                }
                 match hung_up {
                     HungUp::InVain(cache) => self.turn(key, Some(cache)),
                     HungUp::Serve | HungUp::Close => self.turn_or_wait(key),
