@@ -297,9 +297,8 @@ impl<L: BackendLink> EventLoop<L> {
     fn timeout(&self, housekeeping_left: bool) -> Duration {
         let doors = [&self.plain, &self.tls];
         let accepting = doors.into_iter().flatten().any(|d| d.ready && d.rests_until.is_none());
-        let waiting = !self.clients.again.is_empty()
-            || self.clients.are_late()
-            || self.sockets.have_more();
+        let waiting =
+            !self.clients.again.is_empty() || self.clients.are_late() || self.sockets.have_more();
         if housekeeping_left || accepting || waiting {
             return Duration::ZERO;
         }

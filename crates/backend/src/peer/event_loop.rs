@@ -203,8 +203,7 @@ impl EventLoop {
 
     fn timeout(&self) -> Duration {
         let accepting = self.door_ready && self.door.is_some() && self.door_rests_until.is_none();
-        let waiting =
-            !self.again.is_empty() || !self.late.is_empty() || !self.touched.is_empty();
+        let waiting = !self.again.is_empty() || !self.late.is_empty() || !self.touched.is_empty();
         if accepting || waiting {
             return Duration::ZERO;
         }
