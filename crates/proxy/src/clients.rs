@@ -96,14 +96,13 @@ impl<L: BackendLink> Clients<L> {
     }
 
     /// Whether this connection may have its turn at once. If not, it is made to wait for its cache's.
+    /// Strangers always are: whoever is named beside them by the same look at the sockets goes first, and
+    /// of them so many go in a round as may.
     #[inline]
     pub(crate) fn may_go(&mut self, key: usize, now: Micros) -> bool {
-        if self.round.is_easy() && self.late.is_empty() {
-            return true;
-        }
         let Some(connection) = self.connections.get_mut(key) else { return false };
         let cache = connection.cache();
-        if self.round.is_easy() && !self.late.has(cache) {
+        if self.round.is_easy() && !connection.is_stranger() && !self.late.has(cache) {
             return true;
         }
         if !std::mem::replace(&mut connection.is_queued, true) {
@@ -159,10 +158,9 @@ impl<L: BackendLink> Clients<L> {
 
     #[inline]
     pub(crate) fn charge(&mut self, done: Done) {
-        let cost = done.cost();
-        self.round.charge(cost);
+        self.round.charge(&done);
         if let Some(cache) = done.late {
-            self.late.charge(cache, cost);
+            self.late.charge(cache, done.cost());
         }
     }
 

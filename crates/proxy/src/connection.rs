@@ -32,7 +32,7 @@ use wire::data::reply::Outcome;
 use crate::answers::Failure;
 use crate::latency::Timed;
 use crate::link::BackendLink;
-use crate::session::{Session, Then, Turn};
+use crate::session::{OPERATIONS_PER_TURN, Session, Then, Turn};
 use crate::settings::ProxySettings;
 use crate::transport::Transport;
 use crate::usage::ConnectionPermit;
@@ -43,8 +43,11 @@ const READ_BYTES: usize = 64 * 1024;
 /// Rounds of reading and serving one connection gets before others have their turn.
 const ROUNDS_PER_TURN_MAX: usize = 16;
 
-/// Bytes in and out after which others have their turn: some tens of microseconds of copying.
-const BYTES_PER_TURN: u64 = 256 * 1024;
+/// Bytes in and out after which others have their turn: 0.1 ms or so, most of it the kernel's.
+const BYTES_PER_TURN: u64 = 128 * 1024;
+
+/// Bytes written to one connection at once of answers that have piled up, of which there may be megabytes.
+const WRITE_BYTES: usize = 128 * 1024;
 
 /// Answers kept in the scratch space between turns; a burst of large values gives the rest back.
 const OUTPUT_BYTES_KEPT: usize = 256 * 1024;
@@ -228,6 +231,11 @@ impl<L: BackendLink> Connection<L> {
         self.input.capacity()
     }
 
+    /// Whether it has a use for a socket that takes more. TLS may have something to say of its own.
+    pub(crate) fn may_have_to_write(&self) -> bool {
+        !self.output.is_empty() || !self.transport.short_read_means_empty()
+    }
+
     /// The socket has bytes, or the end of the stream.
     pub(crate) fn became_readable(&mut self, peer_finished: bool) {
         self.readable = true;
@@ -347,10 +355,15 @@ impl<L: BackendLink> Connection<L> {
         context.nobody_listens = self.nobody_listens;
         loop {
             self.take_answers(context);
-            if !self.write_waiting()? {
-                return Ok(progress); // The socket will say when it can take more.
+            match self.write_waiting(context)? {
+                Written::All => progress.drained = true,
+                // The socket will say when it can take more.
+                Written::Some => return Ok(progress),
+                Written::Enough => {
+                    progress.after = After::Again;
+                    return Ok(progress);
+                }
             }
-            progress.drained = true;
             match self.phase {
                 Phase::Open => (),
                 Phase::Closing if self.session.is_awaiting() => return Ok(progress),
@@ -375,7 +388,10 @@ impl<L: BackendLink> Connection<L> {
             if self.awaits || (!self.unserved && !self.readable) {
                 return Ok(progress);
             }
-            if rounds == ROUNDS_PER_TURN_MAX || BYTES_PER_TURN < context.bytes {
+            let is_enough = rounds == ROUNDS_PER_TURN_MAX
+                || BYTES_PER_TURN <= context.bytes
+                || OPERATIONS_PER_TURN <= context.operations;
+            if is_enough {
                 progress.after = After::Again;
                 return Ok(progress);
             }
@@ -409,9 +425,9 @@ impl<L: BackendLink> Connection<L> {
             progress.served |= self.serve(read, scratch, context);
             let operations = context.operations - operations;
             let written = scratch.output.len();
-            context.bytes += (read + written) as u64;
+            context.bytes += read as u64;
             self.session.count(read, written, operations, context.now_us);
-            self.write(&mut scratch.output)?;
+            self.write(&mut scratch.output, context)?;
         }
     }
 
@@ -490,7 +506,6 @@ impl<L: BackendLink> Connection<L> {
         if ready.is_empty() {
             return;
         }
-        context.bytes += ready.len() as u64;
         self.session.count(0, ready.len(), 0, context.now_us);
         if self.output.is_empty() {
             self.output = ready;
@@ -500,7 +515,7 @@ impl<L: BackendLink> Connection<L> {
     }
 
     /// Writes answers; what the peer does not take now is kept.
-    fn write(&mut self, answers: &mut Vec<u8>) -> io::Result<()> {
+    fn write(&mut self, answers: &mut Vec<u8>, context: &mut Turn<'_, L>) -> io::Result<()> {
         debug_assert!(self.output.is_empty(), "served while answers wait");
         if self.nobody_listens {
             // Whoever is written to that is gone says so, and with that what was not read yet is lost.
@@ -510,7 +525,10 @@ impl<L: BackendLink> Connection<L> {
         while !rest.is_empty() {
             match self.transport.write(rest) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => rest = &rest[length..],
+                Ok(length) => {
+                    context.bytes += length as u64;
+                    rest = &rest[length..];
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     self.output.extend_from_slice(rest);
                     break;
@@ -522,18 +540,27 @@ impl<L: BackendLink> Connection<L> {
         Ok(())
     }
 
-    /// Writes what waits. `true` when nothing waits any more.
-    fn write_waiting(&mut self) -> io::Result<bool> {
+    /// Writes what waits, as much of it as one turn may.
+    fn write_waiting(&mut self, context: &mut Turn<'_, L>) -> io::Result<Written> {
         if self.nobody_listens {
             self.output = Vec::new();
             self.written = 0;
-            return Ok(true);
+            return Ok(Written::All);
         }
         while self.written < self.output.len() {
-            match self.transport.write(&self.output[self.written..]) {
+            if BYTES_PER_TURN <= context.bytes {
+                return Ok(Written::Enough);
+            }
+            let rest = &self.output[self.written..];
+            match self.transport.write(&rest[..rest.len().min(WRITE_BYTES)]) {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(length) => self.written += length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Ok(length) => {
+                    context.bytes += length as u64;
+                    self.written += length;
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    return Ok(Written::Some);
+                }
                 Err(error) => return Err(error),
             }
         }
@@ -541,7 +568,7 @@ impl<L: BackendLink> Connection<L> {
             self.output = Vec::new();
             self.written = 0;
         }
-        self.transport.flush()
+        Ok(if self.transport.flush()? { Written::All } else { Written::Some })
     }
 
     fn read_and_forget(&mut self, scratch: &mut Scratch) -> io::Result<After> {
@@ -584,6 +611,15 @@ impl<L: BackendLink> Connection<L> {
     }
 }
 
+/// What became of answers that waited.
+enum Written {
+    All,
+    /// The peer takes no more now.
+    Some,
+    /// The peer might take more, but it is the others' turn.
+    Enough,
+}
+
 struct Progress {
     after: After,
     /// A request was carried out.
@@ -595,3 +631,6 @@ struct Progress {
 fn time_to_move(bytes: u64) -> Duration {
     Duration::from_millis(bytes * 1000 / BYTES_PER_SECOND_MIN)
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,6 @@ use daemon::clock::{Clock, Now};
 use mio::event::Event;
 use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll, Registry, Token};
-use socket2::{SockRef, TcpKeepalive};
 use tenancy::directory::Directory;
 use tenancy::id::CacheId;
 use tenancy::rules::Rules;
@@ -38,7 +37,7 @@ use crate::link::BackendLink;
 use crate::link_sockets::LinkSockets;
 use crate::links::{Links, Micros};
 use crate::outbox::Outbox;
-use crate::round::Done;
+use crate::round::{ACCEPTS_MAX, Done};
 use crate::routing::Routing;
 use crate::session::Turn;
 use crate::settings::ProxySettings;
@@ -50,21 +49,12 @@ use crate::usage::ProxyUsage;
 /// Ready sockets taken from the kernel at once.
 const EVENTS_MAX: usize = 1024;
 
-/// Connections accepted before those already open get their turn: a tenth of a millisecond. Rounds are short,
-/// so some thirty thousand a second are let in however much there is to do: a cache that has too much of it
-/// shall not keep others' clients waiting at the door.
-const ACCEPTS_PER_ROUND_MAX: usize = 8;
-
 /// How often every connection is looked at for time-outs and revoked credentials. A quarter of the
 /// second within which a change must be felt.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 
 /// How long accepting rests when the process has no descriptor left; without it the loop would spin.
 const ACCEPT_REST: Duration = Duration::from_millis(100);
-
-/// Silence after which the kernel asks whether the peer is still there, and how often it asks.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
-const KEEPALIVE_EVERY: Duration = Duration::from_secs(15);
 
 pub(crate) const WAKE: Token = Token(usize::MAX);
 const PLAIN: Token = Token(usize::MAX - 1);
@@ -211,6 +201,8 @@ impl<L: BackendLink> EventLoop<L> {
             self.now_us = self.woke.duration_since(self.started).as_micros() as Micros;
             self.follow_cluster();
             self.clients.round.begin();
+            let bytes = self.sockets.read_on(&mut self.links, self.now_us, &mut self.clients);
+            self.clients.round.charge_bytes(bytes as u64);
             for event in &events {
                 self.take(event);
             }
@@ -305,7 +297,8 @@ impl<L: BackendLink> EventLoop<L> {
     fn timeout(&self, housekeeping_left: bool) -> Duration {
         let doors = [&self.plain, &self.tls];
         let accepting = doors.into_iter().flatten().any(|d| d.ready && d.rests_until.is_none());
-        let waiting = !self.clients.again.is_empty() || self.clients.are_late();
+        let waiting =
+            !self.clients.again.is_empty() || self.clients.are_late() || self.sockets.have_more();
         if housekeeping_left || accepting || waiting {
             return Duration::ZERO;
         }
@@ -328,7 +321,9 @@ impl<L: BackendLink> EventLoop<L> {
             TLS => mark_ready(&mut self.tls),
             token @ Token(LINKS_FROM..) => {
                 let now = self.now_us;
-                self.sockets.ready(token, event, &mut self.links, now, &mut self.clients);
+                let sockets = &mut self.sockets;
+                let bytes = sockets.ready(token, event, &mut self.links, now, &mut self.clients);
+                self.clients.round.charge_bytes(bytes as u64);
             }
             Token(key) => {
                 let is_ended = event.is_read_closed() || event.is_error();
@@ -345,6 +340,10 @@ impl<L: BackendLink> EventLoop<L> {
                     if self.sampling.is_next() {
                         connection.time_from(nanoseconds(self.woke.duration_since(self.started)));
                     }
+                }
+                // Whoever has just been accepted may be written to, and has nothing to hear.
+                if !event.is_readable() && !is_ended && !connection.may_have_to_write() {
+                    return;
                 }
                 match hung_up {
                     HungUp::InVain(cache) => self.turn(key, Some(cache)),
@@ -444,11 +443,14 @@ impl<L: BackendLink> EventLoop<L> {
             if !door.ready || door.rests_until.is_some() {
                 continue;
             }
-            for _ in 0..ACCEPTS_PER_ROUND_MAX {
+            for _ in 0..ACCEPTS_MAX {
                 let door = if secure { &mut self.tls } else { &mut self.plain };
                 let Some(door) = door else { break };
                 match door.listener.accept() {
-                    Ok((socket, from)) => self.welcome(socket, from.ip(), secure),
+                    Ok((socket, from)) => {
+                        self.clients.round.charge_accept();
+                        self.welcome(socket, from.ip(), secure);
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                         door.ready = false;
                         break;
@@ -481,11 +483,6 @@ impl<L: BackendLink> EventLoop<L> {
         }
         let permit = shared.usage.enter(shared.settings.connections_max, Some(from));
         let Some(permit) = permit else { return turn_away(TOO_MANY) };
-        let keepalive =
-            TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_EVERY);
-        // Neither option can be missed by a client that is still there.
-        drop(socket.set_nodelay(true));
-        drop(SockRef::from(&socket).set_tcp_keepalive(&keepalive));
         let transport = match &shared.tls {
             Some(tls) if secure => Transport::tls(socket, tls.config()),
             _ => Ok(Transport::plain(socket)),

@@ -1,4 +1,4 @@
-//! The sockets under the links: connects them, reads them, writes them once per turn.
+//! The sockets under the links: connects them, reads so much of them in a turn, writes them once per turn.
 //!
 //! Decides nothing. What to connect to, what to write and what a byte means is the business of
 //! [`Links`]; here is only what needs the kernel.
@@ -20,8 +20,9 @@ use crate::links::{Dial, LinkFault, LinkId, Links, Micros, Sink};
 use crate::tls::LinkTls;
 use crate::transport::Transport;
 
-/// Bytes read from one link at once; replies of a good many requests.
-const READ_BYTES: usize = 256 * 1024;
+/// Bytes read from one link in a turn, if there are more: replies of a good many requests, and some
+/// 0.05 ms. Whoever asked for megabytes shall not keep those waiting who asked another node for a line.
+const READ_BYTES: usize = 128 * 1024;
 
 /// How long the kernel sends again to a machine that acknowledges nothing. Well beyond what a lost
 /// packet costs, and short enough that a machine that is gone is soon known to be.
@@ -32,6 +33,8 @@ pub(crate) struct LinkSockets {
     tls: Option<LinkTls>,
     sockets: Slab<LinkSocket>,
     by_id: HashMap<LinkId, usize>,
+    /// Sockets that may have more to read, though the kernel will not say so again.
+    again: Vec<usize>,
     scratch: Box<[u8]>,
     /// The first token of these sockets.
     tokens_from: usize,
@@ -41,6 +44,10 @@ struct LinkSocket {
     id: LinkId,
     transport: Transport,
     is_connected: bool,
+    /// There may be bytes to read; the kernel says so only once.
+    is_readable: bool,
+    /// There are no more than those. That, too, the kernel says once, perhaps together with the last bytes.
+    is_ended: bool,
     /// Half a frame.
     input: Vec<u8>,
 }
@@ -51,12 +58,13 @@ impl LinkSockets {
             tls,
             sockets: Slab::new(),
             by_id: HashMap::new(),
+            again: Vec::new(),
             scratch: Box::default(),
             tokens_from,
         }
     }
 
-    /// Something happened to the socket of this token.
+    /// Something happened to the socket of this token. Returns how many bytes were read.
     pub(crate) fn ready(
         &mut self,
         token: Token,
@@ -64,18 +72,66 @@ impl LinkSockets {
         links: &mut Links,
         now: Micros,
         sink: &mut impl Sink,
-    ) {
+    ) -> usize {
         let key = token.0 - self.tokens_from;
-        let Some(socket) = self.sockets.get_mut(key) else { return };
+        let Some(socket) = self.sockets.get_mut(key) else { return 0 };
+        let waits_already = socket.is_readable;
+        let outcome = match socket.progress(event, links, now, sink) {
+            Ok(()) if !waits_already => socket.read(&mut self.scratch, links, now, sink),
+            Ok(()) => return 0,
+            Err(end) => Err(end),
+        };
+        self.after(key, outcome, links, now, sink)
+    }
+
+    /// Reads on where there was more than a turn's worth. Returns how many bytes were read.
+    pub(crate) fn read_on(
+        &mut self,
+        links: &mut Links,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) -> usize {
+        let mut bytes = 0;
+        for key in std::mem::take(&mut self.again) {
+            let Some(socket) = self.sockets.get_mut(key) else { continue };
+            let outcome = socket.read(&mut self.scratch, links, now, sink);
+            bytes += self.after(key, outcome, links, now, sink);
+        }
+        bytes
+    }
+
+    /// Whether some may be read although the kernel will not say so.
+    pub(crate) fn have_more(&self) -> bool {
+        !self.again.is_empty()
+    }
+
+    /// What reading has come to.
+    fn after(
+        &mut self,
+        key: usize,
+        outcome: Result<usize, End>,
+        links: &mut Links,
+        now: Micros,
+        sink: &mut impl Sink,
+    ) -> usize {
+        let socket = &self.sockets[key];
         let id = socket.id;
-        let outcome = socket.progress(event, &mut self.scratch, links, now, sink);
-        if let Err(end) = outcome {
-            end.tell(links.member(id));
-            if matches!(end, End::Fault(LinkFault::Stray | LinkFault::Frame(_))) {
-                links.note_poisoned(id);
+        match outcome {
+            Ok(bytes) => {
+                if socket.is_readable {
+                    self.again.push(key);
+                }
+                bytes
             }
-            self.close(key);
-            links.lost(id, now, sink);
+            Err(end) => {
+                end.tell(links.member(id));
+                if matches!(end, End::Fault(LinkFault::Stray | LinkFault::Frame(_))) {
+                    links.note_poisoned(id);
+                }
+                self.close(key);
+                links.lost(id, now, sink);
+                0
+            }
         }
     }
 
@@ -125,7 +181,14 @@ impl LinkSockets {
         let interest = Interest::READABLE | Interest::WRITABLE;
         registry.register(transport.socket(), token, interest)?;
         self.by_id.insert(dial.id, entry.key());
-        entry.insert(LinkSocket { id: dial.id, transport, is_connected: false, input: Vec::new() });
+        entry.insert(LinkSocket {
+            id: dial.id,
+            transport,
+            is_connected: false,
+            is_readable: false,
+            is_ended: false,
+            input: Vec::new(),
+        });
         Ok(())
     }
 
@@ -144,6 +207,7 @@ impl LinkSockets {
     /// Closing the descriptor takes it out of epoll as well.
     fn close(&mut self, key: usize) {
         let socket = self.sockets.remove(key);
+        self.again.retain(|other| *other != key);
         self.by_id.remove(&socket.id);
     }
 }
@@ -176,10 +240,10 @@ impl End {
 }
 
 impl LinkSocket {
+    /// Takes note of what the kernel says, and writes if it takes more.
     fn progress(
         &mut self,
         event: &Event,
-        scratch: &mut [u8],
         links: &mut Links,
         now: Micros,
         sink: &mut impl Sink,
@@ -194,30 +258,32 @@ impl LinkSocket {
             self.is_connected = true;
             links.connected(self.id);
         }
-        let is_ended = event.is_read_closed() || event.is_error();
-        if event.is_readable() || is_ended {
-            self.read(is_ended, scratch, links, now, sink)?;
-        }
+        self.is_ended |= event.is_read_closed() || event.is_error();
+        self.is_readable |= event.is_readable() || self.is_ended;
         if event.is_writable() {
             self.write(links, now, sink).map_err(End::Io)?;
         }
         Ok(())
     }
 
-    /// Reads all there is. That it `is_ended` the kernel says once, perhaps together with the last bytes.
+    /// Reads a turn's worth; where there may be more, it is still readable afterwards. Returns how many
+    /// bytes.
     fn read(
         &mut self,
-        is_ended: bool,
         scratch: &mut [u8],
         links: &mut Links,
         now: Micros,
         sink: &mut impl Sink,
-    ) -> Result<(), End> {
-        loop {
+    ) -> Result<usize, End> {
+        let mut bytes = 0;
+        while self.is_readable && bytes < READ_BYTES {
             let length = match self.transport.read(scratch) {
                 Ok(0) => return Err(End::Io(io::ErrorKind::UnexpectedEof.into())),
                 Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    self.is_readable = false;
+                    break;
+                }
                 // It may refuse us after it has agreed on keys (RFC 8446, 4.4.2.4).
                 Err(error)
                     if self.transport.is_handshaking()
@@ -227,12 +293,12 @@ impl LinkSocket {
                 }
                 Err(error) => return Err(End::Io(error)),
             };
+            bytes += length;
             self.take(&scratch[..length], links, now, sink).map_err(End::Fault)?;
             let is_empty = length < scratch.len() && self.transport.short_read_means_empty();
-            if is_empty && !is_ended {
-                return Ok(());
-            }
+            self.is_readable = !is_empty || self.is_ended;
         }
+        Ok(bytes)
     }
 
     /// Gives the links what came, after what was left of before.
@@ -276,3 +342,6 @@ impl LinkSocket {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

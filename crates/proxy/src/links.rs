@@ -183,6 +183,10 @@ pub(crate) struct LinkId {
 }
 
 impl LinkId {
+    /// Of no peer: what comes on it is taken and forgotten.
+    #[cfg(test)]
+    pub(crate) const NOBODYS: LinkId = LinkId { peer: usize::MAX, link: 0, serial: 0 };
+
     fn parts(self) -> (usize, usize, u32) {
         (self.peer, self.link, self.serial)
     }

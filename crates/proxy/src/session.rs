@@ -50,6 +50,34 @@ use crate::usage::{CacheUsage, ProxyUsage};
 /// Requests located ahead of being carried out. Twice the misses a core can have under way.
 const BATCH_REQUESTS_MAX: usize = 32;
 
+/// Operations of one client carried out, or sent away, before others have their turn: some 0.2 ms.
+pub(crate) const OPERATIONS_PER_TURN: u64 = 512;
+
+/// Bytes of answers after which they are written, and perhaps others have their turn, before more is
+/// carried out.
+const OUTPUT_BYTES_AT_ONCE: usize = 128 * 1024;
+
+/// How much is carried out before answers are written and others may have their turn.
+#[derive(Debug, Clone, Copy)]
+struct Portion {
+    operations: u64,
+    output_bytes: usize,
+}
+
+impl Portion {
+    const ORDINARY: Portion =
+        Portion { operations: OPERATIONS_PER_TURN, output_bytes: OUTPUT_BYTES_AT_ONCE };
+
+    /// Of a multi-get of so many bytes. Its line is decoded again for each portion; where it is very long,
+    /// portions are so large that this takes no longer than what is done in them.
+    fn of_line(bytes: usize) -> Portion {
+        Portion {
+            operations: OPERATIONS_PER_TURN.max(bytes as u64 / 128),
+            output_bytes: OUTPUT_BYTES_AT_ONCE.max(4 * bytes),
+        }
+    }
+}
+
 /// Largest item a stranger may send: the password of an authentication, with room to spare.
 const STRANGER_ITEM_BYTES_MAX: u32 = 1024;
 
@@ -97,7 +125,7 @@ pub(crate) enum Then {
     Read { bytes_total: usize },
     /// These many bytes are to be read and thrown away first.
     Skip { bytes: u64 },
-    /// The client must take some answers first.
+    /// That is enough for once: what was said goes out first.
     Drain,
     /// Answers must come from other nodes first.
     Await,
@@ -159,6 +187,7 @@ struct Desk<'s, L: BackendLink> {
     keys_answered: &'s mut usize,
     answers: &'s mut Option<Box<Answers>>,
     next_number: u64,
+    portion: Portion,
 }
 
 impl<L: BackendLink> Session<L> {
@@ -493,7 +522,8 @@ impl<L: BackendLink> Session<L> {
             }
             // Keys of a multi-get are counted as they are asked for.
             turn.operations += u64::from(!matches!(request.body, Body::GetMany { .. }));
-            match self.on_session(request, &guard, out, turn) {
+            let line_bytes = batch.end - *consumed;
+            match self.on_session(request, line_bytes, &guard, out, turn) {
                 Flow::Done => *consumed = batch.end,
                 Flow::Unfinished(then) => return Some(then),
                 Flow::Close => {
@@ -513,13 +543,15 @@ impl<L: BackendLink> Session<L> {
             keys_answered: &mut self.keys_answered,
             answers: &mut self.answers,
             next_number: self.next_number,
+            portion: Portion::ORDINARY,
         }
     }
 
-    /// Requests that are not about one item.
+    /// Requests that are not about one item, of so many bytes.
     fn on_session(
         &mut self,
         request: &Request<'_>,
+        bytes: usize,
         guard: &Option<L::Guard<'_>>,
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
@@ -533,7 +565,8 @@ impl<L: BackendLink> Session<L> {
         }
         match request.body {
             Body::GetMany { keys, touch } => {
-                return self.desk().get_many(keys, touch, request, guard, out, turn);
+                let mut desk = Desk { portion: Portion::of_line(bytes), ..self.desk() };
+                return desk.get_many(keys, touch, request, guard, out, turn);
             }
             Body::Flush { delay } => self.desk().flush(delay, reply, out, turn),
             Body::Stats { argument } => self.desk().stats(argument, reply, out, turn),
@@ -592,7 +625,8 @@ impl<L: BackendLink> Desk<'_, L> {
     /// Whether no more may be answered, or sent, now.
     #[inline]
     fn must_stop(&self, out: &[u8], turn: &Turn<'_, L>) -> Option<Then> {
-        if turn.output_bytes_max <= out.len() {
+        let output_bytes_max = turn.output_bytes_max.min(self.portion.output_bytes);
+        if output_bytes_max <= out.len() || self.portion.operations <= turn.operations {
             return Some(Then::Drain);
         }
         match &self.answers {
@@ -814,7 +848,7 @@ impl<L: BackendLink> Desk<'_, L> {
         }
     }
 
-    /// Answers a text multi-get, as far as the output limit allows.
+    /// Answers a text multi-get, as far as a portion goes and the output limit allows.
     fn get_many(
         &mut self,
         keys: Keys<'_>,

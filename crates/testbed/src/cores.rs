@@ -5,6 +5,7 @@
 use std::fs;
 use std::io;
 use std::process::{Command, Stdio};
+use std::sync::OnceLock;
 
 use rustix::process::{Pid, getpid};
 use rustix::thread::{CpuSet, gettid, sched_getaffinity, sched_setaffinity};
@@ -46,9 +47,18 @@ impl Drop for Pinned {
     }
 }
 
+/// Those that this process was begun with. Asked once, before anybody is pinned here: once the first thread is,
+/// what is allowed to it is one core.
+static OURS: OnceLock<CpuSet> = OnceLock::new();
+
 fn only(core: usize) -> io::Result<CpuSet> {
-    // Of the first thread, which is not pinned for an experiment.
-    let ours = sched_getaffinity(Some(getpid()))?;
+    let ours = match OURS.get() {
+        Some(ours) => ours,
+        None => {
+            let asked = sched_getaffinity(Some(getpid()))?;
+            OURS.get_or_init(|| asked)
+        }
+    };
     let mut cores = (0..CpuSet::MAX_CPU).filter(|&cpu| ours.is_set(cpu));
     let cpu = cores.nth(core).ok_or(io::ErrorKind::NotFound)?;
     let mut one = CpuSet::new();
@@ -78,7 +88,7 @@ pub fn giving_way(program: impl AsRef<std::ffi::OsStr>) -> Command {
 
 #[cfg(test)]
 mod tests {
-    use super::{give_way, giving_way, pin};
+    use super::{getpid, give_way, giving_way, only, pin, sched_getaffinity, sched_setaffinity};
     use std::fs;
     use std::thread;
 
@@ -102,6 +112,19 @@ mod tests {
         assert_eq!(policy("thread-self"), before);
         let shown = giving_way("chrt").args(["--pid", "0"]).output().expect("chrt starts");
         assert!(String::from_utf8_lossy(&shown.stdout).contains("SCHED_IDLE"), "{shown:?}");
+    }
+
+    #[test]
+    fn cores_are_counted_as_they_were_before_the_first_thread_was_pinned() {
+        let (Ok(first), Ok(second)) = (only(0), only(1)) else {
+            // There is but one.
+            return;
+        };
+        let before = sched_getaffinity(Some(getpid())).expect("it can be asked");
+        sched_setaffinity(Some(getpid()), &second).expect("it may run there");
+        let then = only(0);
+        sched_setaffinity(Some(getpid()), &before).expect("it ran there before");
+        assert!(then.is_ok_and(|then| then == first));
     }
 
     #[test]

@@ -37,7 +37,7 @@ use crate::peer::execute::{
     BATCH_REQUESTS_MAX, NotHere, PARKED, Replies, WARM_KEYS_MIN, execute, locate, slots, weight,
 };
 use crate::peer::fair::{Late, OPERATION_COST};
-use crate::peer::link::Link;
+use crate::peer::link::{Link, Written};
 use crate::peer::parked::{Parked, Waits};
 use crate::peer::socket::Socket;
 
@@ -52,8 +52,9 @@ const READ_BYTES: usize = 64 * 1024;
 const LINKS_MAX: usize = 8_192;
 /// What a turn may cost before requests wait for their cache's turn: about 100 µs of work.
 const EASY_COST: u64 = 128 * 1024;
-/// What late requests may cost in one turn before sockets are looked at again: a millisecond or so.
-const LATE_COST: u64 = 1 << 20;
+/// What late requests may cost in one turn before replies are written and sockets looked at again: about
+/// 200 µs of work. Whoever has just asked waits for so long before anybody knows of it.
+const LATE_COST: u64 = 256 * 1024;
 /// How often every link is looked at for time-outs.
 const SWEEP_EVERY: Duration = Duration::from_millis(250);
 /// A loop that comes back later than this was not asleep but stopped: what waits in its sockets may
@@ -80,7 +81,8 @@ pub(super) struct EventLoop {
     links_ever: u64,
     /// Links that may be read although the kernel will not say so again.
     again: VecDeque<usize>,
-    /// Links that may have replies to write, or last words said.
+    /// Links that may have replies to write, or last words said. Between two turns: those that have more
+    /// than a turn's worth.
     touched: Vec<usize>,
     scratch: Box<[u8]>,
     late: Late<Kept>,
@@ -201,7 +203,8 @@ impl EventLoop {
 
     fn timeout(&self) -> Duration {
         let accepting = self.door_ready && self.door.is_some() && self.door_rests_until.is_none();
-        if accepting || !self.again.is_empty() || !self.late.is_empty() {
+        let waiting = !self.again.is_empty() || !self.late.is_empty() || !self.touched.is_empty();
+        if accepting || waiting {
             return Duration::ZERO;
         }
         let until = self.next_sweep.saturating_duration_since(Instant::now());
@@ -641,13 +644,22 @@ impl EventLoop {
             link.touched = false;
             let was_full = link.is_full();
             let written = link.write(self.now_ms);
-            if written.is_err() || link.closing && !link.has_output() {
+            let Ok(written) = written else {
                 self.close(key);
-            } else if was_full && !link.is_full() {
+                continue;
+            };
+            if link.closing && !link.has_output() {
+                self.close(key);
+                continue;
+            }
+            if was_full && !link.is_full() {
                 // Reading stopped while the proxy was behind; the kernel may not say again that
                 // there is something.
                 link.readable = true;
                 self.again.push_back(key);
+            }
+            if written == Written::Enough {
+                self.touch(key);
             }
         }
     }
@@ -726,7 +738,7 @@ impl EventLoop {
         if sweep {
             self.sweep();
         }
-        if !self.again.is_empty() || !self.late.is_empty() {
+        if !self.again.is_empty() || !self.late.is_empty() || !self.touched.is_empty() {
             Some(0)
         } else if self.parked.is_empty() {
             None

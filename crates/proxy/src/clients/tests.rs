@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::{CROWDED, Clients, HungUp, LINE_TIME_MAX};
 use crate::connection::{After, Connection, Scratch};
 use crate::outbox::Outbox;
+use crate::round::Done;
 use crate::session::Turn;
 use crate::session::tests::{Bench, CACHE, LOGIN, MapLink, NOW};
 use crate::settings::Access;
@@ -93,7 +94,7 @@ fn who_hangs_up_in_a_line_that_stands_is_served_what_changes_something_and_a_str
     stage.turns_until(first, false, |stage, _| !stage.bench.link.items().is_empty());
 
     // There is so much to do that they must wait.
-    stage.clients.round.charge(u64::from(u32::MAX));
+    stage.clients.round.charge_bytes(u64::from(u32::MAX));
     let mut all = others.iter().map(|(key, _)| *key);
     assert!(!stage.clients.may_go(first, 0) && all.all(|key| !stage.clients.may_go(key, 0)));
     client.write_all(b"get a\r\ndelete a noreply\r\n").expect("the server is there");
@@ -113,4 +114,30 @@ fn who_hangs_up_in_a_line_that_stands_is_served_what_changes_something_and_a_str
     let then = LINE_TIME_MAX + CROWDED;
     assert_eq!(stage.clients.hung_up(stranger, then - 1), HungUp::Close);
     assert_eq!(stage.clients.hung_up(stranger, then), HungUp::Serve);
+}
+
+#[test]
+fn strangers_go_behind_those_named_beside_them_and_two_in_a_round() {
+    let mut stage = Stage::new();
+    let strangers: Vec<_> = (0..5).map(|_| stage.stranger()).collect();
+    let (member, _client) = stage.member();
+    let login = Done { late: None, was_stranger: true, operations: 0, bytes: 64 };
+    let mut left = strangers.iter().map(|(key, _)| *key).collect::<Vec<_>>();
+    left.iter().for_each(|&key| assert!(!stage.clients.may_go(key, 0)));
+    assert!(stage.clients.may_go(member, 0), "nobody of its cache waits");
+    let mut rounds = 0;
+    while stage.clients.are_late() {
+        rounds += 1;
+        stage.clients.round.begin();
+        let mut logins = 0;
+        while let Some((cache, key)) = stage.clients.next_late(0) {
+            assert_eq!(key, left.remove(0), "in order");
+            stage.clients.charge(Done { late: Some(cache), ..login });
+            logins += 1;
+        }
+        assert!((1..=2).contains(&logins), "{logins} logins");
+        stage.clients.round.begin();
+        assert!(stage.clients.may_go(member, 0), "a line of strangers is none of its business");
+    }
+    assert_eq!((rounds, left.len()), (3, 0));
 }

@@ -196,6 +196,32 @@ fn a_multi_get_goes_on_where_the_full_output_stopped_it() {
 }
 
 #[test]
+fn whoever_asks_for_very_much_is_answered_in_portions() {
+    let bench = Bench::of(1);
+    let mut talk = bench.member();
+    let value = "x".repeat(1_000);
+    let keys: Vec<_> = (0..800).map(|number| format!("k{number}")).collect();
+    for key in &keys {
+        talk.hears(format!("set {key} 0 0 1000\r\n{value}\r\n").as_bytes());
+    }
+    let one = |key: &String| format!("VALUE {key} 0 1000\r\n{value}\r\n");
+    let items: String = keys.iter().map(one).collect();
+    let each: String = keys.iter().map(|key| one(key) + "END\r\n").collect();
+    let small: String = keys.iter().map(|key| format!("get no-{key}\r\n")).collect();
+    for (what, asked, answer, drains) in [
+        ("by bytes", format!("get {}\r\n", keys.join(" ")), items + "END\r\n", 6),
+        ("pipelined", format!("get {}\r\n", keys.join("\r\nget ")), each, 6),
+        ("by operations", small, "END\r\n".repeat(800), 1),
+    ] {
+        (talk.drains, talk.operations) = (0, 0);
+        talk.heard.clear();
+        talk.hears(asked.as_bytes());
+        assert!(talk.heard == answer.as_bytes(), "{what}: another answer");
+        assert_eq!((talk.drains, talk.operations), (drains, 800), "{what}");
+    }
+}
+
+#[test]
 fn everyone_needs_no_password_where_none_is_asked_for() {
     let bench = Bench::new();
     let mut talk = bench.talk();
@@ -359,6 +385,8 @@ impl Talk<'_> {
             if served.then != Then::Drain {
                 break;
             }
+            // Its next turn.
+            self.operations += std::mem::take(&mut turn.operations);
         }
         self.operations += turn.operations;
         self.outbox.extend(outbox.drain());

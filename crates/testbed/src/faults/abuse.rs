@@ -4,7 +4,7 @@
 //! Who misbehaves gives way to everyone else on this machine, because elsewhere he has machines of his own.
 //! Floods of ordinary requests, with and without a limit: `tests/isolation.rs`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread::{self, JoinHandle};
@@ -22,6 +22,8 @@ use crate::keys::{self, Ended};
 /// Of the quiet cache.
 const KEYS: u64 = 1_000;
 const PER_SECOND: u32 = 500;
+/// Of the host: where a flood of connections comes from.
+const FLOOD_ADDRESSES: u64 = 4_096;
 /// A value that fills a network.
 const LARGE: usize = 100_000;
 
@@ -254,8 +256,13 @@ fn wrong_passwords(client: &Client<'_>) {
     }
 }
 
+/// From so many addresses that none of them runs out of ports: the half of them that the kernel looks through
+/// first is used up in a second, and then each `connect` looks through all, with its core for itself.
 fn connect_flood(client: &Client<'_>) {
-    if Connection::try_open(client.addr).is_ok() {
+    let number = client.done.load(Relaxed);
+    let [.., high, low] = (number % FLOOD_ADDRESSES).to_be_bytes();
+    let from = IpAddr::from([127, 1, high, low]);
+    if Connection::try_open_from(from, client.addr).is_ok() {
         client.count();
     }
 }
