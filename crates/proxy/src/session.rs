@@ -55,7 +55,7 @@ pub(crate) const OPERATIONS_PER_TURN: u64 = 512;
 
 /// Bytes of answers after which they are written, and perhaps others have their turn, before more is
 /// carried out.
-const OUTPUT_BYTES_AT_ONCE: usize = 128 * 1024;
+const OUTPUT_BYTES_AT_ONCE: usize = 256 * 1024;
 
 /// How much is carried out before answers are written and others may have their turn.
 #[derive(Debug, Clone, Copy)]

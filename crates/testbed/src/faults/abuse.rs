@@ -11,13 +11,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use super::report::{Amount, Bar, Report};
-use super::steady::Steady;
+use super::steady::{Answers, Steady};
 use super::{Experiment, Length, NotHere};
 use crate::connection::{Connection, Login};
 use crate::cores::give_way;
 use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::{Cluster, log_in};
 use crate::keys::{self, Ended};
+use crate::memcached::Memcached;
 
 /// Of the quiet cache.
 const KEYS: u64 = 1_000;
@@ -45,6 +46,8 @@ struct Kind {
 }
 
 const KINDS: &[Kind] = &[
+    // A host gives a machine that is busy less than one that is not, now and then for longer than any bar.
+    Kind { name: "nothing, on a machine that is busy", clients: 8, act: busy_machine },
     Kind { name: "slow requests, a byte every 100 ms", clients: 300, act: slow_requests },
     Kind { name: "strangers who say nothing", clients: 300, act: silent_strangers },
     Kind { name: "answers that nobody reads", clients: 16, act: unread_answers },
@@ -56,6 +59,9 @@ const KINDS: &[Kind] = &[
     Kind { name: "flushes in a loop", clients: 8, act: flushes },
     Kind { name: "statistics in a loop", clients: 8, act: statistics },
 ];
+
+/// What a machine with two cores may be too small for.
+const COMPARED: &[&str] = &["multi-gets of 1,000 keys", "connections without end"];
 
 /// Who misbehaves.
 struct Client<'c> {
@@ -79,25 +85,14 @@ fn abuse(report: &mut Report, length: Length) -> Result<(), NotHere> {
 
     for kind in KINDS {
         let memory = cluster.nodes[0].process.memory_bytes();
-        let steady = Steady::start(addr, &quiet, (0..KEYS).collect(), PER_SECOND);
-        steady.wait_until_at_work();
-        let abusers = Abusers::start(kind, addr, &noisy);
-        let from = steady.now();
-        thread::sleep(time / 2);
-        let comes = Instant::now();
-        drop(cluster.connect(0, &quiet));
-        let let_in = comes.elapsed();
-        thread::sleep((time / 2).saturating_sub(let_in));
-        let to = steady.now();
-        let done = abusers.finish();
-        let beside = steady.finish().between(from, to);
+        let Noticed { answers, let_in, done } = kind.beside(addr, [&quiet, &noisy], time);
         let grown = cluster.nodes[0].process.memory_bytes().saturating_sub(memory);
         let name = kind.name;
-        report.figure(&format!("{name}: quiet cache, p99"), Amount::ms(beside.p99()), {
+        report.figure(&format!("{name}: quiet cache, p99"), Amount::ms(answers.p99()), {
             Bar::AtMost((allowed.as_secs_f64() * 1e5).round() / 1e2)
         });
-        beside.report_failed(report, &format!("{name}: quiet cache, failed"));
-        report.never(&format!("{name}: quiet cache, lost"), beside.count(Ended::Miss));
+        answers.report_failed(report, &format!("{name}: quiet cache, failed"));
+        report.never(&format!("{name}: quiet cache, lost"), answers.count(Ended::Miss));
         report.figure(&format!("{name}: quiet cache, let in after"), Amount::ms(let_in), Bar::None);
         // What one client may hold is 4 MiB of answers by default; strangers may hold nothing.
         let allowed_mib = 64.0 + 5.0 * kind.clients.min(16) as f64;
@@ -112,7 +107,57 @@ fn abuse(report: &mut Report, length: Length) -> Result<(), NotHere> {
     }
     let evicted = cluster.connect(0, &quiet).statistics()["evictions"];
     report.never("evicted from the quiet cache", evicted);
+    drop(cluster);
+    beside_memcached(report, time)
+}
+
+/// The same beside a memcached, whose one cache all share: what such a machine can do.
+fn beside_memcached(report: &mut Report, time: Duration) -> Result<(), NotHere> {
+    if !Memcached::is_here() {
+        return Err(NotHere("there is no memcached to compare with".to_owned()));
+    }
+    let login = Login { username: "shop".to_owned(), password: "secret".to_owned() };
+    let memcached = Memcached::start_for_crowds(&login);
+    let login = login.of_any_key();
+    keys::set(&mut Connection::open_as(memcached.addr, &login), 0..KEYS);
+    for kind in KINDS.iter().filter(|kind| COMPARED.contains(&kind.name)) {
+        let Noticed { answers, let_in, done } = kind.beside(memcached.addr, [&login, &login], time);
+        let name = format!("memcached, {}", kind.name);
+        report.figure(&format!("{name}: another, p99"), Amount::ms(answers.p99()), Bar::None);
+        report.figure(&format!("{name}: another, let in after"), Amount::ms(let_in), Bar::None);
+        report.figure(&format!("{name}: done"), Amount::count(done), Bar::None);
+    }
     Ok(())
+}
+
+/// By one who asks little, of those who misbehave beside him.
+struct Noticed {
+    answers: Answers,
+    let_in: Duration,
+    /// By those who misbehave.
+    done: u64,
+}
+
+impl Kind {
+    fn beside(
+        &'static self,
+        addr: SocketAddr,
+        [quiet, noisy]: [&Login; 2],
+        time: Duration,
+    ) -> Noticed {
+        let steady = Steady::start(addr, quiet, (0..KEYS).collect(), PER_SECOND);
+        steady.wait_until_at_work();
+        let abusers = Abusers::start(self, addr, noisy);
+        let from = steady.now();
+        thread::sleep(time / 2);
+        let comes = Instant::now();
+        eventually("who asks little is let in", DEADLINE, || log_in(addr, quiet).ok());
+        let let_in = comes.elapsed();
+        thread::sleep((time / 2).saturating_sub(let_in));
+        let to = steady.now();
+        let done = abusers.finish();
+        Noticed { answers: steady.finish().between(from, to), let_in, done }
+    }
 }
 
 struct Abusers {
@@ -183,6 +228,14 @@ impl Client<'_> {
     fn count(&self) {
         self.done.fetch_add(1, Relaxed);
     }
+}
+
+fn busy_machine(client: &Client<'_>) {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_millis(10) {
+        std::hint::spin_loop();
+    }
+    client.count();
 }
 
 fn slow_requests(client: &Client<'_>) {
