@@ -99,8 +99,7 @@ impl World {
             Fault::Join { node } => return self.join(node),
             Fault::Remove { node } => return self.remove(node),
             Fault::Lose { node } => {
-                let left = (0..NODES_MAX).filter(|&node| self.nodes[node].is_wanted).count();
-                if left <= 2 || self.nodes[node].process.is_none() {
+                if self.staying_without(node) < 2 || self.nodes[node].process.is_none() {
                     return false;
                 }
                 self.nodes[node].is_wanted = false;
@@ -179,8 +178,8 @@ impl World {
 
     /// An operator has the node drained; its process is stopped when it is forgotten.
     fn remove(&mut self, node: usize) -> bool {
-        let wanted = (0..NODES_MAX).filter(|&node| self.nodes[node].is_wanted).count();
-        if !self.nodes[node].is_wanted || wanted <= 2 || self.is_leaving(node) {
+        let is_staying = self.nodes[node].is_wanted && !self.is_leaving(node);
+        if !is_staying || self.staying_without(node) < 2 {
             return false;
         }
         let name = self.nodes[node].name.clone();
@@ -192,6 +191,13 @@ impl World {
         process.wishes.removing.insert(name);
         self.drive();
         true
+    }
+
+    /// How many nodes there will be without this one, once all wishes are done: control refuses to remove the
+    /// last ones, also while those before are not gone yet.
+    fn staying_without(&self, node: usize) -> usize {
+        let is_staying = |&other: &usize| self.nodes[other].is_wanted && !self.is_leaving(other);
+        (0..NODES_MAX).filter(|&other| other != node).filter(is_staying).count()
     }
 
     fn is_leaving(&self, node: usize) -> bool {

@@ -88,6 +88,38 @@ fn a_node_that_could_not_write_an_epoch_takes_it_up_whatever_it_hears_before() {
     }
 }
 
+/// A node that is dead keeps the epoch in force from being settled; so nobody can be removed before it is
+/// given up. Neither may wait for the other, and control lets nobody remove all nodes that are left.
+#[test]
+fn a_dead_node_is_given_up_while_a_person_removes_another() {
+    let (lost, reweighed, removed) = (SECOND, SECOND + 100 * MILLISECOND, 2 * SECOND);
+    for seed in 0..4 {
+        let mut scenario = scenario(seed);
+        (scenario.nodes, scenario.length) = (4, 30 * SECOND);
+        let timed = |at, fault| Timed { at, fault };
+        scenario.faults = vec![
+            timed(lost, Fault::Lose { node: 0 }),
+            timed(reweighed, Fault::Reweigh { node: 3, weight: 32 }),
+            timed(removed, Fault::Remove { node: 2 }),
+            timed(removed, Fault::Remove { node: 1 }),
+            timed(removed, Fault::Remove { node: 3 }),
+        ];
+        let played = play(scenario, Story::told());
+        assert_eq!(played.violation, None, "seed {seed}");
+        assert_eq!(played.counts.faults.get("remove"), Some(&1), "seed {seed}");
+        assert_eq!(played.counts.given_up, 1, "seed {seed}");
+        let story: Vec<String> = played.story.last(usize::MAX).collect();
+        let place = |words: &str| story.iter().position(|line| line.contains(words));
+        let (wished, mended) = (place("*** Remove"), place("everything is mended"));
+        let is_without_both = |line: &String| {
+            line.contains(" prepared: ") && !line.contains("node-0.") && !line.contains("node-2.")
+        };
+        let without_both = story.iter().rposition(is_without_both);
+        assert!(wished < without_both, "seed {seed}: it was never removed");
+        assert!(without_both < mended, "seed {seed}: it waited until all was mended");
+    }
+}
+
 /// The kind of garbage that is an ABORT of what was committed.
 const ABORT: u64 = 4;
 

@@ -201,10 +201,7 @@ fn has_node(topology: &Topology, node: &NodeName) -> bool {
 /// Whether every node that is there has links to every member that is there. Those that are away
 /// cannot be reached, and shall not keep the others from going on.
 fn is_ready(prepared: &Topology, nodes: &BTreeMap<NodeName, Seen>, wishes: &Wishes) -> bool {
-    let mut asked = nodes
-        .iter()
-        .filter(|(name, seen)| seen.is_connected && !wishes.removing.contains(*name))
-        .peekable();
+    let mut asked = asked(prepared, nodes, wishes).peekable();
     let needed: Vec<usize> = prepared
         .members()
         .iter()
@@ -221,6 +218,18 @@ fn is_ready(prepared: &Topology, nodes: &BTreeMap<NodeName, Seen>, wishes: &Wish
         })
 }
 
+/// The nodes that must be ready before an epoch is committed: those that are there, without those that
+/// a person removes by it.
+fn asked<'a>(
+    topology: &'a Topology,
+    nodes: &'a BTreeMap<NodeName, Seen>,
+    wishes: &'a Wishes,
+) -> impl Iterator<Item = (&'a NodeName, &'a Seen)> {
+    let is_removed =
+        move |name: &NodeName| wishes.removing.contains(name) && !has_node(topology, name);
+    nodes.iter().filter(move |(name, seen)| seen.is_connected && !is_removed(name))
+}
+
 /// The members that there should be: those of every registered node that has told its address, with
 /// the weights they have or that operators wish. One that is away stays what it was, until it is given
 /// up.
@@ -233,7 +242,10 @@ fn wanted(
     let given_up = given_up(announced, nodes, situation);
     let mut members: Vec<TopologyMember> = Vec::new();
     for (name, seen) in nodes {
-        if situation.wishes.removing.contains(name) || given_up.as_ref() == Some(name) {
+        // A member that a person removes stays while another is given up.
+        let stays = given_up.is_some() && before.iter().any(|it| it.node == *name);
+        let is_removed = situation.wishes.removing.contains(name) && !stays;
+        if is_removed || given_up.as_ref() == Some(name) {
             continue;
         }
         // Also one that has just been started again, and does not listen yet.
@@ -275,12 +287,14 @@ fn given_up(
     situation: Situation<'_>,
 ) -> Option<NodeName> {
     let committed = announced.committed.as_ref()?;
+    let is_removed = |name: &NodeName| situation.wishes.removing.contains(name);
     let of_committed: Vec<_> = nodes.iter().filter(|(name, _)| has_node(committed, name)).collect();
     let dead: Vec<_> = of_committed
         .iter()
-        .filter(|(_, seen)| {
-            situation.failover.hold_down <= seen.dead_for.unwrap_or_default()
-                || is_made(Mistake::GivesUpTheSilent) && !seen.is_connected
+        .filter(|(name, seen)| {
+            let is_dead = situation.failover.hold_down <= seen.dead_for.unwrap_or_default()
+                || is_made(Mistake::GivesUpTheSilent) && !seen.is_connected;
+            is_dead && !is_removed(name)
         })
         .collect();
     // A node that comes back asks as many others whether they have heard of an epoch without it that one
@@ -289,8 +303,10 @@ fn given_up(
     if connected * 2 < of_committed.len() {
         return None;
     }
-    // Whom a person removes goes first: nodes take the one from their callers, and not the other.
-    if of_committed.iter().any(|(name, _)| situation.wishes.removing.contains(*name)) {
+    // Whom a person removes goes first: nodes take the one from their callers, and not the other. But
+    // while the epoch in force is not settled, a removal would wait for the dead to acknowledge it.
+    let is_settled = announced.settled == committed.epoch();
+    if is_settled && of_committed.iter().any(|(name, _)| is_removed(name)) {
         return None;
     }
     // The choice stays while the epoch without it is being prepared.
@@ -554,7 +570,7 @@ impl Driver {
         let mut bytes = Vec::new();
         topology.encode(&mut bytes);
         let digest = *topology.digest().as_bytes();
-        let nodes = self.asked(seen);
+        let nodes = self.asked(&topology, seen);
         // Whoever removes nodes by name has confirmed it.
         let before = announced.committed.as_ref().map_or(&[][..], |it| it.members());
         let mut dropped = before.iter().filter(|it| !has_node(&topology, &it.node));
@@ -568,13 +584,9 @@ impl Driver {
         Ok(())
     }
 
-    /// The nodes that must be ready before an epoch is committed.
-    fn asked(&self, seen: &BTreeMap<NodeName, Seen>) -> Vec<String> {
+    fn asked(&self, topology: &Topology, seen: &BTreeMap<NodeName, Seen>) -> Vec<String> {
         let wishes = self.wishes.borrow();
-        seen.iter()
-            .filter(|(name, seen)| seen.is_connected && !wishes.removing.contains(*name))
-            .map(|(name, _)| name.to_string())
-            .collect()
+        asked(topology, seen, &wishes).map(|(name, _)| name.to_string()).collect()
     }
 
     async fn commit(
@@ -584,7 +596,7 @@ impl Driver {
     ) -> Result<(), SourceError> {
         let Some(prepared) = announced.prepared.clone() else { return Ok(()) };
         let epoch = prepared.epoch();
-        let nodes = self.asked(seen);
+        let nodes = self.asked(&prepared, seen);
         self.ask(move |registry| {
             for node in &nodes {
                 registry.acknowledge_epoch(epoch.get(), node)?;
@@ -810,6 +822,40 @@ mod tests {
         let next = decide(&announced, &nodes, quiet(&wishes));
         assert_eq!(prepared_nodes(&next), ["a", "c", "d"]);
         assert_eq!(prepared_nodes(&check(&announced, &nodes)), ["b", "c", "d"]);
+    }
+
+    /// Each would wait for the other: the removal until the dead one has acknowledged the epoch in force.
+    #[test]
+    fn a_dead_node_goes_before_whom_a_person_removes_while_the_epoch_in_force_is_not_settled() {
+        let (mut nodes, mut announced) = settled(&["a", "b", "c", "d"]);
+        announced.settled = Epoch::new(0);
+        nodes.insert(name("a"), Seen { dead_for: Some(LONG), ..away() });
+        let wishes = Wishes { removing: [name("b")].into(), ..Wishes::default() };
+        let Next::Prepare(members) = decide(&announced, &nodes, quiet(&wishes)) else {
+            panic!("a is given up")
+        };
+        assert_eq!(prepared_nodes(&Next::Prepare(members.clone())), ["b", "c", "d"]);
+        // The one that stays is asked like the others.
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let next = Topology::new(Epoch::new(2), [1; 16], members, placement).expect("good");
+        announced.prepared = Some(Arc::new(next.clone()));
+        for who in ["c", "d"] {
+            say_prepared(&mut nodes, who, &next, MemberSet::first(3));
+        }
+        assert_eq!(decide(&announced, &nodes, quiet(&wishes)), Next::Nothing);
+        say_prepared(&mut nodes, "b", &next, MemberSet::first(3));
+        assert_eq!(decide(&announced, &nodes, quiet(&wishes)), Next::Commit);
+        // A person may remove both, and then at once.
+        let both = Wishes { removing: [name("a"), name("b")].into(), ..Wishes::default() };
+        assert_eq!(decide(&announced, &nodes, quiet(&both)), Next::Abort);
+        let unprepared = Announced { prepared: None, ..announced.clone() };
+        assert_eq!(prepared_nodes(&decide(&unprepared, &nodes, quiet(&both))), ["c", "d"]);
+        // Its turn comes next.
+        say_committed(&mut nodes, &next);
+        let committed = Some(Arc::new(next));
+        let announced = Announced { committed, settled: Epoch::new(2), ..Announced::default() };
+        let then = decide(&announced, &nodes, quiet(&wishes));
+        assert_eq!(prepared_nodes(&then), ["c", "d"]);
     }
 
     #[test]
