@@ -349,6 +349,8 @@ pub struct Driver {
     slot_key: [u8; 16],
     highest: u64,
     preparing_since: Instant,
+    /// Whom the registry waits for before it puts in force what is prepared.
+    asked: Vec<String>,
     held_until: Option<Instant>,
     failover: Failover,
     given_up_at: Option<Instant>,
@@ -374,6 +376,7 @@ impl Driver {
             slot_key,
             highest,
             preparing_since: Instant::now(),
+            asked: Vec::new(),
             held_until: None,
             failover: Failover::default(),
             given_up_at: None,
@@ -530,20 +533,11 @@ impl Driver {
             Next::Prepare(members) => self.prepare(members, announced, seen).await,
             Next::Commit => self.commit(announced, seen).await,
             Next::Abort => {
-                let Some(prepared) = &announced.prepared else { return Ok(()) };
-                let epoch = prepared.epoch();
-                tracing::warn!(epoch = epoch.get(), "epoch aborted");
                 // Members that have changed are told at once; links that are not made need time.
                 if PREPARE_TIME_MAX <= self.preparing_since.elapsed() {
                     self.held_until = Some(Instant::now() + RETRY_AFTER);
                 }
-                self.ask(move |registry| {
-                    registry
-                        .abort_epoch(epoch.get(), "members changed, or links were not made in time")
-                })
-                .await?;
-                self.announced.send_replace(Announced { prepared: None, ..announced });
-                Ok(())
+                self.abort(announced, "members changed, or links were not made in time").await
             }
             Next::Settle => {
                 let Some(committed) = &announced.committed else { return Ok(()) };
@@ -576,6 +570,7 @@ impl Driver {
         let mut dropped = before.iter().filter(|it| !has_node(&topology, &it.node));
         let forced = dropped.all(|it| self.wishes.borrow().removing.contains(&it.node));
         tracing::info!(epoch = epoch.get(), members = topology.members().len(), "epoch prepared");
+        self.asked.clone_from(&nodes);
         self.ask(move |registry| registry.prepare_epoch(epoch.get(), &bytes, digest, &nodes))
             .await?;
         self.preparing_since = Instant::now();
@@ -597,6 +592,11 @@ impl Driver {
         let Some(prepared) = announced.prepared.clone() else { return Ok(()) };
         let epoch = prepared.epoch();
         let nodes = self.asked(&prepared, seen);
+        // The registry goes by those it was told of: it would wait for one that has gone, until the
+        // preparation takes too long.
+        if nodes != self.asked {
+            return self.abort(announced, "nodes came or went").await;
+        }
         self.ask(move |registry| {
             for node in &nodes {
                 registry.acknowledge_epoch(epoch.get(), node)?;
@@ -615,6 +615,15 @@ impl Driver {
         }
         let committed = Some(prepared);
         self.announced.send_replace(Announced { committed, prepared: None, ..announced });
+        Ok(())
+    }
+
+    async fn abort(&mut self, announced: Announced, why: &'static str) -> Result<(), SourceError> {
+        let Some(prepared) = &announced.prepared else { return Ok(()) };
+        let epoch = prepared.epoch().get();
+        tracing::warn!(epoch, why, "epoch aborted");
+        self.ask(move |registry| registry.abort_epoch(epoch, why)).await?;
+        self.announced.send_replace(Announced { prepared: None, ..announced });
         Ok(())
     }
 
@@ -646,6 +655,8 @@ fn decode(bytes: &[u8]) -> Result<Topology, SourceError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Mutex, MutexGuard};
+
     use super::*;
 
     #[test]
@@ -686,6 +697,105 @@ mod tests {
         );
         nodes.extend([node("c", 1)]);
         assert_eq!(check(&announced, &nodes), Next::Abort);
+    }
+
+    #[tokio::test]
+    async fn an_epoch_is_begun_anew_when_one_that_was_asked_goes_away_before_the_commit() {
+        let registry = Arc::new(Strict::default());
+        let mut driver = Driver::open(registry, Arc::default()).expect("nothing is kept yet");
+        let mut nodes: BTreeMap<_, _> = ["a", "b", "c"].map(|name| node(name, 1)).into();
+        let first = step(&mut driver, &nodes).await.prepared.expect("it begins");
+        for who in ["a", "b", "c"] {
+            say_prepared(&mut nodes, who, &first, MemberSet::first(3));
+        }
+        assert_eq!(step(&mut driver, &nodes).await.committed, Some(Arc::clone(&first)));
+        say_committed(&mut nodes, &first);
+        assert_eq!(step(&mut driver, &nodes).await.settled, first.epoch());
+
+        nodes.extend([node("b", 2)]);
+        let second = step(&mut driver, &nodes).await.prepared.expect("b is another run");
+        for who in ["a", "b"] {
+            say_prepared(&mut nodes, who, &second, MemberSet::first(3));
+        }
+        nodes.insert(name("c"), away());
+        assert_eq!(step(&mut driver, &nodes).await.prepared, None);
+        let third = step(&mut driver, &nodes).await.prepared.expect("without asking c");
+        for who in ["a", "b"] {
+            say_prepared(&mut nodes, who, &third, MemberSet::first(2));
+        }
+        assert_eq!(step(&mut driver, &nodes).await.committed, Some(third));
+    }
+
+    async fn step(driver: &mut Driver, nodes: &BTreeMap<NodeName, Seen>) -> Announced {
+        let announced = driver.announced.borrow().clone();
+        let next = check(&announced, nodes);
+        driver.carry_out(next, announced, nodes).await.expect("the registry takes it");
+        driver.announced.borrow().clone()
+    }
+
+    /// Puts an epoch in force when those have acknowledged it whom it was told of, as the database does.
+    #[derive(Default)]
+    struct Strict {
+        missing: Mutex<BTreeSet<String>>,
+    }
+
+    impl Strict {
+        fn missing(&self) -> MutexGuard<'_, BTreeSet<String>> {
+            self.missing.lock().expect("no thread has panicked")
+        }
+    }
+
+    impl Registry for Strict {
+        fn register_node(&self, _: &RegisteredNode) -> Result<(), SourceError> {
+            Ok(())
+        }
+
+        fn remove_node(&self, _: &str) -> Result<bool, SourceError> {
+            Ok(true)
+        }
+
+        fn nodes(&self) -> Result<Vec<RegisteredNode>, SourceError> {
+            Ok(Vec::new())
+        }
+
+        fn slot_key(&self) -> Result<[u8; 16], SourceError> {
+            Ok([1; 16])
+        }
+
+        fn topology(&self) -> Result<(Option<Vec<u8>>, u64), SourceError> {
+            Ok((None, 0))
+        }
+
+        fn prepare_epoch(
+            &self,
+            _: u64,
+            _: &[u8],
+            _: [u8; 32],
+            nodes: &[String],
+        ) -> Result<(), SourceError> {
+            *self.missing() = nodes.iter().cloned().collect();
+            Ok(())
+        }
+
+        fn acknowledge_epoch(&self, _: u64, node: &str) -> Result<(), SourceError> {
+            self.missing().remove(node);
+            Ok(())
+        }
+
+        fn commit_epoch(&self, _: u64) -> Result<(), SourceError> {
+            let missing = self.missing().len();
+            let error = || SourceError::Broken(format!("{missing} have not acknowledged"));
+            if missing == 0 { Ok(()) } else { Err(error()) }
+        }
+
+        fn abort_epoch(&self, _: u64, _: &str) -> Result<(), SourceError> {
+            self.missing().clear();
+            Ok(())
+        }
+
+        fn settle_epoch(&self, _: u64) -> Result<(), SourceError> {
+            Ok(())
+        }
     }
 
     #[test]
