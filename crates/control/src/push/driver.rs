@@ -14,7 +14,8 @@
 //! begun before the one in force is settled, unless the new one leaves out who has not acknowledged, or
 //! a member has come back as another run of its process and the old run's items are gone anyway. A new
 //! weight for whoever has not acknowledged waits: it would move slots that he still serves, and until he
-//! hears of it nobody else could.
+//! hears of it nobody else could. None is begun either while more than half of the nodes
+//! of the one in force are away.
 //!
 //! A node that is away keeps its slots: an empty cache hurts more than one that is down for a moment.
 //! They are given to the others when its process is known to have ended ([`Failover`]) or an operator
@@ -155,8 +156,10 @@ pub fn decide(
     situation: Situation<'_>,
 ) -> Next {
     let wanted = wanted(announced, nodes, situation);
+    let is_heard = is_heard_by_half(announced, nodes, situation.wishes);
     if let Some(prepared) = &announced.prepared {
-        return if wanted != prepared.members() || PREPARE_TIME_MAX <= situation.preparing_for {
+        let is_over = PREPARE_TIME_MAX <= situation.preparing_for || !is_heard;
+        return if wanted != prepared.members() || is_over {
             Next::Abort
         } else if is_ready(prepared, nodes, situation.wishes) {
             Next::Commit
@@ -176,7 +179,7 @@ pub fn decide(
         return Next::Settle;
     }
     let is_refreshed = situation.wishes.refresh_after.is_none_or(|it| it < committed.epoch());
-    if wanted.is_empty() || (wanted == committed.members() && is_refreshed) {
+    if wanted.is_empty() || (wanted == committed.members() && is_refreshed) || !is_heard {
         return Next::Nothing;
     }
     // Who holds the epoch up: members that have not said that they route by it.
@@ -188,6 +191,23 @@ pub fn decide(
         })
     };
     if is_settled || leaves_out_the_silent() { Next::Prepare(wanted) } else { Next::Nothing }
+}
+
+/// Whether an epoch that is begun now is heard of by at least half of the nodes of the one in force,
+/// without those that a person removes. Otherwise newcomers alone could put an epoch in force, be half
+/// of it, and give up by the next a node that has the one before on its disk: that node would ask none
+/// of them when it comes back, and serve by what it has (`cluster::comeback`).
+fn is_heard_by_half(
+    announced: &Announced,
+    nodes: &BTreeMap<NodeName, Seen>,
+    wishes: &Wishes,
+) -> bool {
+    let Some(committed) = &announced.committed else { return true };
+    let stay = nodes
+        .iter()
+        .filter(|(name, _)| has_node(committed, name) && !wishes.removing.contains(name));
+    let (connected, away): (Vec<_>, Vec<_>) = stay.partition(|(_, seen)| seen.is_connected);
+    away.len() <= connected.len()
 }
 
 fn is_same_run(one: &TopologyMember, other: &TopologyMember) -> bool {
@@ -922,6 +942,26 @@ mod tests {
         assert_eq!(check(&announced, &with_both), Next::Commit);
         nodes.insert(name("b"), away());
         assert_eq!(check(&announced, &nodes), Next::Abort);
+    }
+
+    /// It would be half of an epoch that the others have never heard of, and could give them up by the
+    /// next, while they may come back and serve by the one in force.
+    #[test]
+    fn whoever_joins_while_more_than_half_are_away_waits_until_they_are_back_or_removed() {
+        let (mut nodes, announced) = settled(&["b"]);
+        nodes.extend([node("a", 1)]);
+        let with_b = nodes.clone();
+        assert_eq!(prepared_nodes(&check(&announced, &with_b)), ["a", "b"]);
+        nodes.insert(name("b"), Seen { dead_for: Some(LONG), ..away() });
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
+        // Nor is it taken in when the other goes away meanwhile.
+        let next = topology(2, &with_b);
+        let preparing = Announced { prepared: Some(Arc::clone(&next)), ..announced.clone() };
+        say_prepared(&mut nodes, "a", &next, MemberSet::first(2));
+        assert_eq!(check(&preparing, &nodes), Next::Abort);
+        // A person who says that it has ended is believed.
+        let wishes = Wishes { removing: [name("b")].into(), ..Wishes::default() };
+        assert_eq!(prepared_nodes(&decide(&announced, &nodes, quiet(&wishes))), ["a"]);
     }
 
     #[test]
