@@ -21,7 +21,7 @@ use crate::tls::LinkTls;
 use crate::transport::Transport;
 
 /// Bytes read from one link in a turn, if there are more: replies of a good many requests, and some
-/// 0.05 ms. Whoever asked for megabytes shall not keep those waiting who asked another node for a line.
+/// 0.1 ms. Whoever asked for megabytes shall not keep those waiting who asked another node for a line.
 const READ_BYTES: usize = 256 * 1024;
 
 /// How long the kernel sends again to a machine that acknowledges nothing. Well beyond what a lost

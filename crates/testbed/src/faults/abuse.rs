@@ -12,13 +12,12 @@ use std::time::{Duration, Instant};
 
 use super::report::{Amount, Bar, Report};
 use super::steady::{Answers, Steady};
-use super::{Experiment, Length, NotHere};
+use super::{Experiment, Length, NotHere, memcached_with};
 use crate::connection::{Connection, Login};
 use crate::cores::give_way;
 use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::{Cluster, log_in};
 use crate::keys::{self, Ended};
-use crate::memcached::Memcached;
 
 /// Of the quiet cache.
 const KEYS: u64 = 1_000;
@@ -113,13 +112,7 @@ fn abuse(report: &mut Report, length: Length) -> Result<(), NotHere> {
 
 /// The same beside a memcached, whose one cache all share: what such a machine can do.
 fn beside_memcached(report: &mut Report, time: Duration) -> Result<(), NotHere> {
-    if !Memcached::is_here() {
-        return Err(NotHere("there is no memcached to compare with".to_owned()));
-    }
-    let login = Login { username: "shop".to_owned(), password: "secret".to_owned() };
-    let memcached = Memcached::start_for_crowds(&login);
-    let login = login.of_any_key();
-    keys::set(&mut Connection::open_as(memcached.addr, &login), 0..KEYS);
+    let (memcached, login) = memcached_with(KEYS)?;
     for kind in KINDS.iter().filter(|kind| COMPARED.contains(&kind.name)) {
         let Noticed { answers, let_in, done } = kind.beside(memcached.addr, [&login, &login], time);
         let name = format!("memcached, {}", kind.name);

@@ -51,7 +51,9 @@ use std::time::{Duration, Instant};
 use bench::{BenchArgs, BenchError, Moment, run_observed};
 use clap::Parser;
 
-use crate::connection::Login;
+use crate::connection::{Connection, Login};
+use crate::keys;
+use crate::memcached::Memcached;
 use report::{Report, Verdict};
 
 /// One fault, or one family of them, and what is measured meanwhile.
@@ -155,6 +157,19 @@ pub fn load_average() -> f64 {
 struct Load {
     #[command(flatten)]
     bench: BenchArgs,
+}
+
+/// A memcached with a password, which holds the keys of [`keys::set`] below `count`, and how to log in to it:
+/// what the same machine and the same clients make of another server.
+fn memcached_with(count: u64) -> Result<(Memcached, Login), NotHere> {
+    if !Memcached::is_here() {
+        return Err(NotHere("there is no memcached to compare with".to_owned()));
+    }
+    let login = Login { username: "shop".to_owned(), password: "secret".to_owned() };
+    let memcached = Memcached::start_for_crowds(&login);
+    let login = login.of_any_key();
+    keys::set(&mut Connection::open_as(memcached.addr, &login), 0..count);
+    Ok((memcached, login))
 }
 
 /// Runs the load generator in this process, with the words of its command line.

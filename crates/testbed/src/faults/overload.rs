@@ -21,13 +21,12 @@ use std::time::{Duration, Instant};
 
 use super::impatient::{Asked, Crowd, Ended, KEYS, PATIENCE, Stay};
 use super::report::{Amount, Bar, Report, middle};
-use super::{Experiment, Length, NotHere};
+use super::{Experiment, Length, NotHere, memcached_with};
 use crate::cgroup::Cgroup;
-use crate::connection::{Connection, Login};
+use crate::connection::Login;
 use crate::eventually::{DEADLINE, eventually};
 use crate::fleet::{Cluster, log_in};
 use crate::keys;
-use crate::memcached::Memcached;
 
 /// What all nodes together have of one core, and of how short a time: a slow machine, and not a fast one
 /// that stands still most of the time.
@@ -86,13 +85,7 @@ fn larder(report: &mut Report, time: Duration) -> Result<(), NotHere> {
 }
 
 fn memcached(report: &mut Report, time: Duration) -> Result<(), NotHere> {
-    if !Memcached::is_here() {
-        return Err(NotHere("there is no memcached to compare with".to_owned()));
-    }
-    let login = Login { username: "shop".to_owned(), password: "secret".to_owned() };
-    let memcached = Memcached::start_for_crowds(&login);
-    let login = login.of_any_key();
-    keys::set(&mut Connection::open_as(memcached.addr, &login), 0..KEYS);
+    let (memcached, login) = memcached_with(KEYS)?;
     let _slow = slow(&[memcached.process.id()])?;
     Service { name: "memcached, ", addr: memcached.addr, login }.overload(report, time);
     Ok(())
