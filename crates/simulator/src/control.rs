@@ -405,7 +405,8 @@ impl Control {
         }
         for (&stream, link) in &process.sessions {
             if link.engine.is_open() && USAGE_VERSION <= link.engine.version() {
-                let shares = process.quota.take(&link.node, SHARES_MAX);
+                let epoch = link.told.as_ref().and_then(Announced::epoch);
+                let shares = process.quota.take(&link.node, epoch, SHARES_MAX);
                 if !shares.is_empty() {
                     effects.push(Effect::Say(stream, FromControl::Shares(shares)));
                 }

@@ -121,6 +121,13 @@ pub struct Announced {
     pub forced: bool,
 }
 
+impl Announced {
+    /// What is in force.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.committed.as_ref().map(|topology| topology.epoch())
+    }
+}
+
 impl Default for Announced {
     /// Before the first epoch.
     fn default() -> Self {

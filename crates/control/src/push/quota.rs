@@ -166,6 +166,7 @@ impl Quota {
             return;
         }
         state.epoch = Some(topology.epoch());
+        state.forget_waiting();
         let slots = topology.map().table().slot_counts();
         let member = |(member, slots): (&_, u32)| Some(Member { place: place(member)?, slots });
         state.members = topology.members().iter().zip(slots).filter_map(member).collect();
@@ -208,9 +209,14 @@ impl Quota {
         0 < left
     }
 
-    /// What a node has to be told, at most so much.
-    pub fn take(&self, node: &NodeName, max: usize) -> Vec<Share> {
+    /// What a node has to be told, at most so much. Nothing while the `epoch` that it was told to be in
+    /// force is another than the one that was divided for: who has just been given slots would be told
+    /// the share of one who has none, and evict what clients store under them.
+    pub fn take(&self, node: &NodeName, epoch: Option<Epoch>, max: usize) -> Vec<Share> {
         let mut state = self.lock();
+        if state.epoch != epoch {
+            return Vec::new();
+        }
         let Some(waiting) = state.waiting.get_mut(node) else { return Vec::new() };
         let taken = std::iter::from_fn(|| waiting.pop_first()).take(max);
         taken.map(|((cache, backend), bytes)| Share { cache, backend, bytes }).collect()
@@ -229,6 +235,20 @@ impl State {
             divided.parts.retain(|(of, _), _| of != node);
         }
         self.note_all_changed();
+    }
+
+    /// Forgets what nodes have not been told yet. All of it is divided anew.
+    fn forget_waiting(&mut self) {
+        for (node, waiting) in std::mem::take(&mut self.waiting) {
+            for (cache, backend) in waiting.into_keys() {
+                let divided = self.caches.get_mut(&cache);
+                if let Some(known) =
+                    divided.and_then(|it| it.parts.get_mut(&(node.clone(), backend)))
+                {
+                    known.told_bytes = None;
+                }
+            }
+        }
     }
 
     fn has_all_told(&self) -> bool {
@@ -328,7 +348,8 @@ mod tests {
 
     fn told(quota: &Quota, node: &str) -> Vec<u64> {
         while quota.divide(&limit) {}
-        quota.take(&name(node), 100).into_iter().map(|share| share.bytes).collect()
+        let epoch = quota.lock().epoch;
+        quota.take(&name(node), epoch, 100).into_iter().map(|share| share.bytes).collect()
     }
 
     #[test]
@@ -364,6 +385,25 @@ mod tests {
     }
 
     #[test]
+    fn a_share_of_another_epoch_than_the_node_was_told_of_is_not_told() {
+        let quota = Quota::default();
+        let [before, now] = [topology(1, &["n0", "n1"]), topology(2, &["n1"])];
+        quota.follow(&before);
+        for node in ["n0", "n1"] {
+            quota.hear(&name(node), &report(true, 1 << 20, 0));
+        }
+        while quota.divide(&limit) {}
+        let take = |epoch| quota.take(&name("n1"), Some(Epoch::new(epoch)), 100);
+        assert!(take(2).is_empty(), "divided for the epoch before");
+        quota.follow(&now);
+        assert!(take(2).is_empty(), "not divided for this one yet");
+        while quota.divide(&limit) {}
+        assert!(take(1).is_empty(), "the node does not know of the epoch yet");
+        let sum: u64 = take(2).iter().map(|share| share.bytes).sum();
+        assert!(LIMIT <= sum, "{sum}");
+    }
+
+    #[test]
     fn who_has_reported_is_told_and_others_only_what_has_changed() {
         let quota = Quota::default();
         quota.follow(&topology(1, &["n0", "n1"]));
@@ -385,7 +425,8 @@ mod tests {
         assert_eq!(told(&quota, "n0").len(), 2);
         quota.follow_limits(&|_| Some(4 * LIMIT));
         while quota.divide(&|_| Some(4 * LIMIT)) {}
-        let sum: u64 = quota.take(&name("n0"), 100).iter().map(|share| share.bytes).sum();
+        let shares = quota.take(&name("n0"), Some(Epoch::new(1)), 100);
+        let sum: u64 = shares.iter().map(|share| share.bytes).sum();
         assert!(4 * LIMIT <= sum, "{sum}");
         quota.follow_limits(&|_| None);
         assert!(quota.lock().caches.is_empty());

@@ -469,8 +469,9 @@ impl SessionTask<'_> {
         if !self.engine.is_open() || version < USAGE_VERSION {
             return;
         }
+        let epoch = self.epoch_told.as_ref().and_then(Announced::epoch);
         while pipe.out.len() < OUT_BYTES_MAX {
-            let shares = self.server.quota.take(&self.peer.name, SHARES_MAX);
+            let shares = self.server.quota.take(&self.peer.name, epoch, SHARES_MAX);
             if shares.is_empty() {
                 return;
             }
