@@ -969,6 +969,8 @@ mod tests {
         // Before it has acknowledged that, a has ended. Of the two that are left one is half.
         nodes.insert(name("a"), Seen { dead_for: Some(LONG), ..away() });
         nodes.insert(name("b"), away());
+        let newest_only = Announced { chain: Chain::default(), ..announced.clone() };
+        assert_eq!(prepared_nodes(&check(&newest_only, &nodes)), ["c"]);
         assert_eq!(check(&announced, &nodes), Next::Nothing);
         // Once one more of the three hears, a can be given up.
         nodes.extend([node("b", 2)]);
