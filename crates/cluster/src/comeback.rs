@@ -15,12 +15,15 @@
 //! ```
 //!
 //! Its slots are another's only once an epoch without it is *settled*. Control gives a node up only
-//! while at least half of the nodes of the epoch in force are connected, and commits the epoch without
-//! it when all that are connected have prepared it. Of `n` nodes at least `n/2`, rounded up, and all
-//! of them others than the one given up, have so heard of that epoch before it is committed. The
-//! others are `n-1`, so any `n/2` of them, rounded down, have one of those among them: whoever hears
-//! from so many that they know of no such epoch knows that there was none when they answered. And none
-//! comes after: a node does not prepare an epoch that gives up one that has a link to it.
+//! while at least half of the nodes of `d` are connected, and commits the epoch without it when all that
+//! are connected have prepared it. Of `n` nodes at least `n/2`, rounded up, and all of them others than
+//! the one given up, have so heard of that epoch before it is committed. The others are `n-1`, so any
+//! `n/2` of them, rounded down, have one of those among them: whoever hears from so many that they know
+//! of no such epoch knows that there was none when they answered. And none comes after: a node does not
+//! prepare an epoch that gives up one that has a link to it.
+//!
+//! Control does not know `d`. But whoever is a member has acknowledged the last epoch that was settled,
+//! so `d` is that one or one that came into force after it. Half of the nodes of each of these are wanted.
 //!
 //! Whole clusters that are started without control so serve as soon as half of their nodes are there.
 //! That a machine refuses connections is no evidence here: its process may come back with an epoch
@@ -69,6 +72,8 @@ pub fn verdict(others: impl IntoIterator<Item = Says>) -> Verdict {
     if nodes / 2 <= with { Verdict::Serve } else { Verdict::Wait }
 }
 
+#[cfg(test)]
+mod chain_model;
 #[cfg(test)]
 mod model;
 

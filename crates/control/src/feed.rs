@@ -64,6 +64,12 @@ impl Feed {
         self.control.lock().epoch(self.cluster, state)
     }
 
+    /// The newest epoch that is settled (0 when none is), and the topologies that were in force since, in
+    /// order: that one first, the one in force last.
+    pub fn since_settled(&self) -> Result<(Epoch, Vec<Vec<u8>>), ControlError> {
+        self.control.lock().since_settled(self.cluster)
+    }
+
     /// The highest epoch that was ever begun; 0 when none was.
     pub fn newest_epoch(&self) -> Result<Epoch, ControlError> {
         self.control.lock().newest_epoch(self.cluster)

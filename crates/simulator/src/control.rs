@@ -12,6 +12,7 @@ use cluster::digest::Digest;
 use cluster::map::Epoch;
 use cluster::member::{MemberName, Weight};
 use cluster::scheme::Scheme;
+use control::push::chain::Chain;
 use control::push::driver::{
     Announced, Failover, Next, PREPARE_TIME_MAX, RETRY_AFTER, Seen, Situation, Wishes, decide,
     members_of,
@@ -50,7 +51,17 @@ pub(crate) struct Database {
     nodes: BTreeMap<NodeName, RegisteredNode>,
     committed: Option<Arc<Topology>>,
     settled: Epoch,
+    chain: Chain,
     highest: u64,
+}
+
+impl Database {
+    /// Writes what has come into force, or was settled.
+    fn keep(&mut self, announced: &Announced) {
+        self.committed.clone_from(&announced.committed);
+        self.settled = announced.settled;
+        self.chain = announced.chain.clone();
+    }
 }
 
 pub(crate) struct Control {
@@ -160,6 +171,7 @@ impl Control {
             nodes: BTreeMap::new(),
             committed: None,
             settled: Epoch::new(0),
+            chain: Chain::default(),
             highest: 0,
         };
         Control { memory, database, process: None }
@@ -177,6 +189,7 @@ impl Control {
                 committed: database.committed.clone(),
                 prepared: None,
                 settled: database.settled,
+                chain: database.chain.clone(),
                 forced: false,
             },
             wishes: Wishes::default(),
@@ -444,7 +457,7 @@ impl Control {
             }
             Next::Commit => {
                 let effects = process.commit(now);
-                self.database.committed = process.announced.committed.clone();
+                self.database.keep(&process.announced);
                 effects
             }
             Next::Abort => {
@@ -455,11 +468,9 @@ impl Control {
                 vec![Effect::Aborted]
             }
             Next::Settle => {
-                let committed = process.announced.committed.as_ref()?;
-                let settled = committed.epoch();
-                self.database.settled = settled;
-                process.announced.settled = settled;
-                vec![Effect::Settled(settled)]
+                process.announced.settle();
+                self.database.keep(&process.announced);
+                vec![Effect::Settled(process.announced.settled)]
             }
         };
         effects.extend(self.fulfil());
@@ -580,8 +591,9 @@ impl ControlProcess {
     }
 
     fn commit(&mut self, now: Micros) -> Vec<Effect> {
-        let Some(prepared) = self.announced.prepared.take() else { return Vec::new() };
-        let before = self.announced.committed.replace(Arc::clone(&prepared));
+        let Some(prepared) = self.announced.prepared.clone() else { return Vec::new() };
+        let before = self.announced.committed.clone();
+        self.announced.put_in_force(Arc::clone(&prepared));
         let mut effects = Vec::new();
         let members = before.as_ref().map_or(&[][..], |it| it.members());
         let left_out = members

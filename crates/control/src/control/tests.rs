@@ -5,11 +5,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 
 use cluster::map::Epoch;
-
+use cluster::member::{Incarnation, MemberName, Weight};
+use cluster::scheme::Scheme;
 use tenancy::capability::Capability;
 use tenancy::directory::AuthenticationError;
 use tenancy::rules::{Network, Open, RULES_PER_SCOPE_MAX, RuleId, Ruling};
 use wire::control::record::{Delta, Record};
+use wire::control::topology::{Placement, Topology, TopologyMember};
 
 use super::*;
 use crate::data_plane::DataPlaneError;
@@ -19,6 +21,7 @@ use crate::error::Fault;
 use crate::feed::Feed;
 use crate::model::{EpochState, Node, NodeName, Once};
 use crate::pretend::{Engine, Installation, NOW, open};
+use crate::push::driver::{Announced, Driver};
 use crate::rules::{RuleWish, Scope};
 
 const OPERATOR: Actor = Actor::Operator;
@@ -1061,6 +1064,77 @@ fn epochs_are_committed_when_every_node_has_acknowledged(engine: &Engine) {
     assert!(installation.revisions().is_empty(), "nodes follow another log for this");
 }
 
+/// Control goes on with what it knew: whom it may give up depends on what others may have on their disks.
+fn what_was_in_force_since_an_epoch_was_settled_is_found_after_a_restart(engine: &Engine) {
+    let mut installation = Installation::on(engine);
+    let mut expected = Announced::default();
+    let check = |installation: &Installation, expected: &Announced| {
+        let feed = Feed::new(Arc::clone(&installation.control), DEFAULT);
+        let driver = Driver::open(Arc::new(feed), Arc::default()).expect("readable");
+        assert_eq!(*driver.subscribe().borrow(), *expected);
+    };
+    check(&installation, &expected);
+    let feed = Feed::new(Arc::clone(&installation.control), DEFAULT);
+    for name in ["one", "two", "three"] {
+        feed.register_node(&node(name, 1)).expect("there is room");
+    }
+    drop(feed);
+
+    // Epochs by the nodes that are members, and whether they are settled; aborted ones have none.
+    let epochs: [(&[&str], bool); 7] = [
+        (&["one", "two", "three"], false),
+        (&["one", "two"], true),
+        (&["one", "two", "three"], false),
+        (&[], false),
+        (&["one", "three"], false),
+        (&["three"], false),
+        (&["two", "three"], true),
+    ];
+    let kept_few = Retention { epochs_max: 1, ..Retention::default() };
+    for ((members, is_settled), epoch) in epochs.into_iter().zip(1..) {
+        let feed = Feed::new(Arc::clone(&installation.control), DEFAULT);
+        let names: Vec<NodeName> = members.iter().map(|name| node(name, 1).name).collect();
+        let epoch = Epoch::new(epoch);
+        if names.is_empty() {
+            feed.prepare_epoch(epoch, b"", &[7; 32], &[]).expect("newer");
+            feed.abort_epoch(epoch, "a test").expect("being prepared");
+        } else {
+            let topology = topology(epoch, members);
+            let mut bytes = Vec::new();
+            topology.encode(&mut bytes);
+            let digest = *topology.digest().as_bytes();
+            feed.prepare_epoch(epoch, &bytes, &digest, &names).expect("newer");
+            names.iter().for_each(|it| feed.acknowledge_epoch(epoch, it).expect("a member"));
+            feed.commit_epoch(epoch).expect("all have acknowledged");
+            expected.put_in_force(Arc::new(topology));
+        }
+        check(&installation, &expected);
+        if is_settled {
+            feed.settle_epoch(epoch).expect("in force");
+            expected.settle();
+            check(&installation, &expected);
+        }
+        drop(feed);
+        installation.control.trim(&kept_few).expect("nothing is in the way");
+        installation = installation.restart();
+        check(&installation, &expected);
+    }
+    let left = installation.control.lock().lines("SELECT count(*) FROM epochs");
+    assert_eq!(left, ["Row([Int(1)])"], "the others are of no use any more");
+}
+
+fn topology(epoch: Epoch, nodes: &[&str]) -> Topology {
+    let members = nodes.iter().map(|name| TopologyMember {
+        name: MemberName::parse(&format!("{name}.b0")).expect("a good name"),
+        node: wire::control::name::NodeName::parse(name).expect("a good name"),
+        incarnation: Incarnation::new(1),
+        address: "10.0.0.1:11300".parse().expect("an address"),
+        weight: Weight::new(512),
+    });
+    let placement = Placement::Scheme(Scheme::Maglev);
+    Topology::new(epoch, [1; 16], members.collect(), placement).expect("good")
+}
+
 fn clusters_have_logs_of_their_own(engine: &Engine) {
     let installation = Installation::on(engine);
     let control = &installation.control;
@@ -1199,6 +1273,7 @@ conformance! {
     a_commit_whose_answer_is_lost_counts,
     a_fence_keeps_out_who_led_before,
     epochs_are_committed_when_every_node_has_acknowledged,
+    what_was_in_force_since_an_epoch_was_settled_is_found_after_a_restart,
     clusters_have_logs_of_their_own,
     requests_that_are_no_caches_are_carried_out_once,
     a_claimed_call_is_nobody_elses_until_the_claim_runs_out,

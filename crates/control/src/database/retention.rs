@@ -18,7 +18,8 @@ pub struct Retention {
     pub idempotency_seconds: u64,
     /// Seconds that a call that was sent, or was given up, can still be looked at.
     pub calls_seconds: u64,
-    /// Topologies per cluster that are no longer in force.
+    /// Topologies per cluster that are no longer in force. All that were since the last one was settled
+    /// are kept besides (`push::chain`).
     pub epochs_max: u64,
 }
 
@@ -83,7 +84,10 @@ impl Database {
             let values = [cluster.id.0.into(), oldest_kept.into(), batch];
             most = most.max(change.sql.execute(trim, &values)?);
             let trim = "DELETE FROM epochs WHERE cluster_id = $1
-                AND state IN ('superseded', 'aborted') AND epoch <=
+                AND (state = 'aborted' OR state = 'superseded' AND epoch <
+                    (SELECT coalesce(max(epoch), 0) FROM epochs
+                     WHERE cluster_id = $1 AND settled_at IS NOT NULL))
+                AND epoch <=
                     (SELECT coalesce(max(epoch), 0) FROM epochs WHERE cluster_id = $1) - $2";
             let values = [cluster.id.0.into(), retention.epochs_max.into()];
             change.sql.execute(trim, &values)?;

@@ -100,6 +100,22 @@ impl Database {
         newest_epoch(&mut *self.sql, cluster)
     }
 
+    /// The newest epoch that is settled (0 when none is), and the topologies that were in force since, in
+    /// order: that one first, the one in force last.
+    pub(crate) fn since_settled(
+        &mut self,
+        cluster: ClusterId,
+    ) -> Result<(Epoch, Vec<Vec<u8>>), ControlError> {
+        let select = "SELECT coalesce(max(epoch), 0) FROM epochs
+            WHERE cluster_id = $1 AND settled_at IS NOT NULL";
+        let settled = natural(self.sql.number(select, &[cluster.0.into()])?)?;
+        let select = "SELECT topology FROM epochs WHERE cluster_id = $1 AND epoch >= $2
+            AND state IN ('superseded', 'committed') ORDER BY epoch";
+        let rows = self.sql.rows(select, &[cluster.0.into(), settled.into()])?;
+        let topologies = rows.iter().map(|row| Ok(row.bytes(0)?.to_vec()));
+        Ok((Epoch::new(settled), topologies.collect::<Result<_, ControlError>>()?))
+    }
+
     /// The one epoch of a cluster that is in this state; for `Prepared` and `Committed`.
     pub(crate) fn epoch(
         &mut self,

@@ -14,8 +14,7 @@
 //! begun before the one in force is settled, unless the new one leaves out who has not acknowledged, or
 //! a member has come back as another run of its process and the old run's items are gone anyway. A new
 //! weight for whoever has not acknowledged waits: it would move slots that he still serves, and until he
-//! hears of it nobody else could. None is begun either while more than half of the nodes
-//! of the one in force are away.
+//! hears of it nobody else could.
 //!
 //! A node that is away keeps its slots: an empty cache hurts more than one that is down for a moment.
 //! They are given to the others when its process is known to have ended ([`Failover`]) or an operator
@@ -41,8 +40,9 @@ use wire::codec::Reader;
 use wire::control::name::NodeName;
 use wire::control::topology::{MemberSet, Placement, Topology, TopologyMember};
 
+use super::chain::Chain;
 use super::fleet::Fleet;
-use super::source::{RegisteredNode, Registry, SourceError};
+use super::source::{KeptEpochs, RegisteredNode, Registry, SourceError};
 
 /// How long nodes may take to make their links. A link takes milliseconds; one that takes longer than
 /// this will not be made before someone mends the network.
@@ -111,12 +111,14 @@ pub struct Situation<'a> {
     pub wishes: &'a Wishes,
 }
 
-/// What nodes are told of topologies.
+/// What nodes are told of topologies, and which of them may come back with which.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Announced {
     pub committed: Option<Arc<Topology>>,
     pub prepared: Option<Arc<Topology>>,
     pub settled: Epoch,
+    /// What was in force before `committed` and was not settled since.
+    pub chain: Chain,
     /// A person has confirmed that members are dropped.
     pub forced: bool,
 }
@@ -131,7 +133,40 @@ impl Announced {
 impl Default for Announced {
     /// Before the first epoch.
     fn default() -> Self {
-        Announced { committed: None, prepared: None, settled: Epoch::new(0), forced: false }
+        Announced {
+            committed: None,
+            prepared: None,
+            settled: Epoch::new(0),
+            chain: Chain::default(),
+            forced: false,
+        }
+    }
+}
+
+impl Announced {
+    /// As control goes on with after a restart.
+    fn kept(kept: &KeptEpochs) -> Result<Self, SourceError> {
+        let mut announced = Announced { settled: Epoch::new(kept.settled), ..Announced::default() };
+        for topology in &kept.topologies {
+            announced.put_in_force(Arc::new(decode(topology)?));
+        }
+        Ok(announced)
+    }
+
+    /// A topology has been committed.
+    pub fn put_in_force(&mut self, topology: Arc<Topology>) {
+        if let Some(superseded) = self.committed.replace(topology) {
+            self.chain.add(&superseded);
+        }
+        self.prepared = None;
+    }
+
+    /// All nodes of the topology in force have it on their disks.
+    pub fn settle(&mut self) {
+        if let Some(committed) = &self.committed {
+            self.settled = committed.epoch();
+            self.chain = Chain::default();
+        }
     }
 }
 
@@ -163,9 +198,8 @@ pub fn decide(
     situation: Situation<'_>,
 ) -> Next {
     let wanted = wanted(announced, nodes, situation);
-    let is_heard = is_heard_by_half(announced, nodes, situation.wishes);
     if let Some(prepared) = &announced.prepared {
-        let is_over = PREPARE_TIME_MAX <= situation.preparing_for || !is_heard;
+        let is_over = PREPARE_TIME_MAX <= situation.preparing_for;
         return if wanted != prepared.members() || is_over {
             Next::Abort
         } else if is_ready(prepared, nodes, situation.wishes) {
@@ -186,7 +220,7 @@ pub fn decide(
         return Next::Settle;
     }
     let is_refreshed = situation.wishes.refresh_after.is_none_or(|it| it < committed.epoch());
-    if wanted.is_empty() || (wanted == committed.members() && is_refreshed) || !is_heard {
+    if wanted.is_empty() || (wanted == committed.members() && is_refreshed) {
         return Next::Nothing;
     }
     // Who holds the epoch up: members that have not said that they route by it.
@@ -198,23 +232,6 @@ pub fn decide(
         })
     };
     if is_settled || leaves_out_the_silent() { Next::Prepare(wanted) } else { Next::Nothing }
-}
-
-/// Whether an epoch that is begun now is heard of by at least half of the nodes of the one in force,
-/// without those that a person removes. Otherwise newcomers alone could put an epoch in force, be half
-/// of it, and give up by the next a node that has the one before on its disk: that node would ask none
-/// of them when it comes back, and serve by what it has (`cluster::comeback`).
-fn is_heard_by_half(
-    announced: &Announced,
-    nodes: &BTreeMap<NodeName, Seen>,
-    wishes: &Wishes,
-) -> bool {
-    let Some(committed) = &announced.committed else { return true };
-    let stay = nodes
-        .iter()
-        .filter(|(name, _)| has_node(committed, name) && !wishes.removing.contains(name));
-    let (connected, away): (Vec<_>, Vec<_>) = stay.partition(|(_, seen)| seen.is_connected);
-    away.len() <= connected.len()
 }
 
 fn is_same_run(one: &TopologyMember, other: &TopologyMember) -> bool {
@@ -316,20 +333,18 @@ fn given_up(
     let committed = announced.committed.as_ref()?;
     let is_removed = |name: &NodeName| situation.wishes.removing.contains(name);
     let of_committed: Vec<_> = nodes.iter().filter(|(name, _)| has_node(committed, name)).collect();
+    // A node that comes back asks as many others whether they have heard of an epoch without it that one
+    // of these must be among them (`cluster::comeback`). So this holds until the commit.
+    let hearing = asked(committed, nodes, situation.wishes).map(|(name, _)| name).collect();
+    let is_heard = |name: &NodeName| announced.chain.is_heard_by_half(name, committed, &hearing);
     let dead: Vec<_> = of_committed
         .iter()
         .filter(|(name, seen)| {
             let is_dead = situation.failover.hold_down <= seen.dead_for.unwrap_or_default()
                 || is_made(Mistake::GivesUpTheSilent) && !seen.is_connected;
-            is_dead && !is_removed(name)
+            is_dead && !is_removed(name) && is_heard(name)
         })
         .collect();
-    // A node that comes back asks as many others whether they have heard of an epoch without it that one
-    // of these must be among them (`cluster::comeback`). So this holds until the commit.
-    let connected = of_committed.iter().filter(|(_, seen)| seen.is_connected).count();
-    if connected * 2 < of_committed.len() {
-        return None;
-    }
     // Whom a person removes goes first: nodes take the one from their callers, and not the other. But
     // while the epoch in force is not settled, a removal would wait for the dead to acknowledge it.
     let is_settled = announced.settled == committed.epoch();
@@ -388,20 +403,19 @@ impl Driver {
     /// Reads what is in force, and makes every registered node known to the fleet. Blocks.
     pub fn open(registry: Arc<dyn Registry>, fleet: Arc<Fleet>) -> Result<Self, SourceError> {
         let slot_key = registry.slot_key()?;
-        let (bytes, highest) = registry.topology()?;
-        let committed = bytes.map(|bytes| decode(&bytes)).transpose()?.map(Arc::new);
+        let kept = registry.epochs()?;
+        let announced = Announced::kept(&kept)?;
         for node in registry.nodes()? {
             if let Ok(name) = NodeName::parse(&node.name) {
                 fleet.add(&name);
             }
         }
-        let announced = Announced { committed, ..Announced::default() };
         Ok(Driver {
             registry,
             fleet,
             announced: watch::Sender::new(announced),
             slot_key,
-            highest,
+            highest: kept.highest,
             preparing_since: Instant::now(),
             asked: Vec::new(),
             held_until: None,
@@ -571,7 +585,7 @@ impl Driver {
                 let settled = committed.epoch();
                 self.ask(move |registry| registry.settle_epoch(settled.get())).await?;
                 tracing::info!(epoch = settled.get(), "epoch settled");
-                self.announced.send_replace(Announced { settled, ..announced });
+                self.announced.send_modify(Announced::settle);
                 Ok(())
             }
         }
@@ -640,8 +654,7 @@ impl Driver {
             tracing::error!(node = %member.node, "given up: its slots begin empty with the others");
             self.given_up_at = Some(Instant::now());
         }
-        let committed = Some(prepared);
-        self.announced.send_replace(Announced { committed, prepared: None, ..announced });
+        self.announced.send_modify(|announced| announced.put_in_force(prepared));
         Ok(())
     }
 
@@ -677,7 +690,7 @@ fn decode(bytes: &[u8]) -> Result<Topology, SourceError> {
     let mut reader = Reader::new(bytes);
     let topology = Topology::decode(&mut reader);
     let ended = topology.and_then(|topology| reader.end().map(|()| topology));
-    ended.map_err(|error| SourceError::Broken(format!("the topology in force: {error}")))
+    ended.map_err(|error| SourceError::Broken(format!("a topology that was in force: {error}")))
 }
 
 #[cfg(test)]
@@ -789,8 +802,8 @@ mod tests {
             Ok([1; 16])
         }
 
-        fn topology(&self) -> Result<(Option<Vec<u8>>, u64), SourceError> {
-            Ok((None, 0))
+        fn epochs(&self) -> Result<KeptEpochs, SourceError> {
+            Ok(KeptEpochs::default())
         }
 
         fn prepare_epoch(
@@ -951,24 +964,71 @@ mod tests {
         assert_eq!(check(&announced, &nodes), Next::Abort);
     }
 
-    /// It would be half of an epoch that the others have never heard of, and could give them up by the
-    /// next, while they may come back and serve by the one in force.
+    /// Given up by c alone, a would come back with the epoch of all three and ask one of the others: b,
+    /// which was given up before and has come back the same way. It knows of no epoch without a.
     #[test]
-    fn whoever_joins_while_more_than_half_are_away_waits_until_they_are_back_or_removed() {
-        let (mut nodes, announced) = settled(&["b"]);
-        nodes.extend([node("a", 1)]);
-        let with_b = nodes.clone();
-        assert_eq!(prepared_nodes(&check(&announced, &with_b)), ["a", "b"]);
+    fn nobody_is_given_up_before_half_of_those_whom_it_would_ask_can_hear() {
+        let (mut nodes, mut announced) = settled(&["a", "b", "c"]);
         nodes.insert(name("b"), Seen { dead_for: Some(LONG), ..away() });
+        let Next::Prepare(members) = check(&announced, &nodes) else { panic!("b is given up") };
+        let without_b = in_force(&mut announced, 2, members);
+        say_committed(&mut nodes, &without_b);
+        // Before it has acknowledged that, a has ended. Of the two that are left one is half.
+        nodes.insert(name("a"), Seen { dead_for: Some(LONG), ..away() });
+        nodes.insert(name("b"), away());
+        let newest_only = Announced { chain: Chain::default(), ..announced.clone() };
+        assert_eq!(prepared_nodes(&check(&newest_only, &nodes)), ["c"]);
         assert_eq!(check(&announced, &nodes), Next::Nothing);
-        // Nor is it taken in when the other goes away meanwhile.
-        let next = topology(2, &with_b);
-        let preparing = Announced { prepared: Some(Arc::clone(&next)), ..announced.clone() };
-        say_prepared(&mut nodes, "a", &next, MemberSet::first(2));
-        assert_eq!(check(&preparing, &nodes), Next::Abort);
+        // Once one more of the three hears, a can be given up.
+        nodes.extend([node("b", 2)]);
+        let Next::Prepare(members) = check(&announced, &nodes) else { panic!("a is given up") };
+        assert_eq!(prepared_nodes(&Next::Prepare(members.clone())), ["b", "c"]);
+        // It must hear until the commit.
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let next = Topology::new(Epoch::new(3), [1; 16], members, placement).expect("good");
+        announced.prepared = Some(Arc::new(next.clone()));
+        for who in ["b", "c"] {
+            say_prepared(&mut nodes, who, &next, MemberSet::first(2));
+        }
+        assert_eq!(check(&announced, &nodes), Next::Commit);
+        nodes.insert(name("b"), away());
+        assert_eq!(check(&announced, &nodes), Next::Abort);
+    }
+
+    /// The other would come back with the epoch in which it is alone, and ask nobody.
+    #[test]
+    fn who_was_given_up_and_is_back_alone_does_not_give_up_the_other() {
+        let (mut nodes, mut announced) = settled(&["b"]);
+        nodes.insert(name("b"), away());
+        nodes.extend([node("a", 1)]);
+        let Next::Prepare(members) = check(&announced, &nodes) else { panic!("a is taken in") };
+        assert_eq!(prepared_nodes(&Next::Prepare(members.clone())), ["a", "b"]);
+        let both = in_force(&mut announced, 2, members);
+        let (state, b) = ((both.epoch(), both.digest()), name("b"));
+        nodes.get_mut(&name("a")).expect("it is there").committed = Some(state);
+        nodes.insert(b.clone(), Seen { dead_for: Some(LONG), ..away() });
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
         // A person who says that it has ended is believed.
-        let wishes = Wishes { removing: [name("b")].into(), ..Wishes::default() };
+        let wishes = Wishes { removing: [b].into(), ..Wishes::default() };
         assert_eq!(prepared_nodes(&decide(&announced, &nodes, quiet(&wishes))), ["a"]);
+    }
+
+    /// It may be running still, and vouch for the other.
+    #[test]
+    fn a_node_that_was_removed_counts_as_one_that_has_not_heard() {
+        let (mut nodes, mut announced) = settled(&["a", "b", "c"]);
+        let wishes = Wishes { removing: [name("b")].into(), ..Wishes::default() };
+        let Next::Prepare(members) = decide(&announced, &nodes, quiet(&wishes)) else {
+            panic!("b is removed")
+        };
+        let without_b = in_force(&mut announced, 2, members);
+        say_committed(&mut nodes, &without_b);
+        nodes.remove(&name("b"));
+        nodes.insert(name("a"), Seen { dead_for: Some(LONG), ..away() });
+        assert_eq!(check(&announced, &nodes), Next::Nothing);
+        // Unless all have acknowledged the epoch without it.
+        announced.settle();
+        assert_eq!(prepared_nodes(&check(&announced, &nodes)), ["c"]);
     }
 
     #[test]
@@ -1153,6 +1213,18 @@ mod tests {
         say_committed(&mut nodes, &first);
         let (settled, committed) = (first.epoch(), Some(first));
         (nodes, Announced { committed, settled, ..Announced::default() })
+    }
+
+    fn in_force(
+        announced: &mut Announced,
+        epoch: u64,
+        members: Vec<TopologyMember>,
+    ) -> Arc<Topology> {
+        let placement = Placement::Scheme(Scheme::Maglev);
+        let next = Topology::new(Epoch::new(epoch), [1; 16], members, placement).expect("good");
+        let next = Arc::new(next);
+        announced.put_in_force(Arc::clone(&next));
+        next
     }
 
     fn say_prepared(

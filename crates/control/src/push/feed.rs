@@ -5,12 +5,12 @@ use tokio::sync::watch;
 use wire::control::record::{Record, Revision};
 
 use super::fleet::Fleet;
-use super::source::{ChangeSource, Changes, RegisteredNode, Registry, SourceError};
+use super::source::{ChangeSource, Changes, KeptEpochs, RegisteredNode, Registry, SourceError};
 use crate::applied::{Applied, Progress, Waiting};
 use crate::database::Changes as Logged;
 use crate::error::ControlError;
 use crate::feed::Feed;
-use crate::model::{ClusterId, EpochState, Node, NodeName};
+use crate::model::{ClusterId, Node, NodeName};
 
 impl ChangeSource for Feed {
     fn snapshot(&self) -> Result<(Revision, Vec<Record>), SourceError> {
@@ -60,10 +60,10 @@ impl Registry for Feed {
         Feed::slot_key(self).map_err(read)
     }
 
-    fn topology(&self) -> Result<(Option<Vec<u8>>, u64), SourceError> {
-        let committed = self.epoch(EpochState::Committed).map_err(read)?;
-        let newest = self.newest_epoch().map_err(read)?;
-        Ok((committed.map(|record| record.topology), newest.get()))
+    fn epochs(&self) -> Result<KeptEpochs, SourceError> {
+        let (settled, topologies) = self.since_settled().map_err(read)?;
+        let highest = self.newest_epoch().map_err(read)?.get();
+        Ok(KeptEpochs { topologies, settled: settled.get(), highest })
     }
 
     fn prepare_epoch(

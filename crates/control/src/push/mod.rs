@@ -17,6 +17,7 @@
 //! one [`history`]. So a slow node costs nothing, and one that falls out of the history gets a snapshot.
 
 pub mod authority;
+pub mod chain;
 pub mod diagnosis;
 pub mod driver;
 mod feed;

@@ -61,8 +61,8 @@ pub trait Registry: Send + Sync + 'static {
     /// The secret under which the cluster hashes keys to slots; never changes.
     fn slot_key(&self) -> Result<[u8; 16], SourceError>;
 
-    /// The topology that is in force, and the highest epoch that was ever begun (0 when none was).
-    fn topology(&self) -> Result<(Option<Vec<u8>>, u64), SourceError>;
+    /// What is needed to go on from where another process of control has ended.
+    fn epochs(&self) -> Result<KeptEpochs, SourceError>;
 
     /// Begins an epoch, which must be higher than any before. It is given up when another begins.
     fn prepare_epoch(
@@ -84,6 +84,18 @@ pub trait Registry: Send + Sync + 'static {
 
     /// Nobody serves by an epoch older than this one, which is in force.
     fn settle_epoch(&self, epoch: u64) -> Result<(), SourceError>;
+}
+
+/// What is kept of a cluster's epochs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct KeptEpochs {
+    /// The topologies that were in force since the last that is settled (since the first, when none is), in
+    /// order: the settled one first, the one in force last. Encoded.
+    pub topologies: Vec<Vec<u8>>,
+    /// The newest epoch that is settled; 0 when none is.
+    pub settled: u64,
+    /// The highest epoch that was ever begun; 0 when none was.
+    pub highest: u64,
 }
 
 /// A node as it is remembered.

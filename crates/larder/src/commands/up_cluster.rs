@@ -201,7 +201,8 @@ fn development_cache(client: &Client) -> Result<CacheView, ClientError> {
     client.get(&format!("/v1/caches/{name}?passwords=true"))
 }
 
-/// Waits until all members are in an epoch that every node routes by.
+/// Waits until all members are in an epoch that every node routes by, and are there: of one that was
+/// settled before control was started last it is known that every node has it.
 fn settled(client: &Client, members: usize, shutdown: &Shutdown) -> Result<(), ClusterUpError> {
     let began = Instant::now();
     while !shutdown.is_draining() {
@@ -209,7 +210,11 @@ fn settled(client: &Client, members: usize, shutdown: &Shutdown) -> Result<(), C
             return Err(ClusterUpError::NotSettled);
         }
         let status: ClusterStatusView = client.get("/v1/cluster/status")?;
-        if status.members.len() == members && status.settled_epoch == status.epoch {
+        let is_there = |name: &str| status.nodes.iter().any(|it| it.name == name && it.connected);
+        if status.members.len() == members
+            && status.settled_epoch == status.epoch
+            && status.members.iter().all(|member| is_there(&member.node))
+        {
             return Ok(());
         }
         thread::sleep(LOOK_EVERY);

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use control::push::source::{ChangeSource, Changes, RegisteredNode, Registry, SourceError};
+use control::push::source::{
+    ChangeSource, Changes, KeptEpochs, RegisteredNode, Registry, SourceError,
+};
 use tenancy::capability::Capabilities;
 use tenancy::id::{CacheId, Username};
 use tenancy::plan::{Limits, Rates};
@@ -24,9 +26,8 @@ struct State {
     first: Vec<Record>,
     log: Vec<Delta>,
     nodes: BTreeMap<String, RegisteredNode>,
-    topology: Option<Vec<u8>>,
+    epochs: KeptEpochs,
     prepared: Option<Vec<u8>>,
-    epoch: u64,
 }
 
 impl Pretend {
@@ -93,9 +94,8 @@ impl Registry for Pretend {
         Ok([3; 16])
     }
 
-    fn topology(&self) -> Result<(Option<Vec<u8>>, u64), SourceError> {
-        let state = self.lock();
-        Ok((state.topology.clone(), state.epoch))
+    fn epochs(&self) -> Result<KeptEpochs, SourceError> {
+        Ok(self.lock().epochs.clone())
     }
 
     fn prepare_epoch(
@@ -107,7 +107,7 @@ impl Registry for Pretend {
     ) -> Result<(), SourceError> {
         let mut state = self.lock();
         state.prepared = Some(topology.to_vec());
-        state.epoch = epoch;
+        state.epochs.highest = epoch;
         Ok(())
     }
 
@@ -117,7 +117,8 @@ impl Registry for Pretend {
 
     fn commit_epoch(&self, _: u64) -> Result<(), SourceError> {
         let mut state = self.lock();
-        state.topology = state.prepared.take();
+        let committed = state.prepared.take();
+        state.epochs.topologies.extend(committed);
         Ok(())
     }
 
@@ -126,7 +127,11 @@ impl Registry for Pretend {
         Ok(())
     }
 
-    fn settle_epoch(&self, _: u64) -> Result<(), SourceError> {
+    fn settle_epoch(&self, epoch: u64) -> Result<(), SourceError> {
+        let mut state = self.lock();
+        let before = state.epochs.topologies.len().saturating_sub(1);
+        state.epochs.topologies.drain(..before);
+        state.epochs.settled = epoch;
         Ok(())
     }
 }
