@@ -497,7 +497,9 @@ impl<L: BackendLink> Session<L> {
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
-        let guard = turn.guard();
+        // What other nodes are asked for needs nobody here to stand still.
+        let may_be_here = !batch.places.is_empty() || batch.last.is_some();
+        let guard = if may_be_here { turn.guard() } else { None };
         let mut desk = self.desk();
         let mut here = turn.link.begin(&desk.member.cache);
         if WARM_KEYS_MIN <= batch.places.len() {
