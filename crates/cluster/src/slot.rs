@@ -59,6 +59,9 @@ impl fmt::Debug for SlotKey {
     }
 }
 
+/// Longest cache id and key that are put together before they are hashed: most keys are far shorter.
+const AT_ONCE_BYTES_MAX: usize = 64;
+
 /// Finds the slot of a key.
 ///
 /// `slot = SipHash-1-3(slot key, cache id as 8 little-endian bytes ‖ key) mod 65,537`
@@ -75,11 +78,25 @@ impl SlotHasher {
         SlotHasher(SipHasher13::new_with_key(&key.0))
     }
 
+    #[inline]
     pub fn slot(&self, cache: CacheId, key: &[u8]) -> Slot {
-        let mut hasher = self.0;
-        hasher.write(&cache.get().to_le_bytes());
-        hasher.write(key);
-        let number = hasher.finish() % u64::from(SLOTS);
+        let id = cache.get().to_le_bytes();
+        let mut bytes = [0; AT_ONCE_BYTES_MAX];
+        // In one piece it takes a third less, and every request of a cluster comes by here.
+        let hash = match bytes.get_mut(..id.len() + key.len()) {
+            Some(bytes) => {
+                bytes[..id.len()].copy_from_slice(&id);
+                bytes[id.len()..].copy_from_slice(key);
+                self.0.hash(bytes)
+            }
+            None => {
+                let mut hasher = self.0;
+                hasher.write(&id);
+                hasher.write(key);
+                hasher.finish()
+            }
+        };
+        let number = hash % u64::from(SLOTS);
         Slot(u32::try_from(number).expect("less than SLOTS, which is a u32"))
     }
 
@@ -162,6 +179,19 @@ mod tests {
     fn a_number_beyond_the_table_is_no_slot() {
         assert_eq!(Slot::new(SLOTS), None);
         assert_eq!(Slot::all().last(), Slot::new(SLOTS - 1));
+    }
+
+    /// However a key is put to the hash, its slot is that of the bytes one after the other.
+    #[test]
+    fn keys_of_any_length_are_hashed_alike() {
+        let id = CacheId::new(0x0102_0304_0506_0708);
+        for length in 0..=250_u8 {
+            let key: Vec<u8> = (0..length).map(|byte| byte ^ length).collect();
+            let mut apart = hasher().0;
+            id.get().to_le_bytes().iter().chain(&key).for_each(|byte| apart.write(&[*byte]));
+            let slot = hasher().slot(id, &key).get();
+            assert_eq!(u64::from(slot), apart.finish() % u64::from(SLOTS), "{length} bytes");
+        }
     }
 
     proptest! {

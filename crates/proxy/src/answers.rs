@@ -24,6 +24,7 @@ use protocol::reply::{KeptReply, Refusal, Reply};
 use wire::data::reply::Outcome;
 
 use crate::routing::Routing;
+use crate::spares::Spares;
 
 /// Most requests one client connection may have on their way to other nodes. A client that
 /// pipelines more waits; the links coalesce a few hundred already.
@@ -147,13 +148,13 @@ pub(crate) struct Answers {
     answer_bytes: usize,
 }
 
-impl Answers {
-    pub(crate) fn new(first: u64, routing: Option<&Routing>) -> Self {
+impl Default for Answers {
+    fn default() -> Self {
         Answers {
             ready: Vec::new(),
             queue: VecDeque::new(),
-            first,
-            version: routing.map(Routing::version),
+            first: 0,
+            version: None,
             awaited: 0,
             resent: 0,
             said_bytes: 0,
@@ -161,6 +162,26 @@ impl Answers {
             asked_bytes: 0,
             answer_bytes: ANSWER_BYTES_EXPECTED,
         }
+    }
+}
+
+impl Answers {
+    /// Begins a queue, in the memory of one that is over. Answers are said in `ready`, which is empty.
+    pub(crate) fn begin(&mut self, first: u64, routing: Option<&Routing>, ready: Vec<u8>) {
+        let queue = std::mem::take(&mut self.queue);
+        debug_assert!(queue.is_empty() && ready.is_empty(), "what is over has nothing to say");
+        let version = routing.map(Routing::version);
+        *self = Answers { ready, queue, first, version, ..Answers::default() };
+    }
+
+    /// Gives back where answers were said, when all have been taken.
+    pub(crate) fn end(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Bytes of memory of the queue, without what its answers hold.
+    pub(crate) fn bytes_held(&self) -> usize {
+        size_of::<Answers>() + self.queue.capacity() * size_of::<Answer>()
     }
 
     /// The number that the next place will have.
@@ -289,8 +310,12 @@ impl Answers {
     }
 
     /// What the client may have now.
-    pub(crate) fn take_ready(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.ready)
+    pub(crate) fn take_ready(&mut self, spares: &mut Spares) -> Vec<u8> {
+        if self.ready.is_empty() {
+            return Vec::new();
+        }
+        let next = if self.queue.is_empty() { Vec::new() } else { spares.buffer() };
+        std::mem::replace(&mut self.ready, next)
     }
 
     /// Whether nothing is awaited and all was taken.

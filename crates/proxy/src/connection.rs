@@ -503,7 +503,7 @@ impl<L: BackendLink> Connection<L> {
 
     /// Answers that came from other nodes go out after what waits.
     fn take_answers(&mut self, context: &mut Turn<'_, L>) {
-        let ready = self.session.take_ready();
+        let ready = self.session.take_ready(&mut context.outbox.spares);
         if ready.is_empty() {
             return;
         }
@@ -512,6 +512,7 @@ impl<L: BackendLink> Connection<L> {
             self.output = ready;
         } else {
             self.output.extend_from_slice(&ready);
+            context.outbox.spares.keep_buffer(ready);
         }
     }
 
@@ -566,7 +567,7 @@ impl<L: BackendLink> Connection<L> {
             }
         }
         if 0 < self.written {
-            self.output = Vec::new();
+            context.outbox.spares.keep_buffer(std::mem::take(&mut self.output));
             self.written = 0;
         }
         Ok(if self.transport.flush()? { Written::All } else { Written::Some })

@@ -38,6 +38,7 @@ mod session;
 pub mod settings;
 #[cfg(feature = "simulation")]
 pub mod simulated;
+mod spares;
 mod spin;
 mod statistics;
 pub mod tls;

@@ -72,7 +72,7 @@ use wire::control::name::NodeName;
 use wire::data::frame::{Decoded, Seal};
 use wire::data::handshake::{Greeting, Hello, VERSION_MAX, VERSION_MIN};
 use wire::data::many::{self, Answers, ReadAt, Reads};
-use wire::data::operation::Operation;
+use wire::data::operation::{Operation, key_of_own};
 use wire::data::reply::{Answer, Busy, Outcome, Refusal, Reply};
 use wire::data::request::{HOPS_MAX, RequestHeader};
 
@@ -723,7 +723,7 @@ impl Links {
             let asker = Asker { number: numbers[place], ..asker };
             match answer {
                 Answer::Done(outcome @ Outcome::Get(_)) => {
-                    let key = key_of(read.operation);
+                    let key = key_of_own(read.operation);
                     sink.answered(&asker, was_held_to, key, &Ok(outcome));
                 }
                 Answer::Refused(refusal) => {
@@ -738,7 +738,7 @@ impl Links {
                 }
                 Answer::Failed => {
                     self.peers[on.peer].usage.failures_total.fetch_add(1, Relaxed);
-                    let key = key_of(read.operation);
+                    let key = key_of_own(read.operation);
                     sink.answered(&asker, was_held_to, key, &Err(Failure::Unreachable));
                 }
                 Answer::Done(_) | Answer::Many(_) => {
@@ -928,7 +928,7 @@ impl Links {
             let reads = Reads::of_own(&operation).iter().zip(&numbers).enumerate().skip(done);
             for (place, (read, &number)) in reads {
                 let was_held_to = was_held_to && place + 1 == numbers.len();
-                let key = key_of(read.operation);
+                let key = key_of_own(read.operation);
                 sink.answered(&Asker { number, ..asker }, was_held_to, key, result);
             }
             return self.over(id);
@@ -940,7 +940,7 @@ impl Links {
             self.heard_who(slot, member, result.is_ok());
         }
         let Some(asker) = asker else { return };
-        let key = key_of(&operation);
+        let key = key_of_own(&operation);
         sink.answered(&asker, was_held_to, key, result);
         if let (true, Some(slot)) = (was_held_to, slot) {
             self.release(asker.serial, slot, id);
@@ -1461,12 +1461,6 @@ enum Due {
     Again,
     Silent { peer: usize },
     Hedge { peer: usize, link: usize },
-}
-
-/// The key of an operation of ours.
-#[inline]
-fn key_of(operation: &[u8]) -> Option<Key<'_>> {
-    Operation::decode(operation).ok()?.key()
 }
 
 fn set_silent(peer: &mut Peer, is_silent: bool) {

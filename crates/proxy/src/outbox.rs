@@ -6,6 +6,7 @@ use wire::data::many;
 use wire::data::operation::Operation;
 
 use crate::link::NotHere;
+use crate::spares::Spares;
 
 /// The way to an item on another node.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,11 +74,13 @@ impl Outgoing {
 ///
 /// Reads of one session for one member go together until a request comes between them that they must
 /// not pass.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Outbox {
     all: Vec<Outgoing>,
     /// By member: the last of `all` for it, if another read may join it.
     open: Vec<Option<usize>>,
+    /// Where sessions await the answers.
+    pub(crate) spares: Spares,
 }
 
 /// What a session remembers of a request that it has sent.

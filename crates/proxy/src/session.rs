@@ -44,6 +44,7 @@ use crate::outbox::{Far, Outbox};
 use crate::recent::Seen;
 use crate::routing::{Owner, Routing};
 use crate::settings::Access;
+use crate::spares::Spares;
 use crate::statistics::{self, Argument};
 use crate::usage::{CacheUsage, ProxyUsage};
 
@@ -242,12 +243,12 @@ impl<L: BackendLink> Session<L> {
 
     /// Answers that came and need wait for no other.
     #[inline]
-    pub(crate) fn take_ready(&mut self) -> Vec<u8> {
+    pub(crate) fn take_ready(&mut self, spares: &mut Spares) -> Vec<u8> {
         let Some(answers) = &mut self.answers else { return Vec::new() };
-        let ready = answers.take_ready();
-        if answers.is_empty() {
+        let ready = answers.take_ready(spares);
+        if let Some(answers) = self.answers.take_if(|answers| answers.is_empty()) {
             self.next_number = answers.next_number();
-            self.answers = None;
+            spares.keep_answers(answers);
         }
         ready
     }
@@ -496,7 +497,9 @@ impl<L: BackendLink> Session<L> {
         out: &mut Vec<u8>,
         turn: &mut Turn<'_, L>,
     ) -> Option<Then> {
-        let guard = turn.guard();
+        // What other nodes are asked for needs nobody here to stand still.
+        let may_be_here = !batch.places.is_empty() || batch.last.is_some();
+        let guard = if may_be_here { turn.guard() } else { None };
         let mut desk = self.desk();
         let mut here = turn.link.begin(&desk.member.cache);
         if WARM_KEYS_MIN <= batch.places.len() {
@@ -732,7 +735,7 @@ impl<L: BackendLink> Desk<'_, L> {
         turn: &mut Turn<'_, L>,
     ) {
         let member = self.member;
-        let answers = awaiting(self.answers, self.next_number, turn.routing);
+        let answers = awaiting(self.answers, self.next_number, turn);
         let number = answers.next_number();
         let asking = turn.outbox.ask(number, member.entry.id(), far, elsewhere, operation);
         let asked = match operation {
@@ -769,7 +772,7 @@ impl<L: BackendLink> Desk<'_, L> {
         turn: &mut Turn<'_, L>,
     ) {
         let member = self.member;
-        let answers = awaiting(self.answers, self.next_number, turn.routing);
+        let answers = awaiting(self.answers, self.next_number, turn);
         let number = answers.next_number();
         let (mut asked_bytes, mut left) = (0, 0);
         for far in routing.owners_elsewhere() {
@@ -929,12 +932,12 @@ fn tail<'o>(answers: &'o mut Option<Box<Answers>>, out: &'o mut Vec<u8>) -> &'o 
 }
 
 /// The queue of answers, begun if there is none.
-fn awaiting<'s>(
+fn awaiting<'s, L>(
     answers: &'s mut Option<Box<Answers>>,
     next_number: u64,
-    routing: Option<&Routing>,
+    turn: &mut Turn<'_, L>,
 ) -> &'s mut Answers {
-    answers.get_or_insert_with(|| Box::new(Answers::new(next_number, routing)))
+    answers.get_or_insert_with(|| turn.outbox.spares.answers(next_number, turn.routing))
 }
 
 impl<'a, L: BackendLink> Turn<'a, L> {

@@ -26,6 +26,7 @@ use crate::link::{BackendLink, NotHere};
 use crate::outbox::{Outbox, Outgoing};
 use crate::routing::Routing;
 use crate::settings::Access;
+use crate::spares::Spares;
 use crate::usage::ProxyUsage;
 
 pub(crate) const CACHE: CacheId = CacheId::new(7);
@@ -295,6 +296,7 @@ impl Bench {
             output_bytes_max: usize::MAX,
             routing: None,
             outbox: Vec::new(),
+            spares: Spares::default(),
             nobody_listens: false,
             operations: 0,
         }
@@ -328,6 +330,7 @@ struct Talk<'a> {
     output_bytes_max: usize,
     routing: Option<&'a Routing>,
     outbox: Vec<Outgoing>,
+    spares: Spares,
     nobody_listens: bool,
     operations: u64,
 }
@@ -354,6 +357,7 @@ impl Talk<'_> {
         self.pending.extend_from_slice(input);
         self.consumed = 0;
         let mut outbox = Outbox::default();
+        std::mem::swap(&mut outbox.spares, &mut self.spares);
         let mut turn = Turn {
             link: &self.bench.link,
             directory: &self.bench.directory,
@@ -390,6 +394,7 @@ impl Talk<'_> {
         }
         self.operations += turn.operations;
         self.outbox.extend(outbox.drain());
+        self.spares = outbox.spares;
     }
 }
 
@@ -706,7 +711,7 @@ mod far {
         assert_eq!(far.talk.then, Then::Await);
         assert!(far.talk.outbox.is_empty());
         far.execute(&first, false);
-        far.talk.heard = far.talk.session.take_ready();
+        far.talk.heard = far.talk.session.take_ready(&mut far.talk.spares);
         far.talk.hears(b"");
         assert_eq!(far.talk.outbox.len(), 1);
     }
@@ -833,7 +838,7 @@ mod far {
         /// Other nodes answer until nothing is awaited: each in order, among them by lot.
         fn drain_as(&mut self, resent: bool) {
             loop {
-                let ready = self.talk.session.take_ready();
+                let ready = self.talk.session.take_ready(&mut self.talk.spares);
                 self.talk.heard.extend(ready);
                 let outbox = &self.talk.outbox;
                 if outbox.is_empty() {

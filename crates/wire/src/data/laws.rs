@@ -18,7 +18,7 @@ use tenancy::id::CacheId;
 
 use super::frame::{Decoded, Seal, WrongFrame};
 use super::many::{self, AnswersWriter, READS_MAX, Reads};
-use super::operation::{Operation, without_trace};
+use super::operation::{Operation, key_of_own, without_trace};
 use super::reply::{Answer, Busy, Figures, Outcome, Refusal, Reply, ReplyHeader};
 use super::request::{HOPS_MAX, Request, RequestHeader};
 
@@ -351,6 +351,14 @@ proptest! {
             prop_assert_eq!(asked, (*at, shown(&peek)));
         }
         prop_assert_eq!(reads.iter().count(), all.len());
+    }
+
+    #[test]
+    fn the_key_is_found_without_reading_the_rest(bytes in bytes(), kind in 0..11usize) {
+        let operation = bytes.operation(kind);
+        let mut encoded = Vec::new();
+        operation.encode(&mut encoded);
+        prop_assert_eq!(key_of_own(&encoded), operation.key());
     }
 
     #[test]

@@ -235,6 +235,21 @@ impl<'a> Operation<'a> {
     }
 }
 
+/// The key of an operation that was encoded here, if it has one. What else it asks is not looked at.
+#[inline]
+pub fn key_of_own(bytes: &[u8]) -> Option<Key<'_>> {
+    let [kind, key_bytes, ..] = *bytes else { return None };
+    match kind {
+        // Nothing stands behind their keys.
+        GET | PEEK | DELETE | ARITHMETIC | TOUCH => {
+            let start = bytes.len().checked_sub(usize::from(key_bytes))?;
+            Key::new(&bytes[start..])
+        }
+        STORE => Operation::decode(bytes).ok()?.key(),
+        _ => None,
+    }
+}
+
 /// All that stands before the key, gathered on the stack and written in one piece.
 struct Head {
     bytes: [u8; NUMBERS_BYTES_MAX],
