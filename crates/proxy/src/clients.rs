@@ -21,10 +21,10 @@ use tenancy::turns::Turns;
 use wire::data::reply::Outcome;
 
 use crate::answers::Failure;
-use crate::connection::Connection;
+use crate::connection::{Connection, STRANGERS};
 use crate::link::BackendLink;
 use crate::links::{Asker, Micros, Sink};
-use crate::round::{Done, Round};
+use crate::round::{ACCEPTS_CROWDED, ACCEPTS_MAX, Done, Round, STRANGERS_WAITING_MAX};
 
 /// What a cache may use in one turn: thirty small operations, or a part of one large value.
 const QUANTUM: u64 = 16 * 1024;
@@ -115,6 +115,18 @@ impl<L: BackendLink> Clients<L> {
     /// Whether there is, or was a moment ago, more to do than can be done.
     pub(crate) fn are_crowded(&self, now: Micros) -> bool {
         self.late.stood().is_some_and(|stood| now < stood + CROWDED)
+    }
+
+    /// How many may be let in in this round. None while more is to be done than can be, and strangers who
+    /// were let in wait: then the next round begins at once.
+    pub(crate) fn accepts_max(&self, now: Micros) -> usize {
+        if !self.are_crowded(now) {
+            ACCEPTS_MAX
+        } else if self.late.waiting(STRANGERS) < STRANGERS_WAITING_MAX {
+            ACCEPTS_CROWDED
+        } else {
+            0
+        }
     }
 
     /// What becomes of a connection whose client says nothing more, and most likely is gone.

@@ -58,7 +58,7 @@ const OUTPUT_BYTES_KEPT: usize = 256 * 1024;
 const BYTES_PER_SECOND_MIN: u64 = 64 * 1024;
 
 /// Whoever has not authenticated counts as one cache when turns are given.
-const STRANGERS: CacheId = CacheId::new(0);
+pub(crate) const STRANGERS: CacheId = CacheId::new(0);
 
 /// How long a closed connection is read from, so that its last answer arrives.
 const LINGER: Duration = Duration::from_secs(2);

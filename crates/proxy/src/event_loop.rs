@@ -37,7 +37,7 @@ use crate::link::BackendLink;
 use crate::link_sockets::LinkSockets;
 use crate::links::{Links, Micros};
 use crate::outbox::Outbox;
-use crate::round::{ACCEPTS_MAX, Done};
+use crate::round::Done;
 use crate::routing::Routing;
 use crate::session::Turn;
 use crate::settings::ProxySettings;
@@ -434,6 +434,7 @@ impl<L: BackendLink> EventLoop<L> {
 
     fn accept(&mut self) {
         let now = self.woke;
+        let most = self.clients.accepts_max(self.now_us);
         for secure in [false, true] {
             let door = if secure { &mut self.tls } else { &mut self.plain };
             let Some(door) = door else { continue };
@@ -443,7 +444,7 @@ impl<L: BackendLink> EventLoop<L> {
             if !door.ready || door.rests_until.is_some() {
                 continue;
             }
-            for _ in 0..ACCEPTS_MAX {
+            for _ in 0..most {
                 let door = if secure { &mut self.tls } else { &mut self.plain };
                 let Some(door) = door else { break };
                 match door.listener.accept() {

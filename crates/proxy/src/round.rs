@@ -28,10 +28,17 @@ const STRANGER_COST: u64 = 48 * 1024;
 /// Turns of strangers in one round, after which the sockets of all others are looked at: 20 µs or so.
 const STRANGERS_MAX: u32 = 2;
 
-/// Connections accepted in one round: 50 µs. However much there is to do, so many are: rounds are short, so
-/// some thirty thousand a second are let in. A cache that has too much to do shall not keep others' clients
-/// waiting at the door; and who gives up there is accepted all the same, while in here it is seen.
+/// Connections accepted in one round: 50 µs. Rounds are short, so some thirty thousand a second are let in.
 pub(crate) const ACCEPTS_MAX: usize = 8;
+
+/// And while there is more to do than can be done: as many as have their turn in a round. To let one in and
+/// close him unserved costs a fifth of what a large request costs, and nearly all come as newcomers then. If
+/// all of them were let in, there would be little time for anything else.
+pub(crate) const ACCEPTS_CROWDED: usize = STRANGERS_MAX as usize;
+
+/// Nobody is accepted then as long as so many strangers wait for their turn: those of two rounds. Of more of
+/// them most would hang up before it. Who has hung up does not wait.
+pub(crate) const STRANGERS_WAITING_MAX: usize = 2 * STRANGERS_MAX as usize;
 
 /// What accepting one costs: a socket is made, and the system is told to tell of it. 6 µs.
 const ACCEPT_COST: u64 = 8 * 1024;

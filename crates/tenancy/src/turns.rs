@@ -70,6 +70,11 @@ impl<T> Turns<T> {
         !self.is_empty() && self.caches.contains_key(&cache)
     }
 
+    /// How many of this cache wait.
+    pub fn waiting(&self, cache: CacheId) -> usize {
+        self.caches.get(&cache).map_or(0, |line| line.waiting.len())
+    }
+
     pub fn push(&mut self, cache: CacheId, piece: T, now: u64) {
         let quantum = i64::try_from(self.quantum).unwrap_or(i64::MAX);
         let line = self.caches.entry(cache).or_insert_with(|| {
@@ -240,12 +245,14 @@ mod tests {
         let mut turns = Turns::new(1_000, PATIENCE);
         (0..4).for_each(|piece| turns.push(FLOOD, piece, 0));
         turns.push(QUIET, 9, 0);
+        assert_eq!((turns.waiting(FLOOD), turns.waiting(QUIET)), (4, 1));
         turns.forget(FLOOD, &0);
         turns.forget(FLOOD, &2);
         turns.forget(QUIET, &9);
         // Those that do not wait are none's business.
         turns.forget(QUIET, &9);
         assert!(!turns.has(QUIET));
+        assert_eq!((turns.waiting(FLOOD), turns.waiting(QUIET)), (2, 0));
         assert_eq!((turns.pop(0), turns.pop(0)), (Some((FLOOD, 1)), Some((FLOOD, 3))));
         assert!(turns.is_empty() && turns.pop(0).is_none());
     }

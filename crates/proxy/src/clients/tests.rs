@@ -5,9 +5,9 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use super::{CROWDED, Clients, HungUp, LINE_TIME_MAX};
-use crate::connection::{After, Connection, Scratch};
+use crate::connection::{After, Connection, STRANGERS, Scratch};
 use crate::outbox::Outbox;
-use crate::round::Done;
+use crate::round::{ACCEPTS_CROWDED, ACCEPTS_MAX, Done, STRANGERS_WAITING_MAX};
 use crate::session::Turn;
 use crate::session::tests::{Bench, CACHE, LOGIN, MapLink, NOW};
 use crate::settings::Access;
@@ -140,4 +140,37 @@ fn strangers_go_behind_those_named_beside_them_and_two_in_a_round() {
         assert!(stage.clients.may_go(member, 0), "a line of strangers is none of its business");
     }
     assert_eq!((rounds, left.len()), (3, 0));
+}
+
+#[test]
+fn while_a_line_stands_no_more_are_let_in_than_have_their_turn() {
+    let mut stage = Stage::new();
+    let strangers: Vec<_> = (0..2 * STRANGERS_WAITING_MAX).map(|_| stage.stranger()).collect();
+    let members: Vec<_> = (0..CROWD).map(|_| stage.member()).collect();
+    strangers.iter().for_each(|(key, _)| assert!(!stage.clients.may_go(*key, 0)));
+    stage.clients.round.charge_bytes(u64::from(u32::MAX));
+    members.iter().for_each(|(key, _)| assert!(!stage.clients.may_go(*key, 0)));
+
+    let now = LINE_TIME_MAX;
+    assert_eq!(stage.clients.accepts_max(now), ACCEPTS_MAX, "none was served out of order yet");
+    let mut waiting = strangers.len();
+    let mut was_shut = false;
+    while 0 < waiting {
+        stage.clients.round.begin();
+        while let Some((cache, _)) = stage.clients.next_late(now) {
+            let was_stranger = cache == STRANGERS;
+            waiting -= usize::from(was_stranger);
+            let late = Some(cache);
+            stage.clients.charge(Done { late, was_stranger, operations: 1, bytes: 64 });
+            if stage.clients.are_crowded(now) {
+                let most = stage.clients.accepts_max(now);
+                let are_many = STRANGERS_WAITING_MAX <= waiting;
+                assert_eq!(most, if are_many { 0 } else { ACCEPTS_CROWDED }, "{waiting} wait");
+                was_shut |= are_many;
+            }
+            let then = now + CROWDED;
+            assert_eq!(stage.clients.accepts_max(then), ACCEPTS_MAX, "that was long ago");
+        }
+    }
+    assert!(was_shut);
 }

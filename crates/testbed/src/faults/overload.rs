@@ -53,6 +53,10 @@ const STRIDE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_millis(500);
 /// Parts that are looked at: for longer than it may take.
 const LOOKS: u32 = 12;
+/// Names the one crowd that there shall be, [`FEWS_NAME`] or [`MANYS_NAME`]; both where it is not set.
+const ONLY: &str = "LARDER_OVERLOAD";
+const FEWS_NAME: &str = "few";
+const MANYS_NAME: &str = "many";
 
 pub(super) const OVERLOAD: Experiment = Experiment {
     name: "overload",
@@ -64,11 +68,15 @@ pub(super) const OVERLOAD: Experiment = Experiment {
 
 fn overload(report: &mut Report, length: Length) -> Result<(), NotHere> {
     let time = length.pick(Duration::from_secs(1), Duration::from_secs(3));
-    larder(report, time)?;
-    memcached(report, time)
+    let only = std::env::var(ONLY).ok();
+    if only.as_ref().is_some_and(|it| ![FEWS_NAME, MANYS_NAME].contains(&it.as_str())) {
+        return Err(NotHere(format!("{ONLY} is neither {FEWS_NAME} nor {MANYS_NAME}")));
+    }
+    larder(report, time, only.as_deref())?;
+    memcached(report, time, only.as_deref())
 }
 
-fn larder(report: &mut Report, time: Duration) -> Result<(), NotHere> {
+fn larder(report: &mut Report, time: Duration, only: Option<&str>) -> Result<(), NotHere> {
     let mut cluster = Cluster::start_control("127.0.0.1:0", 1, &[("threads", "1")]);
     for number in 0..3 {
         // Enough for what the largest plan guarantees, for its connections.
@@ -80,14 +88,14 @@ fn larder(report: &mut Report, time: Duration) -> Result<(), NotHere> {
     let nodes: Vec<u32> = cluster.nodes.iter().map(|node| node.process.id()).collect();
     let _slow = slow(&nodes)?;
     Service { name: "", addr: cluster.nodes[0].addr, login: login.of_any_key() }
-        .overload(report, time);
+        .overload(report, time, only);
     Ok(())
 }
 
-fn memcached(report: &mut Report, time: Duration) -> Result<(), NotHere> {
+fn memcached(report: &mut Report, time: Duration, only: Option<&str>) -> Result<(), NotHere> {
     let (memcached, login) = memcached_with(KEYS)?;
     let _slow = slow(&[memcached.process.id()])?;
-    Service { name: "memcached, ", addr: memcached.addr, login }.overload(report, time);
+    Service { name: "memcached, ", addr: memcached.addr, login }.overload(report, time, only);
     Ok(())
 }
 
@@ -118,7 +126,7 @@ impl Service {
         self.name.is_empty()
     }
 
-    fn overload(&self, report: &mut Report, time: Duration) {
+    fn overload(&self, report: &mut Report, time: Duration, only: Option<&str>) {
         let newcomers = (0..PAIRS_BESIDE).map(|_| {
             let stay = self.most(Stay::WhileServed, time);
             (stay, self.most(Stay::ForOne, time))
@@ -135,7 +143,10 @@ impl Service {
             daemon::descriptors::raise().saturating_sub(daemon::descriptors::RESERVED);
         let many = most * PATIENCE.as_secs_f64() * MANY;
         let many = many.min(MANY_MAX).min(descriptors as f64 / 2.0) as u32;
-        for (words, clients) in [("few", FEW), ("many", many)] {
+        for (words, clients) in [(FEWS_NAME, FEW), (MANYS_NAME, many)] {
+            if only.is_some_and(|only| only != words) {
+                continue;
+            }
             let crowd = Crowd::start(self.addr, &self.login, clients, Stay::WhileServed);
             let count = if self.is_judged() { PAIRS } else { PAIRS_BESIDE };
             let pairs: Vec<Pair> = (0..count).map(|_| self.pair(&crowd, time)).collect();
