@@ -123,13 +123,6 @@ pub struct Announced {
     pub forced: bool,
 }
 
-impl Announced {
-    /// What is in force.
-    pub fn epoch(&self) -> Option<Epoch> {
-        self.committed.as_ref().map(|topology| topology.epoch())
-    }
-}
-
 impl Default for Announced {
     /// Before the first epoch.
     fn default() -> Self {
@@ -144,6 +137,11 @@ impl Default for Announced {
 }
 
 impl Announced {
+    /// What is in force.
+    pub fn epoch(&self) -> Option<Epoch> {
+        self.committed.as_ref().map(|topology| topology.epoch())
+    }
+
     /// As control goes on with after a restart.
     fn kept(kept: &KeptEpochs) -> Result<Self, SourceError> {
         let mut announced = Announced { settled: Epoch::new(kept.settled), ..Announced::default() };
