@@ -75,6 +75,8 @@ pub fn verdict(others: impl IntoIterator<Item = Says>) -> Verdict {
 #[cfg(test)]
 mod chain_model;
 #[cfg(test)]
+mod explore;
+#[cfg(test)]
 mod model;
 
 #[cfg(test)]

@@ -10,16 +10,13 @@
 //! started and the first link of it that is lost, or crash of another (it looks twice a second). And no
 //! member has joined or was removed by a person since the epoch that the node has on disk.
 
-use std::collections::HashSet;
-
+use super::explore::explore;
 use super::{Says, Verdict, verdict};
 
 /// How often control may try, and how often processes may end.
 const ATTEMPTS_MAX: u8 = 2;
 const ENDS_MAX: u8 = 2;
 const CRASHES_MAX: u8 = 2;
-/// More than any world has.
-const STATES_MAX: usize = 5_000_000;
 
 /// What could be done wrong, and must be found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -254,27 +251,15 @@ impl World {
     }
 }
 
-/// How many worlds there are, or the first in which two may serve the same.
-fn explore(others: usize, mistake: Mistake) -> Result<Reached, World> {
-    let first = World::new(others);
-    let mut seen = HashSet::from([first.clone()]);
-    let mut to_look_at = vec![first];
+/// What was reached, or the first world in which two may serve the same.
+fn play(others: usize, mistake: Mistake) -> Result<Reached, World> {
     let mut reached = Reached::default();
-    while let Some(world) = to_look_at.pop() {
-        if world.serves && world.phase == Phase::Settled {
-            return Err(world);
-        }
-        reached.states += 1;
+    let next = |world: &World| world.next(mistake);
+    reached.states = explore(World::new(others), next, |world| {
         reached.serves |= world.serves;
         reached.settled |= world.phase == Phase::Settled;
-        assert!(seen.len() < STATES_MAX, "more worlds than there should be");
-        for next in world.next(mistake) {
-            if !seen.contains(&next) {
-                seen.insert(next.clone());
-                to_look_at.push(next);
-            }
-        }
-    }
+        !(world.serves && world.phase == Phase::Settled)
+    })?;
     Ok(reached)
 }
 
@@ -289,7 +274,7 @@ struct Reached {
 fn who_comes_back_never_serves_what_was_given_to_others() {
     let mut states = 0;
     for others in 1..=3 {
-        let reached = explore(others, Mistake::None).unwrap_or_else(|found| panic!("{found:#?}"));
+        let reached = play(others, Mistake::None).unwrap_or_else(|found| panic!("{found:#?}"));
         assert!(reached.serves && reached.settled, "{others} others: little was reached");
         states += reached.states;
     }
@@ -306,7 +291,7 @@ fn every_mistake_is_found() {
         Mistake::ForgetsPrepared,
         Mistake::HalfAtFirstOnly,
     ] {
-        let found = (1..=3).any(|others| explore(others, mistake).is_err());
+        let found = (1..=3).any(|others| play(others, mistake).is_err());
         assert!(found, "{mistake:?}");
     }
 }
