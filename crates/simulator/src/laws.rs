@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::Ordering::Relaxed;
 
+use cluster::map::Epoch;
 use cluster::slot::Slot;
 use store::stats::CacheStats;
 
@@ -255,8 +256,11 @@ pub(crate) fn invariant_budgets_are_kept(nodes: &[Node]) -> Result<(), Violation
 /// What one part of a cache was like when it was looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Part {
-    /// Of its node: another process holds other items.
+    /// Of its node: another process holds other items …
     run: u64,
+    /// … and by another topology other slots. Two may come between two looks, and the first leave it
+    /// nothing.
+    epoch: Option<Epoch>,
     bytes: u64,
     share_bytes: u64,
     evictions: u64,
@@ -274,9 +278,12 @@ pub(crate) fn invariant_only_full_caches_evict(
     evicted: &mut u64,
 ) -> Result<(), Violation> {
     for node in nodes {
+        let committed = node.process.as_ref().and_then(|it| it.copy.epochs.committed.as_ref());
+        let epoch = committed.map(|topology| topology.epoch());
         for (number, tenant, stats) in parts_of(node, tenants) {
             let now = Part {
                 run: node.runs,
+                epoch,
                 bytes: stats.bytes,
                 share_bytes: stats.limit_maxbytes,
                 evictions: stats.evictions,
@@ -286,7 +293,7 @@ pub(crate) fn invariant_only_full_caches_evict(
                 continue;
             }
             *evicted += now.evictions - before.evictions;
-            if !was_full(before, now) {
+            if before.epoch == now.epoch && !was_full(before, now) {
                 return Err(Violation {
                     law: "only full caches evict",
                     seen: format!(
@@ -446,7 +453,7 @@ mod tests {
 
     #[test]
     fn only_a_full_part_may_evict() {
-        let part = |bytes| Part { run: 1, bytes, share_bytes: 4 << 20, evictions: 0 };
+        let part = |bytes| Part { run: 1, epoch: None, bytes, share_bytes: 4 << 20, evictions: 0 };
         assert!(was_full(part(1 << 20), part(4 << 20)));
         assert!(was_full(part(4 << 20), part(1 << 20)), "a slot may have gone since");
         assert!(!was_full(part(1 << 20), part(2 << 20)));

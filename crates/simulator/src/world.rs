@@ -18,6 +18,7 @@ use daemon::memory_stream::MemoryStream;
 use node::link::{DISK_RETRY_AFTER, RECONNECT_MAX};
 use proxy::simulated::Wish;
 use wire::control::topology::{Topology, TopologyMember};
+use wire::data::handshake::Greeting;
 
 use crate::client::{Client, PATIENCE, State};
 use crate::control::{Control, Effect, LOOK_EVERY, cache_of};
@@ -499,7 +500,11 @@ impl World {
                     }
                 }
                 if stands {
-                    self.replies[number] = bytes;
+                    // What a link says once is no reply: a second one would be found by the first
+                    // reply after it, however late that is.
+                    if !matches!(Greeting::decode(&bytes), Ok(Some(_))) {
+                        self.replies[number] = bytes;
+                    }
                 } else {
                     self.counts.poisoned += 1;
                     self.close(id, Way::There);
